@@ -1,0 +1,17 @@
+"""Errors of the multi-task package, beside those of minbert."""
+
+from minbert.errors import MinbertError
+
+__all__ = ["ConfigError", "DataError", "RunError"]
+
+
+class ConfigError(MinbertError):
+    """A preset, TOML key, ``--set`` value or combination of settings is not allowed."""
+
+
+class DataError(MinbertError):
+    """A data file or a row of it can't be used; the message names file and line."""
+
+
+class RunError(MinbertError):
+    """A run folder can't be written, read or gone on with."""

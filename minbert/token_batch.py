@@ -1,0 +1,84 @@
+"""Rows of token ids: kept without padding, handed out as padded batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from minbert.errors import InputError
+
+__all__ = ["TokenBatch", "TokenizedTexts"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch(Mapping[str, torch.Tensor]):
+    """Token ids of some rows, padded to one width; a mapping, so `model(**batch)` takes it.
+
+    Each of the three is int64 of shape (batch, seq): `input_ids`; `token_type_ids`, 1 for the second text of
+    a pair and its [SEP], else 0; `attention_mask`, 1 at tokens, 0 at padding.
+    """
+
+    input_ids: torch.Tensor
+    token_type_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        if key not in self.__dataclass_fields__:
+            raise KeyError(key)
+        tensor: torch.Tensor = getattr(self, key)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
+    def to(self, device: torch.device | str) -> "TokenBatch":
+        """The same batch with its tensors on `device`."""
+        return TokenBatch(*(tensor.to(device) for tensor in self.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedTexts:
+    """Token ids of many rows without padding: row i stands at `offsets[i]:offsets[i + 1]`.
+
+    `input_ids` int32 (tokens,), `token_type_ids` uint8 (tokens,), `offsets` int64 (rows + 1,), `truncated`
+    bool (rows,): whether the row lost tokens to the limit of length.
+    """
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    offsets: np.ndarray
+    truncated: np.ndarray
+    pad_token_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, special tokens included: int64 (rows,)."""
+        lengths: np.ndarray = np.diff(self.offsets)
+        return lengths
+
+    def batch(self, indices: Sequence[int] | np.ndarray | range, *, width: int | None = None) -> TokenBatch:
+        """The rows at `indices`, in that order, padded to the longest of them, or to `width` if that is more.
+
+        Raises InputError for an index outside of 0 .. len(self) - 1.
+        """
+        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = rows[(rows < 0) | (rows >= len(self))]
+        if len(outside):
+            raise InputError(f"indices holds {outside[0]}, allowed is 0 to {len(self) - 1}")
+        lengths = self.lengths[rows]
+        columns = np.arange(max(int(lengths.max(initial=0)), width or 0))
+        is_token = columns < lengths[:, None]  # (batch, seq)
+        positions = (self.offsets[rows][:, None] + columns)[is_token]  # (tokens of the batch,)
+        input_ids = np.full(is_token.shape, self.pad_token_id, dtype=np.int64)
+        input_ids[is_token] = self.input_ids[positions]
+        token_type_ids = np.zeros(is_token.shape, dtype=np.int64)
+        token_type_ids[is_token] = self.token_type_ids[positions]
+        attention_mask = is_token.astype(np.int64)
+        return TokenBatch(*(torch.from_numpy(array) for array in (input_ids, token_type_ids, attention_mask)))

@@ -1,0 +1,283 @@
+"""Text or text pairs -> token ids: the `tokenizers` library does the splitting, this file the batches.
+
+Reads what HuggingFace writes (tokenizer.json, else vocab.txt with tokenizer_config.json) and gives the ids
+that `transformers.AutoTokenizer` gives. Truncation and padding that a tokenizer.json has baked in
+(all-minilm-l6-v2's cuts at 128 tokens) are switched off: only the arguments of a call decide. Padding stands
+at the right.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tokenizers
+from tokenizers import Tokenizer, normalizers, processors
+
+from minbert.errors import InputError, WeightsError
+from minbert.token_batch import TokenBatch, TokenizedTexts
+from minbert.tokenizer_files import (
+    bert_normalizer,
+    positive_int,
+    read_json,
+    read_tokenizer_json,
+    read_vocab,
+    special_tokens_of,
+)
+
+__all__ = ["BertTokenizer", "TokenBatch", "TokenizedTexts"]
+
+Truncation = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
+Padding = bool | Literal["longest", "max_length", "do_not_pad"]
+
+# Rows encoded at a time: an Encoding holds far more than the ids, so few may live at once.
+CHUNK_ROWS = 4096
+DEFAULT_MAX_LENGTH = 512
+
+
+class BertTokenizer:
+    """BERT's WordPiece tokenizer: [CLS] a [SEP] for a text, [CLS] a [SEP] b [SEP] for a pair.
+
+    `pad_token_id`, `cls_token_id`, `sep_token_id`, `unk_token_id` are int; `mask_token_id` is None for a
+    vocabulary without a mask token. `model_max_length` is the most tokens that the model has positions for.
+    """
+
+    def __init__(
+        self,
+        backend: Tokenizer,
+        *,
+        special_tokens: Mapping[str, str],
+        model_max_length: int,
+        name: str = "tokenizer",
+    ) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        ids = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
+        absent = [special_tokens[role] for role in sorted(ids) if ids[role] is None and role != "mask_token"]
+        if absent:
+            raise WeightsError(
+                f"{name}: the vocabulary lacks {', '.join(absent)}, which a BERT tokenizer needs"
+            )
+        known = {role: token_id for role, token_id in ids.items() if token_id is not None}
+        self.pad_token_id = known["pad_token"]
+        self.cls_token_id = known["cls_token"]
+        self.sep_token_id = known["sep_token"]
+        self.unk_token_id = known["unk_token"]
+        self.mask_token_id = known.get("mask_token")
+        self.model_max_length = model_max_length
+        self._special_tokens = {role: special_tokens[role] for role in known}
+        if backend.post_processor is None:
+            cls, sep = special_tokens["cls_token"], special_tokens["sep_token"]
+            backend.post_processor = processors.TemplateProcessing(
+                single=f"{cls}:0 $A:0 {sep}:0",
+                pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+                special_tokens=[(cls, self.cls_token_id), (sep, self.sep_token_id)],
+            )
+        self._backend = backend
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path) -> "BertTokenizer":
+        """The tokenizer of a folder, or of weights known by name, which are fetched unless they are cached.
+
+        Reads tokenizer.json, else vocab.txt; `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`,
+        `model_max_length` and the special tokens of tokenizer_config.json hold for both, as in HuggingFace's.
+        Raises WeightsError for a folder with neither file or with one that can't be read.
+        """
+        folder = Path(name_or_folder)
+        if not folder.is_dir():
+            from minbert.registry import resolve
+
+            folder = resolve(name_or_folder)
+        settings = read_json(folder / "tokenizer_config.json")
+        special_tokens = special_tokens_of({**read_json(folder / "special_tokens_map.json"), **settings})
+        json_file, vocab_file = folder / "tokenizer.json", folder / "vocab.txt"
+        if json_file.is_file():
+            source, backend = json_file, read_tokenizer_json(json_file)
+        elif vocab_file.is_file():
+            source, backend = vocab_file, read_vocab(vocab_file, special_tokens)
+        else:
+            raise WeightsError(
+                f"{folder} holds neither tokenizer.json nor vocab.txt, one of which a tokenizer needs"
+            )
+        if isinstance(backend.normalizer, normalizers.BertNormalizer):
+            backend.normalizer = bert_normalizer(backend.normalizer, settings)
+        limit = positive_int(
+            read_json(folder / "config.json").get("max_position_embeddings"), DEFAULT_MAX_LENGTH
+        )
+        # HuggingFace writes 1e30 for "unknown": the model's own positions are the limit then.
+        model_max_length = min(positive_int(settings.get("model_max_length"), limit), limit)
+        return cls(
+            backend, special_tokens=special_tokens, model_max_length=model_max_length, name=str(source)
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, tokenizer_config.json, vocab.txt, as `transformers.AutoTokenizer` reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {
+            "tokenizer_class": "BertTokenizer",
+            "model_max_length": self.model_max_length,
+        }
+        normalizer = self._backend.normalizer
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            settings["do_lower_case"] = normalizer.lowercase
+            settings["strip_accents"] = normalizer.strip_accents
+            settings["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
+        settings.update(self._special_tokens)
+        self._backend.no_truncation()
+        _write(folder / "tokenizer.json", self._backend.to_str(pretty=False))
+        _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+        vocab = self._backend.get_vocab(with_added_tokens=True)
+        if sorted(vocab.values()) == list(range(len(vocab))):  # vocab.txt can't say an id but by its line
+            _write(
+                folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__))
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary, special and added ones included."""
+        size: int = self._backend.get_vocab_size(with_added_tokens=True)
+        return size
+
+    def __call__(
+        self,
+        texts: Sequence[str] | str,
+        pairs: Sequence[str] | str | None = None,
+        *,
+        max_length: int | None = None,
+        truncation: Truncation = False,
+        padding: Padding = True,
+    ) -> TokenBatch:
+        """Tokenizes `texts`, or text i together with `pairs[i]`: three int64 tensors of shape (batch, seq).
+
+        `truncation`: True or "longest_first" takes tokens from the longer text of a pair until the row has at
+        most `max_length` tokens, "only_first" and "only_second" take them from that text, False takes none.
+        `padding`: True or "longest" pads to the longest row, "max_length" to `max_length` tokens; False pads
+        nothing, so the rows must be of one length. `max_length` None stands for `model_max_length`; it cuts
+        nothing unless `truncation` says so. A single string is a batch of one.
+
+        Raises InputError for a text that is not a string (None, NaN), for unequal numbers of texts and pairs,
+        for a `max_length` without room for the special tokens, and for a row that its truncation can't fit.
+        """
+        strategy = _truncation_strategy(truncation)
+        width = _padding_width(padding, max_length or self.model_max_length)
+        rows = self._encode(texts, pairs, max_length=max_length, strategy=strategy)
+        lengths = rows.lengths
+        if padding in (False, "do_not_pad") and len(rows) and lengths.min() != lengths.max():
+            raise InputError(
+                f"padding={padding!r} needs rows of one length, "
+                f"these have {lengths.min()} to {lengths.max()} tokens"
+            )
+        return rows.batch(range(len(rows)), width=width)
+
+    def tokenize_all(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
+    ) -> TokenizedTexts:
+        """Tokenizes all rows of a data set into 5 bytes a token; rows longer than `max_length` are cut.
+
+        Truncates as `truncation="longest_first"` does; `max_length` None stands for `model_max_length`.
+        Raises InputError as a call does.
+        """
+        return self._encode(texts, pairs, max_length=max_length, strategy="longest_first")
+
+    def _encode(
+        self,
+        texts: Sequence[str] | str,
+        pairs: Sequence[str] | str | None,
+        *,
+        max_length: int | None,
+        strategy: str | None,
+    ) -> TokenizedTexts:
+        first = _checked_texts("texts", texts)
+        second = None if pairs is None else _checked_texts("pairs", pairs)
+        if second is not None and len(second) != len(first):
+            raise InputError(
+                f"pairs has {len(second)} entries and texts {len(first)}, they must be of one length"
+            )
+        if strategy == "only_second" and second is None:
+            raise InputError("truncation='only_second' needs pairs, which is None")
+        limit = self.model_max_length if max_length is None else max_length
+        least = self._backend.num_special_tokens_to_add(second is not None)
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < least:
+            raise InputError(f"max_length is {limit!r}, it must be an integer of at least {least}")
+        if strategy is None:
+            self._backend.no_truncation()
+        else:
+            self._backend.enable_truncation(limit, strategy=strategy)
+        inputs: list[Any] = first if second is None else list(zip(first, second, strict=True))
+        ids: list[np.ndarray] = []
+        types: list[np.ndarray] = []
+        lengths: list[int] = []
+        truncated: list[bool] = []
+        for start in range(0, len(inputs), CHUNK_ROWS):
+            encodings = self._encode_chunk(inputs, start)
+            ids.append(np.array([i for row in encodings for i in row.ids], dtype=np.int32))
+            types.append(np.array([i for row in encodings for i in row.type_ids], dtype=np.uint8))
+            lengths.extend(len(row) for row in encodings)
+            truncated.extend(bool(row.overflowing) for row in encodings)
+        return TokenizedTexts(
+            input_ids=np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
+            token_type_ids=np.concatenate(types) if types else np.zeros(0, dtype=np.uint8),
+            offsets=np.cumsum([0, *lengths], dtype=np.int64),
+            truncated=np.array(truncated, dtype=bool),
+            pad_token_id=self.pad_token_id,
+        )
+
+    def _encode_chunk(self, inputs: list[Any], start: int) -> list[tokenizers.Encoding]:
+        chunk = inputs[start : start + CHUNK_ROWS]
+        try:
+            return self._backend.encode_batch_fast(chunk)
+        except Exception as error:  # the library raises bare Exceptions: known by their text, all others pass
+            if "Truncation error" not in str(error):
+                raise
+            for row, text in enumerate(chunk, start):
+                try:
+                    self._backend.encode(*([text] if isinstance(text, str) else text))
+                except Exception as row_error:
+                    raise InputError(
+                        f"row {row} can't be cut to max_length by this truncation: {row_error}"
+                    ) from None
+            raise
+
+
+def _checked_texts(argument: str, texts: Sequence[str] | str) -> list[str]:
+    rows = [texts] if isinstance(texts, str) else list(texts)
+    for index, text in enumerate(rows):
+        if not isinstance(text, str):
+            raise InputError(f"{argument}[{index}] is {text!r}, each text must be a string")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InputError(
+                    f"{argument}[{index}] is {text!r}, which is not valid Unicode text"
+                ) from None
+    return rows
+
+
+def _truncation_strategy(truncation: Truncation) -> str | None:
+    if truncation is False or truncation == "do_not_truncate":
+        return None
+    if truncation is True:
+        return "longest_first"
+    if truncation not in ("longest_first", "only_first", "only_second"):
+        raise InputError(
+            f"truncation is {truncation!r}, "
+            "allowed are True, 'longest_first', 'only_first', 'only_second' and False"
+        )
+    return truncation
+
+
+def _padding_width(padding: Padding, max_length: int) -> int | None:
+    if padding not in (True, False, "longest", "max_length", "do_not_pad"):
+        raise InputError(f"padding is {padding!r}, allowed are True, 'longest', 'max_length' and False")
+    return max_length if padding == "max_length" else None
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes beside and renames, so that `file` is never half written."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(file)

@@ -1,0 +1,211 @@
+"""The command line: ``multitask`` or ``python -m multitask``.
+
+Only the parser and the exit statuses stand here; what the commands do stands in commands.py, which is
+imported once the arguments are known to be right, so that ``--help`` and a mistyped option answer without
+loading torch.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+__all__ = ["main"]
+
+PROGRAM = "multitask"
+
+USAGE_ERROR = 2
+TROUBLE = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+READER_GONE = 141  # 128 + SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, as every other error's here."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{PROGRAM}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR)
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    """The argument type of a whole number that is not below ``lowest``."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{value} is below {lowest}")
+        return value
+
+    return whole_number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; the chosen command's name ends up in ``args.command``."""
+    parser = _Parser(
+        prog=PROGRAM, description="Fine-tune one BERT on several tasks at once, score it, predict with it."
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_fetch(commands)
+    commands.add_parser("presets", help="list the presets and their hyper-parameters", allow_abbrev=False)
+    return parser
+
+
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    train = commands.add_parser(
+        "train",
+        help="fine-tune on the tasks of a preset or of your own TOML file",
+        description="Fine-tune, score the dev rows after each epoch, keep the best epoch in the run folder.",
+        epilog="A preset is overridden by --tasks, that by --set, that by the options of this command.",
+        allow_abbrev=False,
+    )
+    train.add_argument("--preset", default="minilm", metavar="NAME", help="see `multitask presets` (minilm)")
+    train.add_argument("--tasks", type=Path, metavar="FILE.toml", help="your own tasks and settings")
+    train.add_argument("--data", type=Path, metavar="DIR", help="folder of the preset's data files (data)")
+    train.add_argument("--weights", metavar="W", help="name, hub id or folder of the encoder's weights")
+    train.add_argument("--out", type=Path, metavar="RUN", help="the run folder to write (runs/PRESET)")
+    train.add_argument("--epochs", type=_at_least(1), metavar="N", help="epochs to train")
+    train.add_argument("--rounds", type=_at_least(1), metavar="N", help="rounds in an epoch")
+    train.add_argument("--seed", type=_at_least(0), metavar="S", help="the one seed of everything drawn")
+    train.add_argument("--limit", type=_at_least(1), metavar="ROWS", help="use this many rows of each task")
+    train.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
+    )
+    train.add_argument(
+        "--select", default="mean", metavar="mean|TASK", help="whose dev score picks the best epoch"
+    )
+    train.add_argument(
+        "--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run"
+    )
+    _add_machine(train)
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a run on labelled rows",
+        description="Score a run, with 95 % bootstrap intervals and macro-F1.",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="folder that train wrote")
+    evaluate.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the data files (where train found them)"
+    )
+    evaluate.add_argument("--split", default="dev", choices=["train", "dev", "test"], help="which rows (dev)")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    _add_machine(evaluate)
+
+
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="label rows with a run",
+        description="Write a TSV: id, prediction, then a probability per class, in the order of the rows.",
+        epilog="Input is CSV, TSV or JSON lines with the task's columns, or plain text, one sentence a line"
+        " (pairs: a tab between the two). A pipe works at either end.",
+        allow_abbrev=False,
+    )
+    predict.add_argument("run", type=Path, metavar="RUN", help="folder that train wrote")
+    predict.add_argument(
+        "--task", metavar="NAME", help="the task to predict (may be left out if the run has one)"
+    )
+    predict.add_argument(
+        "--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)"
+    )
+    predict.add_argument(
+        "--output", default="-", metavar="FILE", help="where to write, - for standard output (-)"
+    )
+    _add_machine(predict)
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("machine")
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute"
+    )
+    group.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16"],
+        help="auto asks the machine what it is fast at, and says what it chose",
+    )
+    group.add_argument("--threads", type=_at_least(1), metavar="N", help="CPU threads (torch's own choice)")
+    group.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    fetch = commands.add_parser("fetch", help="download weights or the course's data", allow_abbrev=False)
+    kinds = fetch.add_subparsers(dest="kind", metavar="weights|data", required=True)
+    weights = kinds.add_parser("weights", help="an encoder's weights, into the cache", allow_abbrev=False)
+    weights.add_argument("name", metavar="NAME", help="all-minilm-l6-v2, bert-base-uncased or a hub id")
+    weights.add_argument("--quiet", action="store_true", help="no progress bars")
+    data = kinds.add_parser("data", help="the course's files, checked by their hashes", allow_abbrev=False)
+    data.add_argument(
+        "--out", type=Path, default=Path("data"), metavar="DIR", help="folder to write to (data)"
+    )
+    data.add_argument(
+        "--quora",
+        default="full",
+        choices=["full", "small"],
+        help="full: the course's own split; small: 14,214 / 3,000 / 3,000 pairs cut from its dev file",
+    )
+    data.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    0: done. 2: wrong usage or configuration. 1: trouble with data, weights or a run. 130: interrupted.
+    141: the reader of our output left. The package's own errors become one line on standard error; anything
+    else is a bug of ours and keeps its traceback.
+    """
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as leave:  # --help leaves with 0, a usage error with 2
+        return int(leave.code or 0)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"{PROGRAM} {version('minbert')}")
+        return 0
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE_ERROR
+
+    try:
+        from minbert.errors import MinbertError
+        from multitask import commands
+        from multitask.errors import ConfigError
+
+        try:
+            commands.COMMANDS[args.command](args)
+            sys.stdout.flush()
+        except MinbertError as error:
+            print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+            return USAGE_ERROR if isinstance(error, ConfigError) else TROUBLE
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`); what Python still holds must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""What each command does: it reads its arguments, calls the library and prints."""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from multitask.errors import ConfigError, DataError, RunError
+
+if TYPE_CHECKING:
+    from multitask.metrics import Score
+    from multitask.run import Prediction, Run
+    from multitask.tasks import Task
+
+__all__ = ["COMMANDS"]
+
+STANDARD_STREAM = "-"
+DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains a run and prints its dev scores."""
+    from multitask.config import build_config
+    from multitask.run import train as train_run
+
+    data = args.data
+    if data is None and args.tasks is None and DATA_FOLDER.is_dir():
+        data = DATA_FOLDER
+    config = build_config(
+        preset=args.preset,
+        tasks_file=args.tasks,
+        sets=args.sets,
+        data=data,
+        weights=args.weights,
+        epochs=args.epochs,
+        rounds=args.rounds,
+        seed=args.seed,
+        precision=args.precision,
+    )
+    names = [task.name for task in config.tasks]
+    if args.select not in ["mean", *names]:
+        raise ConfigError(f"--select is {args.select!r}; it may be mean or a task: {', '.join(names)}")
+    out = args.out or Path("runs") / args.preset
+    _use_threads(args.threads)
+    run = train_run(
+        config,
+        out,
+        device=args.device,
+        select=args.select,
+        limit=args.limit,
+        keep_optimizer=args.keep_optimizer,
+        progress=not args.quiet,
+    )
+    print_scores(run.evaluate("dev"))
+    print(f"The run is in {out}. Next: multitask predict {out} --task {names[0]} --input FILE --output FILE")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Scores a run on labelled rows: a table, or one JSON object."""
+    run = _load(args)
+    scores = run.evaluate(args.split, data=args.data)
+    if args.json:
+        print(json.dumps(scores_as_json(scores, split=args.split), indent=2))
+    else:
+        print_scores(scores)
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Labels rows, one line of TSV for each, in their order; memory does not grow with their number."""
+    from multitask.data import iter_examples
+
+    _check_predict_files(args.input, args.output, args.run)
+    run = _load(args)
+    task = _chosen_task(run, args.task)
+    with open_output(args.output) as sink:
+        source = sys.stdin.buffer if args.input == STANDARD_STREAM else Path(args.input)
+        examples = iter_examples(source, task, labelled=False)
+        write_predictions(sink, task, run.predict_stream(task.name, examples))
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Downloads weights into the cache, or the course's data into a folder."""
+    if args.kind == "weights":
+        from minbert.registry import resolve
+
+        print(resolve(args.name, progress=not args.quiet))
+    else:
+        from multitask.fetch import fetch_data
+
+        fetch_data(args.out, quora=args.quora, progress=not args.quiet)
+        print(f"The data is in {args.out}. Next: multitask train --data {args.out}")
+
+
+def presets(args: argparse.Namespace) -> None:
+    """Prints the presets with their hyper-parameters."""
+    from multitask.presets import describe_presets
+
+    print(describe_presets())
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "fetch": fetch,
+    "presets": presets,
+}
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _load(args: argparse.Namespace) -> "Run":
+    from multitask.run import Run
+
+    _use_threads(args.threads)
+    return Run.load(args.run, device=args.device, precision=args.precision or "auto")
+
+
+def _chosen_task(run: "Run", name: str | None) -> "Task":
+    """The run's task of that name; without a name, its only one."""
+    tasks = {task.name: task for task in run.config.tasks}
+    if name is None and len(tasks) == 1:
+        return next(iter(tasks.values()))
+    if name is None:
+        raise ConfigError(f"--task is missing; this run has: {', '.join(tasks)}")
+    if name not in tasks:
+        raise ConfigError(f"--task is {name!r}; this run has: {', '.join(tasks)}")
+    return tasks[name]
+
+
+def print_scores(scores: Mapping[str, "Score"]) -> None:
+    """Prints a line per task and, for several tasks, the plain mean of their scores."""
+    print(f"{'task':<12}{'metric':<10}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")
+    for name, score in scores.items():
+        f1 = "" if score.macro_f1 is None else f"{score.macro_f1:.3f}"
+        interval = f"{score.low:.3f} .. {score.high:.3f}"
+        print(f"{name:<12}{score.metric:<10}{score.value:>7.3f}  {interval:<14}{score.n:>7}{f1:>10}")
+    if len(scores) > 1:
+        print(f"{'mean':<22}{mean_score(scores):>7.3f}")
+
+
+def mean_score(scores: Mapping[str, "Score"]) -> float:
+    """The plain mean over the tasks, as the published tables give it."""
+    return sum(score.value for score in scores.values()) / len(scores)
+
+
+def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, object]:
+    """What ``evaluate --json`` prints."""
+    tasks = {
+        name: {
+            "metric": score.metric,
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "n": score.n,
+            "macro_f1": score.macro_f1,
+        }
+        for name, score in scores.items()
+    }
+    return {"split": split, "mean": mean_score(scores), "tasks": tasks}
+
+
+def _check_predict_files(source: str, output: str, run: Path) -> None:
+    """Refuses, before a model is loaded, what would end in a lost file or an error at the first row."""
+    if source == STANDARD_STREAM:
+        if sys.stdin.isatty():
+            print("reading rows from standard input; end with Ctrl-D", file=sys.stderr)
+    elif not Path(source).exists():
+        raise DataError(f"--input {source}: there is no such file")
+    elif Path(source).is_dir():
+        raise DataError(f"--input {source} is a folder; name a file of rows")
+    if output == STANDARD_STREAM:
+        return
+    path = Path(output)
+    if path.is_dir():
+        raise ConfigError(f"--output {output} is a folder; name the file to write")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {path.parent}")
+    if path.exists() and source != STANDARD_STREAM and path.samefile(source):
+        raise ConfigError(f"--output {output} is the --input file itself; name another")
+    if path.is_file() and run.resolve() in path.resolve().parents and path.suffix != ".tsv":
+        raise ConfigError(f"--output {output} is a file of the run itself; name another")
+
+
+class Output:
+    """A place for rows: ``write`` takes text. What the disk refuses is a RunError that names the output."""
+
+    def __init__(self, name: str, file: IO[str]) -> None:
+        self.name = name
+        self.file = file
+
+    def write(self, text: str) -> int:
+        with _disk_errors(self.name):
+            return self.file.write(text)
+
+
+@contextmanager
+def _disk_errors(output: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # not trouble: the reader has enough
+        raise
+    except OSError as error:
+        raise RunError(f"--output {output} can't be written: {error.strerror}") from error
+
+
+@contextmanager
+def open_output(output: str) -> Iterator[Output]:
+    """Standard output for ``-``; else a file that appears under its name only when it is whole.
+
+    Rows go to a file beside it, renamed at the end and removed if anything fails. Devices and pipes are
+    written to directly.
+    """
+    if output == STANDARD_STREAM:
+        yield Output("-", sys.stdout)
+        with _disk_errors(output):
+            sys.stdout.flush()
+        return
+    path = Path(output).resolve()  # through a symbolic link: its target is replaced, not the link
+    direct = path.exists() and not path.is_file()
+    partial = path if direct else path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with _disk_errors(output):
+            file = partial.open("w", encoding="utf-8", newline="")
+        with file:
+            yield Output(output, file)
+            with _disk_errors(output):
+                file.flush()
+        if not direct:
+            with _disk_errors(output):
+                partial.replace(path)
+    finally:
+        if not direct:
+            partial.unlink(missing_ok=True)
+
+
+def write_predictions(sink: Output, task: "Task", predictions: Iterable["Prediction"]) -> None:
+    """Writes the header and a row for each prediction; fields are quoted the csv way where they must be."""
+    writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
+    classes = [] if task.kind == "regression" else [f"p_{label}" for label in task.labels or ()]
+    writer.writerow(["id", "prediction", *classes])
+    for prediction in predictions:
+        label = prediction.label
+        shown = repr(round(label, 6)) if isinstance(label, float) else label
+        writer.writerow([prediction.id, shown, *(f"{p:.6f}" for p in prediction.probabilities or ())])

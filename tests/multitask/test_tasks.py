@@ -1,0 +1,139 @@
+"""Task: what is accepted, what is derived from it, what is refused and in which words."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from multitask.errors import ConfigError
+from multitask.tasks import Task, label_key, parse_number
+
+
+def make(**changes: Any) -> Task:
+    return Task(
+        **({"name": "mood", "text": "sentence", "label": "mood", "labels": ("bad", "good")} | changes)
+    )
+
+
+def pair(**changes: Any) -> Task:
+    settings = {"text": ("a", "b"), "kind": "regression", "labels": (0, 5), "input": "separate"}
+    return make(**(settings | changes))
+
+
+def test_derived_properties() -> None:
+    task = make(labels=(0, 1, "two"))
+    assert (task.text, task.labels, task.num_outputs, task.metric) == (
+        ("sentence",),
+        ("0", "1", "two"),
+        3,
+        "accuracy",
+    )
+    assert not task.is_pair
+    assert task.class_indices[label_key("1.0")] == 1
+    binary = make(kind="binary", labels=("0", "1"))
+    assert (binary.num_outputs, binary.metric, binary.classes) == (1, "accuracy", ("0", "1"))
+    similarity = pair(head="cosine", pooling="mean")
+    assert (similarity.num_outputs, similarity.metric, similarity.labels) == (1, "pearson", (0.0, 5.0))
+    assert similarity.is_pair
+    assert similarity.classes == ()
+
+
+def test_unknown_labels_wait_for_the_training_file() -> None:
+    task = make(labels=None)
+    with pytest.raises(ConfigError, match="labels is not known yet"):
+        _ = task.num_outputs
+    assert dataclasses.replace(task, labels=("x", "y", "z")).num_outputs == 3
+
+
+def test_number_spellings() -> None:
+    assert label_key("1") == label_key("1.0") == label_key("+1e0") != label_key("1.5")
+    assert hash(label_key("1")) == hash(label_key("1.000"))
+    assert label_key("9007199254740993") != label_key("9007199254740992")
+    assert label_key("one") == "one"
+    assert parse_number("3.5") == 3.5
+    for text in ("", "nan", "inf", "1_000", "3,5", "٣", "0x10", "1e99999", " 1"):
+        assert parse_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a.b"}, "name must be letters"),
+        ({"name": ""}, "name must be letters"),
+        ({"text": ()}, "tasks.mood.text must name one column or two"),
+        ({"text": ("a", "b", "c")}, "must name one column or two"),
+        ({"text": ("a", "a")}, "uses the column 'a' twice"),
+        ({"text": "mood"}, "uses the column 'mood' twice"),
+        ({"label": ""}, "tasks.mood.label must be a text"),
+        ({"kind": "multi"}, "must be one of classification, binary, regression, not 'multi'"),
+        ({"input": "both"}, "must be one of joint, separate"),
+        ({"pooling": "avg"}, "must be one of attention, pooler, cls, mean, max, not 'avg'"),
+        ({"head": "mlp"}, "must be one of linear, cosine"),
+        ({"reduction": "none"}, "must be one of mean, sum"),
+        ({"labels": "ab"}, "labels must be a list"),
+        ({"labels": ("a",)}, "at least two classes"),
+        ({"labels": ("1", "1.0")}, "one class twice: '1' and '1.0'"),
+        ({"labels": (True, False)}, "texts or numbers, not True"),
+        ({"labels": ("a", " ")}, "texts or numbers, not ' '"),
+        ({"kind": "binary", "labels": ("a", "b", "c")}, "two classes, not 3"),
+        ({"kind": "regression", "labels": (5, 0)}, "low below its high"),
+        ({"kind": "regression", "labels": (0, 1, 2)}, "the two numbers low and high"),
+        ({"kind": "regression", "labels": ("0", "5")}, "must be a number, not '0'"),
+        ({"kind": "regression", "labels": (0, float("nan"))}, "must be finite"),
+        ({"dropout": 1.0}, "tasks.mood.dropout must be finite and at least 0 and below 1, not 1.0"),
+        ({"dropout": -0.1}, "dropout must be finite and at least 0"),
+        ({"lr": -1e-5}, "tasks.mood.lr must be finite and at least 0, not -1e-05"),
+        ({"lr": "3e-5"}, "must be a number, not '3e-5'"),
+        ({"lr": True}, "must be a number, not True"),
+        ({"lr": 10**400}, "must be finite"),
+        ({"decoder_lr": -1}, "decoder_lr must be finite"),
+        ({"weight_decay": float("inf")}, "weight_decay must be finite"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"batch_size": 2.0}, "must be a whole number, not 2.0"),
+        ({"batch_size": 8, "sample_size": 4}, "sample_size must be at least its batch_size 8, not 4"),
+        ({"class_weights": (1,)}, "one number for each of the 2 classes, not 1"),
+        ({"class_weights": (0, 0)}, "must not all be zero"),
+        ({"class_weights": (1, -1)}, "at least 0, not -1"),
+        ({"kind": "regression", "labels": None, "class_weights": (1, 1)}, "no meaning for a regression"),
+        ({"encoder": "a/b"}, "encoder must be letters"),
+        ({"train": ""}, "train must be a text"),
+    ],
+)
+def test_refusals(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make(**changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": "joint"}, "input = 'separate'"),
+        ({"text": "a"}, "two text columns"),
+        ({"kind": "binary", "labels": ("0", "1")}, "needs a regression"),
+        ({"labels": None}, "needs a regression with labels"),
+    ],
+)
+def test_cosine_needs_what_it_compares(changes: dict[str, Any], message: str) -> None:
+    assert pair(head="cosine").head == "cosine"
+    with pytest.raises(ConfigError, match=message):
+        pair(head="cosine", **changes)
+
+
+def test_json_round_trip_is_exact() -> None:
+    for task in (
+        make(lr=1, class_weights=[1, 2.5]),
+        pair(head="cosine", sample_size=64),
+        make(labels=None, id=None),
+    ):
+        table = json.loads(json.dumps(task.to_dict()))
+        assert Task.from_dict(task.name, table) == task
+        assert Task.from_dict(task.name, table).to_dict() == task.to_dict()
+    with pytest.raises(
+        ConfigError, match=r"'poolin' is unknown \(did you mean pooling\?\): known are text, label"
+    ):
+        Task.from_dict("mood", make().to_dict() | {"poolin": "mean"})
+    with pytest.raises(ConfigError, match="tasks.mood lacks text and label"):
+        Task.from_dict("mood", {})

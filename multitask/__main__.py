@@ -68,7 +68,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog="A preset is overridden by --tasks, that by --set, that by the options of this command.",
         allow_abbrev=False,
     )
-    train.add_argument("--preset", default="minilm", metavar="NAME", help="see `multitask presets` (minilm)")
+    train.add_argument("--preset", metavar="NAME", help="see `multitask presets`, which names the default")
     train.add_argument("--tasks", type=Path, metavar="FILE.toml", help="your own tasks and settings")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of the preset's data files (data)")
     train.add_argument("--weights", metavar="W", help="name, hub id or folder of the encoder's weights")

@@ -31,8 +31,9 @@ def train(args: argparse.Namespace) -> None:
     data = args.data
     if data is None and args.tasks is None and DATA_FOLDER.is_dir():
         data = DATA_FOLDER
+    preset = {} if args.preset is None else {"preset": args.preset}
     config = build_config(
-        preset=args.preset,
+        **preset,
         tasks_file=args.tasks,
         sets=args.sets,
         data=data,
@@ -45,7 +46,7 @@ def train(args: argparse.Namespace) -> None:
     names = [task.name for task in config.tasks]
     if args.select not in ["mean", *names]:
         raise ConfigError(f"--select is {args.select!r}; it may be mean or a task: {', '.join(names)}")
-    out = args.out or Path("runs") / args.preset
+    out = args.out or Path("runs") / config.preset
     _use_threads(args.threads)
     run = train_run(
         config,

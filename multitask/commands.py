@@ -26,17 +26,13 @@ DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
 def train(args: argparse.Namespace) -> None:
     """Trains a run and prints its dev scores."""
     from multitask.config import build_config
-    from multitask.run import train as train_run
 
-    data = args.data
-    if data is None and args.tasks is None and DATA_FOLDER.is_dir():
-        data = DATA_FOLDER
     preset = {} if args.preset is None else {"preset": args.preset}
     config = build_config(
         **preset,
         tasks_file=args.tasks,
         sets=args.sets,
-        data=data,
+        data=args.data or DATA_FOLDER,
         weights=args.weights,
         epochs=args.epochs,
         rounds=args.rounds,
@@ -46,7 +42,16 @@ def train(args: argparse.Namespace) -> None:
     names = [task.name for task in config.tasks]
     if args.select not in ["mean", *names]:
         raise ConfigError(f"--select is {args.select!r}; it may be mean or a task: {', '.join(names)}")
+    for task in config.tasks:
+        if task.train is not None and not Path(task.train).exists():
+            raise DataError(
+                f"{task.train} does not exist; `multitask fetch data` downloads the course's files"
+            )
     out = args.out or Path("runs") / config.preset
+    from multitask.run import (
+        train as train_run,
+    )  # brings torch: not before the settings are known to be right
+
     _use_threads(args.threads)
     run = train_run(
         config,
@@ -73,9 +78,9 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Labels rows, one line of TSV for each, in their order; memory does not grow with their number."""
+    _check_predict_files(args.input, args.output, args.run)
     from multitask.data import iter_examples
 
-    _check_predict_files(args.input, args.output, args.run)
     run = _load(args)
     task = _chosen_task(run, args.task)
     with open_output(args.output) as sink:

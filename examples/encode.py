@@ -1,0 +1,39 @@
+"""Compares sentences with the encoder alone: the mean of the tokens' hidden states is a sentence's vector.
+
+python examples/encode.py "Where is my parcel?" "My package has not come." "I like trains."
+"""
+
+import argparse
+import sys
+
+import torch
+
+from minbert import BertModel, BertTokenizer
+
+
+def encode(model: BertModel, tokenizer: BertTokenizer, texts: list[str]) -> torch.Tensor:
+    """One vector of length 1 per text: (texts, hidden_size)."""
+    batch = tokenizer(texts, truncation=True, max_length=256)
+    with torch.inference_mode():
+        hidden = model(**batch).last_hidden_state  # (texts, seq, hidden_size), zero at padding
+    counts = batch["attention_mask"].sum(dim=1, keepdim=True)  # (texts, 1)
+    return torch.nn.functional.normalize(hidden.sum(dim=1) / counts, dim=-1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Print how similar each sentence is to the first.")
+    parser.add_argument("texts", nargs="*", help="sentences to compare")
+    parser.add_argument("--weights", default="all-minilm-l6-v2", help="name, hub id or folder")
+    args = parser.parse_args(argv)
+    texts = args.texts or ["Where is my parcel?", "My package has not come.", "The train to Bern is late."]
+
+    tokenizer = BertTokenizer.from_pretrained(args.weights)
+    model = BertModel.from_pretrained(args.weights).eval()
+    vectors = encode(model, tokenizer, texts)
+    for text, similarity in zip(texts, (vectors @ vectors[0]).tolist(), strict=True):
+        print(f"{similarity:6.3f}  {text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

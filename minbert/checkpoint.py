@@ -1,0 +1,271 @@
+"""safetensors <-> parameters: one reversible table of names, loaded strictly, written whole or not at all."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from minbert.errors import WeightsError
+
+if TYPE_CHECKING:
+    from minbert.heads import BertForPreTraining
+    from minbert.model import BertModel
+
+__all__ = [
+    "LoadReport",
+    "load_encoder",
+    "load_pretraining",
+    "read_tensors",
+    "save_encoder",
+    "save_pretraining",
+    "staged",
+    "to_hub_name",
+    "to_our_name",
+    "write_json",
+    "write_tensors",
+]
+
+# HuggingFace's name, ours. Order matters, for the first match is taken; read backwards the table gives the export.
+_RENAMES = (
+    ("embeddings.LayerNorm.", "embeddings.norm."),
+    ("encoder.layer.#.attention.self.", "layers.#.attention."),
+    ("encoder.layer.#.attention.output.dense.", "layers.#.attention_output."),
+    ("encoder.layer.#.attention.output.LayerNorm.", "layers.#.attention_norm."),
+    ("encoder.layer.#.intermediate.dense.", "layers.#.intermediate."),
+    ("encoder.layer.#.output.dense.", "layers.#.output."),
+    ("encoder.layer.#.output.LayerNorm.", "layers.#.output_norm."),
+    ("pooler.dense.", "pooler."),
+    ("cls.predictions.transform.dense.", "transform."),
+    ("cls.predictions.transform.LayerNorm.", "transform_norm."),
+    ("cls.predictions.bias", "prediction_bias"),
+    ("cls.seq_relationship.", "seq_relationship."),
+)
+# Old TensorFlow names, read but never written; only a LayerNorm's, since other names may end alike.
+_LEGACY = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))
+# Buffers of old files, and copies of tied parameters.
+_BUFFERS = re.compile(r"^(embeddings\.(position_ids|token_type_ids)|cls\.predictions\.decoder\.(weight|bias))$")
+_HEADS = re.compile(r"^(cls|classifier|qa_outputs|score)\.")
+_POOLER = re.compile(r"^pooler\.")
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def _rename(name: str, table: Iterable[tuple[str, str]]) -> str:
+    for old, new in table:
+        match = re.match("^" + re.escape(old).replace(r"\#", r"(\d+)"), name)
+        if match:
+            return new.replace("#", match[1] if match.groups() else "") + name[match.end() :]
+    return name
+
+
+def to_our_name(hub_name: str) -> str:
+    """The name of a tensor here, from HuggingFace's without ``bert.``; old LayerNorm names included."""
+    for pattern, new in _LEGACY:
+        hub_name = pattern.sub(new, hub_name)
+    return _rename(hub_name, _RENAMES)
+
+
+def to_hub_name(our_name: str) -> str:
+    """HuggingFace's name of a tensor, without ``bert.``: the table read backwards."""
+    return _rename(our_name, [(ours, theirs) for theirs, ours in _RENAMES])
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What loading did: legacy names that were renamed, tensors of the files left out, types that were changed."""
+
+    folder: Path
+    loaded: int
+    renamed: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.folder}: {self.loaded} tensors loaded"]
+        for verb, names in (("renamed", self.renamed), ("dropped", self.dropped), ("converted", self.converted)):
+            if names:
+                shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+                parts.append(f"{verb} {shown}")
+        return "; ".join((*parts, *self.notes))
+
+
+def _check_header(path: Path) -> None:
+    """Say what a file that can't be safetensors is, before the library's own, terser words."""
+    advice = "fetch it anew"
+    with path.open("rb") as file:
+        head = file.read(64)
+    size = path.stat().st_size
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` where it came from")
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+        raise WeightsError(f"{path}: is a pickle or zip, which is never opened here; save it as safetensors instead")
+    header = int.from_bytes(head[:8], "little")
+    if size < 10 or header < 2:
+        raise WeightsError(f"{path}: holds {size} bytes and no safetensors header; {advice}")
+    if header + 8 > size:
+        raise WeightsError(f"{path}: is cut short (header of {header} bytes in a file of {size}); {advice}")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file. Raises WeightsError with the file, what is wrong and what to do."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        _check_header(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: there is no such file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: can't be read as safetensors ({error}); fetch it anew") from None
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    if (folder / _WEIGHTS).exists():
+        return read_tensors(folder / _WEIGHTS)
+    if not (folder / _INDEX).exists():
+        other = next((p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth", ".ckpt")), None)
+        if other:
+            raise WeightsError(
+                f"{folder / other}: is a pickle, which is never opened here; load it in transformers and"
+                " save_pretrained(folder, safe_serialization=True) it"
+            )
+        raise WeightsError(f"{folder}: holds neither {_WEIGHTS} nor {_INDEX}")
+    try:
+        shards = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(shards.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise WeightsError(f"{folder / _INDEX}: is no index of safetensors shards ({error!r})") from None
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise WeightsError(f"{folder / _INDEX}: names the shard {name!r}; a file in the same folder is due")
+        tensors.update(read_tensors(folder / name))
+    absent = sorted(set(shards) - set(tensors))
+    if absent:
+        raise WeightsError(f"{folder / _INDEX}: names {', '.join(absent[:5])}, which the shards do not hold")
+    return tensors
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
+    """Copy ``tensors`` (our names) into ``module``; every misfit is in the one error."""
+    own = dict(module.named_parameters())
+    wrong = [f"missing {to_hub_name(name)}" for name in own if name not in tensors]
+    wrong += [f"unexpected {to_hub_name(name)}" for name in tensors if name not in own]
+    converted = []
+    for name, parameter in own.items():
+        given = tensors.get(name)
+        if given is None:
+            continue
+        if given.shape != parameter.shape:
+            wrong.append(f"{to_hub_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
+        elif not given.is_floating_point():
+            wrong.append(f"{to_hub_name(name)} holds {given.dtype}, a floating type is due")
+        elif not bool(given.isfinite().all()):
+            wrong.append(f"{to_hub_name(name)} holds NaN or infinite values")
+        elif given.dtype != parameter.dtype:
+            converted.append(f"{to_hub_name(name)} from {given.dtype}")
+    if wrong:
+        hint = ""
+        if any(problem.startswith("missing pooler.") for problem in wrong):
+            hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
+        raise WeightsError(f"{folder}: the weights do not fit the model: {'; '.join(wrong)}{hint}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+    return LoadReport(folder, len(own), converted=tuple(converted), **report)
+
+
+def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The folder's tensors under our names, less those that may be left out, and what was done to them."""
+    read = _read_folder(folder)
+    prefixed = any(name.startswith("bert.") for name in read)
+    tensors, renamed, dropped = {}, [], []
+    for name, tensor in read.items():
+        plain = name.removeprefix("bert.") if prefixed else name
+        is_head = bool(_HEADS.match(plain)) and plain == name
+        if _BUFFERS.match(plain) or (is_head and not with_heads) or (_POOLER.match(plain) and not with_pooler):
+            dropped.append(name)
+            continue
+        if any(pattern.search(plain) for pattern, _ in _LEGACY):
+            renamed.append(name)
+        tensors[to_our_name(plain)] = tensor
+    return tensors, {"renamed": tuple(renamed), "dropped": tuple(dropped)}
+
+
+def load_encoder(model: "BertModel", folder: Path) -> LoadReport:
+    """Fill ``model`` from a HuggingFace folder, in place; heads and position_ids are dropped and reported."""
+    tensors, report = _gather(folder, with_heads=False, with_pooler=model.pooler is not None)
+    bias = tensors.get("pooler.bias")
+    if bias is not None and not bool(bias.any()):
+        report["notes"] = (
+            "its pooler looks untrained (bias exactly zero): mean or attention pooling, or training, makes up for it",
+        )
+    return _fill(model, tensors, folder, report)
+
+
+def load_pretraining(model: "BertForPreTraining", folder: Path) -> LoadReport:
+    """Fill an encoder with both pretraining heads, in place."""
+    tensors, report = _gather(folder, with_heads=True, with_pooler=True)
+    heads = ("transform", "prediction_bias", "seq_relationship")
+    named = {name if name.startswith(heads) else f"bert.{name}": tensor for name, tensor in tensors.items()}
+    return _fill(model, named, folder, report)
+
+
+def save_encoder(model: "BertModel", folder: str | Path) -> None:
+    """Write config.json and model.safetensors under HuggingFace's names."""
+    tensors = {to_hub_name(name): tensor for name, tensor in model.state_dict().items()}
+    _save(tensors, model.config.to_dict(), Path(folder))
+
+
+def save_pretraining(model: "BertForPreTraining", folder: str | Path) -> None:
+    """The same for an encoder with both heads; the tied decoder weight is written once, as the embedding."""
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        plain = name.removeprefix("bert.")
+        tensors[to_hub_name(plain) if plain == name else f"bert.{to_hub_name(plain)}"] = tensor
+    _save(tensors, {**model.config.to_dict(), "architectures": ["BertForPreTraining"]}, Path(folder))
+
+
+def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / _WEIGHTS, tensors, {"format": "pt"})
+    write_json(folder / "config.json", config)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A file to write beside ``path``, synced and moved onto it when all went well, removed otherwise."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all, also onto the file that the tensors were read from."""
+    from safetensors.torch import save_file
+
+    with staged(path) as temporary:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON whole or not at all. NaN is refused, since no other reader takes it."""
+    with staged(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""The shape of a BERT encoder, as HuggingFace's ``config.json`` spells it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from minbert.errors import InputError, WeightsError
+
+__all__ = ["BertConfig"]
+
+# Keys of config.json that would change the mathematics if they were ignored, with the values this encoder computes.
+_ONLY = {
+    "model_type": ("bert",),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+}
+_ACTIVATIONS = ("gelu", "relu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """Sizes and rates of a BERT encoder; the defaults are BERT-base, uncased.
+
+    Source: Devlin et al. 2019 (arXiv 1810.04805), section 3 and appendix A.2. Field names are HuggingFace's.
+    Raises InputError for a value outside what is allowed.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind = (int, float) if field.type is float else field.type
+            if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise InputError(f"BertConfig.{field.name} is {value!r}; it has to be of type {field.type.__name__}")  # type: ignore[union-attr]
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"BertConfig.{name} is {getattr(self, name)}; it has to be at least 1")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"BertConfig.{name} is {getattr(self, name)}; it has to be in [0, 1)")
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"BertConfig.hidden_size is {self.hidden_size}; it has to be a multiple of"
+                f" num_attention_heads, {self.num_attention_heads}"
+            )
+        if self.hidden_act not in _ACTIVATIONS:
+            raise InputError(f"BertConfig.hidden_act is {self.hidden_act!r}; known: {', '.join(_ACTIVATIONS)}")
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise InputError(f"BertConfig.pad_token_id is {self.pad_token_id}; vocab_size is {self.vocab_size}")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> "BertConfig":
+        """Read ``folder/config.json``. Keys it does not know are left out, unless they change the mathematics.
+
+        Raises WeightsError for a missing or broken file, or one that describes another architecture.
+        """
+        path = Path(folder) / "config.json"
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise WeightsError(f"{path}: there is no such file; a folder of weights holds a config.json") from None
+        except (ValueError, OSError) as error:
+            raise WeightsError(f"{path}: can't be read as JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise WeightsError(f"{path}: holds a {type(values).__name__}; a JSON object is due")
+        for key, allowed in _ONLY.items():
+            if values.get(key, allowed[0]) not in allowed:
+                raise WeightsError(f"{path}: {key} is {values[key]!r}; this encoder computes {allowed[0]!r} alone")
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls(**{key: value for key, value in values.items() if key in known and value is not None})
+        except InputError as error:
+            raise WeightsError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a config.json that ``transformers`` reads."""
+        return {"architectures": ["BertModel"], "model_type": "bert", **dataclasses.asdict(self)}

@@ -1,0 +1,68 @@
+"""The small parts of a BERT layer, each with its formula written out."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from minbert import kernels
+
+__all__ = ["ACTIVATIONS", "Dropout", "LayerNorm", "gelu"]
+
+
+class LayerNorm(nn.Module):
+    """Normalise over the last axis, then scale and shift: (..., hidden_size) -> (..., hidden_size).
+
+    Source: Ba et al. 2016 (arXiv 1607.06450), equation 4; variance without Bessel's correction, ``eps`` inside the
+    root. BERT's eps is 1e-12. Computed in float32 at least, given back in the input's type.
+    """
+
+    def __init__(self, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.bias = nn.Parameter(torch.zeros(hidden_size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if kernels.get_kernels() == "fast":
+            return kernels.fast_layer_norm(x.to(self.weight.dtype), self.weight, self.bias, self.eps).to(x.dtype)
+        wide = x.to(self.weight.dtype)
+        centred = wide - wide.mean(-1, keepdim=True)
+        variance = centred.square().mean(-1, keepdim=True)
+        return (self.weight * centred / (variance + self.eps).sqrt() + self.bias).to(x.dtype)
+
+
+class Dropout(nn.Module):
+    """Zero each element with probability ``p`` and scale the rest by 1 / (1 - p), in train mode; any shape.
+
+    Source: Srivastava et al. 2014, in the inverted form. Draws from torch's default generator.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if kernels.get_kernels() == "fast":
+            return kernels.fast_dropout(x, self.p)
+        keep = torch.rand(x.shape, device=x.device) >= self.p
+        return x * keep / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the standard normal distribution function of x, exact through erf; any shape.
+
+    Source: Hendrycks and Gimpel 2016 (arXiv 1606.08415), section 2. Not the tanh approximation.
+    """
+    if kernels.get_kernels() == "fast":
+        return kernels.fast_gelu(x)
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "relu": torch.relu}

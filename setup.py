@@ -1,16 +1,21 @@
 """Packaging of minbert (the encoder) and multitask (tasks on top of it)."""
 
+import re
 from pathlib import Path
 
 from setuptools import setup
 
-README = Path(__file__).parent / "README.md"
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "minbert/__init__.py").read_text("utf-8"), re.MULTILINE
+)
+assert VERSION is not None
 
 setup(
     name="minbert",
-    version="0.1.0",
+    version=VERSION[1],
     description="BERT written out by hand, and one BERT fine-tuned on several tasks at once",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=["minbert", "multitask"],

@@ -45,7 +45,7 @@ def _at_least(lowest: int) -> Callable[[str], int]:
     return whole_number
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> _Parser:
     """The parser of all commands; the chosen command's name ends up in ``args.command``."""
     parser = _Parser(
         prog=PROGRAM, description="Fine-tune one BERT on several tasks at once, score it, predict with it."
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     train = commands.add_parser(
         "train",
         help="fine-tune on the tasks of a preset or of your own TOML file",
@@ -94,7 +94,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_machine(train)
 
 
-def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="score a run on labelled rows",
@@ -110,7 +110,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     _add_machine(evaluate)
 
 
-def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     predict = commands.add_parser(
         "predict",
         help="label rows with a run",
@@ -132,7 +132,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_machine(predict)
 
 
-def _add_machine(command: argparse.ArgumentParser) -> None:
+def _add_machine(command: _Parser) -> None:
     group = command.add_argument_group("machine")
     group.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute"
@@ -146,7 +146,7 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_fetch(commands: "argparse._SubParsersAction[_Parser]") -> None:
     fetch = commands.add_parser("fetch", help="download weights or the course's data", allow_abbrev=False)
     kinds = fetch.add_subparsers(dest="kind", metavar="weights|data", required=True)
     weights = kinds.add_parser("weights", help="an encoder's weights, into the cache", allow_abbrev=False)
@@ -178,9 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leave:  # --help leaves with 0, a usage error with 2
         return int(leave.code or 0)
     if args.version:
-        from importlib.metadata import version
+        from minbert import __version__
 
-        print(f"{PROGRAM} {version('minbert')}")
+        print(f"{PROGRAM} {__version__}")
         return 0
     if args.command is None:
         parser.print_help(sys.stderr)

@@ -1,0 +1,42 @@
+"""What tests of both packages share: weights and data, with a skip that says what is not there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of the project."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> Path:
+    """A BERT of 2 layers, 32 wide, with random weights and a vocabulary of 100 tokens."""
+    return ROOT / "weights" / "tiny-bert"
+
+
+@pytest.fixture(scope="session")
+def minilm_weights() -> Path:
+    """all-minilm-l6-v2 out of the cache; skips where nobody has fetched it."""
+    from minbert.registry import cache_folder
+
+    folder = cache_folder() / "all-minilm-l6-v2"
+    if not folder.is_dir():
+        pytest.skip(f"all-minilm-l6-v2 is not in {folder.parent}: `multitask fetch weights all-minilm-l6-v2`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def course_data() -> Path:
+    """The course's files; skips where MINBERT_DATA names no folder of them."""
+    folder = os.environ.get("MINBERT_DATA")
+    if not folder:
+        pytest.skip("MINBERT_DATA is not set: it names the folder of the course's files")
+    if not (Path(folder) / "ids-sst-train.csv").is_file():
+        pytest.fail(f"MINBERT_DATA={folder} holds no ids-sst-train.csv")
+    return Path(folder)

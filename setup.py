@@ -31,6 +31,7 @@ setup(
         "safetensors>=0.4.3",
         "huggingface_hub>=0.24",
         "tqdm>=4.66",
+        "filelock>=3.12",
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.45"],

@@ -1,0 +1,69 @@
+"""Each example is run, as a user runs it: in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = {"encode.py", "quickstart.py"}
+
+
+def run(root: Path, *argv: object) -> str:
+    """Runs a Python program from the project's folder and returns what it printed; warnings are errors."""
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error"}
+    words = [sys.executable, *(str(word) for word in argv)]
+    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_script_is_run_here(root: Path) -> None:
+    assert {path.name for path in (root / "examples").glob("*.py")} == SCRIPTS
+
+
+def test_encode_finds_the_similar_sentence(root: Path, minilm_weights: Path) -> None:
+    lines = run(root, "examples/encode.py", "--weights", minilm_weights).splitlines()
+    same, similar, other = (float(line.split()[0]) for line in lines)
+    assert same == pytest.approx(1, abs=1e-3)
+    assert same > similar > other
+
+
+def test_encode_runs_on_any_weights(root: Path, tiny_weights: Path) -> None:
+    lines = run(root, "examples/encode.py", "One.", "Two.", "--weights", tiny_weights).splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines] == ["One.", "Two."]
+
+
+def test_quickstart_runs_to_the_end(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    printed = run(root, "examples/quickstart.py", "--weights", tiny_weights, "--epochs", 1, "--out", out)
+    for words in ("sst   accuracy", "para  accuracy", "sts   pearson", "New rows:", str(out)):
+        assert words in printed
+    assert (out / "best" / "tasks.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_quickstart_beats_the_baselines(root: Path, minilm_weights: Path, tmp_path: Path, seed: int) -> None:
+    printed = run(
+        root, "examples/quickstart.py", "--weights", minilm_weights, "--seed", seed, "--out", tmp_path / "run"
+    )
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("sst ", "para ", "sts "))]
+    for _, _, baseline, score, *_ in rows[:3]:
+        assert float(score) > float(baseline)
+
+
+def test_own_task_trains_and_predicts_its_own_labels(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    out, rows = tmp_path / "run", tmp_path / "rows.txt"
+    rows.write_text("My parcel is late.\nI was billed twice.\n", encoding="utf-8")
+    command = ["-m", "multitask"]
+    run(
+        root, *command, "train", "--tasks", "examples/own_task.toml", "--weights", tiny_weights, "--epochs", 1,
+        "--out", out,
+    )  # fmt: skip
+    lines = run(root, *command, "predict", out, "--input", rows).splitlines()
+    topics = ["account", "billing", "delivery", "fault"]
+    assert lines[0].split("\t") == ["id", "prediction", *(f"p_{topic}" for topic in topics)]
+    assert len(lines) == 3
+    assert all(line.split("\t")[1] in topics for line in lines[1:])

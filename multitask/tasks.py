@@ -147,7 +147,7 @@ class Task:
         twice = sorted({column for column in columns if columns.count(column) > 1})
         if twice:
             raise ConfigError(
-                f"tasks.{self.name} uses the column {shown(twice[0])} twice: text, label and id have their own"
+                f"tasks.{self.name} uses the column {shown(twice[0])} twice: text, label and id are apart"
             )
 
     def _check_labels(self) -> None:

@@ -1,0 +1,346 @@
+"""The configuration of a run: a preset, overridden by a TOML file, overridden by single settings.
+
+One schema everywhere (TOML, ``--set``, config.json)::
+
+    [encoder]     weights, dropout, freeze
+    [train]       update, epochs, rounds, seed, schedule, warmup, precision, clip, task_order, eps
+    [tasks.NAME]  the fields of tasks.Task
+
+A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the
+preset's values of it (less its files and labels where it brings a training file or kind of its own), any
+other from the preset's ``defaults``. TOML has no null: the word "none" unsets what may be unset. Paths in a
+TOML file are relative to that file, those of ``--set`` to the working directory, and the file names of a preset to the
+data folder; all are kept as absolute paths.
+"""
+
+import copy
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from multitask.checks import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_known,
+    check_number,
+    check_string,
+    shown,
+)
+from multitask.errors import ConfigError
+from multitask.presets import DEFAULT_PRESET, PRESETS, preset_names
+from multitask.tasks import TASK_KEYS, Task
+
+__all__ = ["EncoderConfig", "RunConfig", "TrainConfig", "build_config", "load_tasks"]
+
+FORMAT = "1"
+SECTIONS = ("encoder", "train", "tasks")
+PATHS = ("train", "dev", "test")
+# What the word "none" unsets in TOML and --set.
+OPTIONAL = {
+    "encoder": ("dropout",),
+    "train": ("rounds", "clip"),
+    "tasks": ("id", "labels", "class_weights", "decoder_lr", "sample_size", *PATHS),
+}
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Which encoder every task's encoder starts from.
+
+    weights: a name that minbert.registry knows, a hub id or a folder. dropout: rate in [0, 1) inside the
+    encoder (None: as the weights' config.json says). freeze: only the decoders learn.
+    """
+
+    weights: str
+    dropout: float | None = None
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        check_string("encoder.weights", self.weights)
+        if self.dropout is not None:
+            rate = check_number("encoder.dropout", self.dropout, high=1.0, open_high=True)
+            object.__setattr__(self, "dropout", rate)
+        check_flag("encoder.freeze", self.freeze)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the tasks are trained together.
+
+    update: "separate" (one backward and step per task: the report's Algorithm 1), "combined" (one over the
+    summed losses) or "pcgrad". rounds: per epoch (None: the smallest rows // batch_size over the tasks).
+    warmup: share in [0, 1] of all rounds in which the rate rises. clip: largest gradient norm (None: no
+    clipping). eps: of AdamW.
+    """
+
+    update: str = "separate"
+    epochs: int = 3
+    rounds: int | None = None
+    seed: int = 11711
+    schedule: str = "constant"
+    warmup: float = 0.0
+    precision: str = "auto"
+    clip: float | None = None
+    task_order: str = "fixed"
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_choice("train.update", self.update, ("separate", "combined", "pcgrad"))
+        check_integer("train.epochs", self.epochs, low=1)
+        if self.rounds is not None:
+            check_integer("train.rounds", self.rounds, low=1)
+        check_integer("train.seed", self.seed, high=2**63 - 1)
+        check_choice("train.schedule", self.schedule, ("constant", "linear", "cosine"))
+        object.__setattr__(self, "warmup", check_number("train.warmup", self.warmup, high=1.0))
+        check_choice("train.precision", self.precision, ("auto", "float32", "bfloat16"))
+        if self.clip is not None:
+            object.__setattr__(self, "clip", check_number("train.clip", self.clip, open_low=True))
+        check_choice("train.task_order", self.task_order, ("fixed", "shuffled"))
+        object.__setattr__(self, "eps", check_number("train.eps", self.eps, open_low=True))
+
+
+KEYS = {
+    "encoder": tuple(field.name for field in fields(EncoderConfig)),
+    "train": tuple(field.name for field in fields(TrainConfig)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides a run, as config.json in its folder keeps it."""
+
+    preset: str
+    encoder: EncoderConfig
+    train: TrainConfig
+    tasks: tuple[Task, ...]
+    format: str = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ConfigError(f"format of the configuration must be {FORMAT!r}, not {shown(self.format)}")
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        names = [task.name for task in self.tasks]
+        if not names:
+            raise ConfigError("a run needs at least one task")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"task {twice[0]} is there twice: each task has its own name")
+
+    def task(self, name: str) -> Task:
+        """The task of that name; ConfigError lists those there are."""
+        check_known("task", [name], [task.name for task in self.tasks])
+        return next(task for task in self.tasks if task.name == name)
+
+    def with_data(self, folder: str | Path) -> Self:
+        """The same run on the files of the same names in another folder."""
+        moved = []
+        for task in self.tasks:
+            names = {key: getattr(task, key) for key in PATHS}
+            paths: dict[str, Any] = {
+                key: os.path.join(os.path.abspath(folder), os.path.basename(path))
+                for key, path in names.items()
+                if path is not None
+            }
+            moved.append(replace(task, **paths))
+        return replace(self, tasks=tuple(moved))
+
+    def to_dict(self) -> Table:
+        """The nested dictionary of config.json."""
+        return {
+            "format": self.format,
+            "preset": self.preset,
+            "encoder": {key: getattr(self.encoder, key) for key in KEYS["encoder"]},
+            "train": {key: getattr(self.train, key) for key in KEYS["train"]},
+            "tasks": {task.name: task.to_dict() for task in self.tasks},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of to_dict; ConfigError names keys that are unknown or lacking."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"a configuration must be an object, not {shown(values)}")
+        keys = ("format", "preset", *SECTIONS)
+        check_known("key of the configuration", values, keys)
+        missing = [key for key in keys if key not in values]
+        if missing:
+            raise ConfigError(f"the configuration lacks {' and '.join(missing)}")
+        check_string("preset", values["preset"])
+        tables = {section: dict(_table(section, values[section])) for section in SECTIONS}
+        for section in ("encoder", "train"):
+            check_known(f"key in {section}", tables[section], KEYS[section])
+        check_string("encoder.weights", tables["encoder"].get("weights"))
+        return cls(
+            format=values["format"],
+            preset=values["preset"],
+            encoder=EncoderConfig(**tables["encoder"]),
+            train=TrainConfig(**tables["train"]),
+            tasks=tuple(
+                Task.from_dict(name, _table(f"tasks.{name}", table))
+                for name, table in tables["tasks"].items()
+            ),
+        )
+
+
+def build_config(
+    *,
+    preset: str = DEFAULT_PRESET,
+    tasks_file: str | Path | None = None,
+    sets: Sequence[str] = (),
+    data: str | Path | None = None,
+    weights: str | None = None,
+    epochs: int | None = None,
+    rounds: int | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+) -> RunConfig:
+    """The configuration of a run from all that may be said about it.
+
+    sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a text. data: folder of the
+    preset's files. The last five are shorthands of a set. Raises ConfigError.
+    """
+    check_known("preset", [preset], preset_names())
+    source = copy.deepcopy(PRESETS[preset])
+    defaults, known = source["defaults"], source["tasks"]
+    for task in known.values():
+        if data is not None:
+            task.update({key: os.path.join(data, task[key]) for key in PATHS if key in task})
+    result: Table = {section: source[section] for section in SECTIONS}
+    if tasks_file is not None:
+        _overlay_file(result, Path(tasks_file), known, defaults)
+    flags = {
+        "encoder.weights": weights,
+        "train.epochs": epochs,
+        "train.rounds": rounds,
+        "train.seed": seed,
+        "train.precision": precision,
+    }
+    given: set[str] = set()
+    for key, value in _assignments(sets, flags):
+        if key in given:
+            raise ConfigError(f"{key} is set twice: say it once, by --set or by its own option")
+        given.add(key)
+        _assign(result, key, value)
+    for name, task in result["tasks"].items():
+        required = ("text", "label", "kind", "lr", "batch_size")
+        missing = [key for key in required if key not in task]
+        if missing:
+            raise ConfigError(
+                f"tasks.{name} lacks {', '.join(missing)}: {preset} has them for {', '.join(known)} only"
+            )
+        # What is no path at all is left to Task, which says so.
+        paths = {key: task[key] for key in PATHS if isinstance(task.get(key), str | Path) and task[key] != ""}
+        task.update({key: os.path.abspath(path) for key, path in paths.items()})
+    return RunConfig.from_dict({"format": FORMAT, "preset": preset, **result})
+
+
+def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task, ...]:
+    """The tasks of a TOML file, with the preset's defaults; ConfigError if it has none."""
+    config = build_config(preset=preset, tasks_file=path)
+    if "tasks" not in _read_toml(Path(path)):
+        raise ConfigError(f"{path} has no [tasks.NAME] table")
+    return config.tasks
+
+
+def _table(key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be a table, not {shown(value)}")
+    return value
+
+
+def _read_toml(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors.
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+
+
+def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> None:
+    """Puts a TOML file over a preset; see the module's docstring for whose tasks are kept."""
+    tables = _read_toml(path)
+    check_known(f"{path}: table", tables, SECTIONS)
+    for section in ("encoder", "train"):
+        table = dict(_table(f"{path}: {section}", tables.get(section, {})))
+        check_known(f"{path}: key in {section}", table, KEYS[section])
+        result[section] |= {key: _unset(section, key, value) for key, value in table.items()}
+        if "weights" in table and isinstance(table["weights"], str):
+            result[section]["weights"] = _weights_beside(path.parent, table["weights"])
+    if "tasks" not in tables:
+        return
+    result["tasks"] = {}
+    for name, given in _table(f"{path}: tasks", tables["tasks"]).items():
+        table = dict(_table(f"{path}: tasks.{name}", given))
+        check_known(f"{path}: key in tasks.{name}", table, TASK_KEYS)
+        table = {key: _unset("tasks", key, value) for key, value in table.items()}
+        table |= {
+            key: path.parent / table[key] for key in PATHS if isinstance(table.get(key), str) and table[key]
+        }
+        start = known[name] if name in known else _own(defaults, name)
+        result["tasks"][name] = _kept(start, table) | table
+
+
+def _kept(start: Table, table: Table) -> Table:
+    """The preset's values that a table leaves standing: with other rows or labels some would be wrong."""
+    dropped: tuple[str, ...] = ("dev", "test") if "train" in table else ()
+    if table.get("kind", start.get("kind")) != start.get("kind"):
+        dropped += ("labels", "class_weights")
+    return {key: value for key, value in start.items() if key not in dropped}
+
+
+def _own(defaults: Table, name: str) -> Table:
+    """Defaults for a user's task, "{name}" standing for an encoder of its own."""
+    return defaults | {"encoder": defaults["encoder"].format(name=name)}
+
+
+def _weights_beside(folder: Path, weights: str) -> str:
+    """A folder given relative to the TOML file as an absolute path; names and hub ids as they are."""
+    beside = folder / weights
+    if weights.startswith(("./", "../")) or beside.is_dir():
+        return os.path.abspath(beside)
+    return weights
+
+
+def _unset(section: str, key: str, value: Any) -> Any:
+    return None if value == "none" and key in OPTIONAL[section] else value
+
+
+def _assignments(sets: Sequence[str], flags: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {shown(text)} must be KEY=VALUE, such as train.seed=1")
+        yield key.strip(), _toml_value(value.strip())
+    for key, value in flags.items():
+        if value is not None:
+            yield key, value
+
+
+def _toml_value(text: str) -> Any:
+    """The value that TOML reads in ``text``; what is no TOML is a text itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    # A line break in the text could smuggle in further keys.
+    return parsed["value"] if list(parsed) == ["value"] else text
+
+
+def _assign(result: Table, key: str, value: Any) -> None:
+    parts = key.split(".")
+    check_known("--set: section", parts[:1], SECTIONS)
+    section, table = parts[0], result[parts[0]]
+    known = KEYS.get(section, TASK_KEYS)
+    if len(parts) != (3 if section == "tasks" else 2):
+        form = f"{section}.NAME.KEY" if section == "tasks" else f"{section}.KEY"
+        raise ConfigError(f"--set {key} must have the form {form}: known keys are {', '.join(known)}")
+    if section == "tasks":
+        check_known("--set: task", [parts[1]], tuple(table))
+        table = table[parts[1]]
+    check_known(f"--set: key in {'.'.join(parts[:-1])}", parts[-1:], known)
+    table[parts[-1]] = _unset(section, parts[-1], value)

@@ -1,0 +1,241 @@
+"""Preset, TOML and --set: which wins, what each may hold, and the words of every refusal."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from multitask.config import RunConfig, build_config, load_tasks
+from multitask.errors import ConfigError
+from multitask.presets import preset_names
+
+OWN = """
+[encoder]
+weights = "./weights"
+dropout = "none"
+
+[train]
+epochs = 2
+clip = 1
+
+[tasks.topic]
+train = "rows/topic.tsv"
+text = "title"
+label = "topic"
+kind = "classification"
+
+[tasks.sts]
+lr = 1e-5
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "own.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(**arguments: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build_config(**arguments)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_config_json_round_trip_is_exact(name: str) -> None:
+    config = build_config(
+        preset=name, data="folder", seed=7, sets=["tasks.sst.lr=1", "tasks.para.sample_size=300"]
+    )
+    text = json.dumps(config.to_dict(), allow_nan=False)
+    again = RunConfig.from_dict(json.loads(text))
+    assert again == config
+    assert json.dumps(again.to_dict()) == text
+    assert [task.name for task in again.tasks] == ["sst", "para", "sts"]
+
+
+def test_paths_are_absolute_and_known_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = build_config(data="folder")
+    assert config.task("sst").train == str(tmp_path / "folder" / "ids-sst-train.csv")
+    assert config.task("para").dev == str(tmp_path / "folder" / "quora-dev.csv")
+    assert config.task("sts").test == str(tmp_path / "folder" / "sts-test-student.csv")
+    moved = config.with_data("/elsewhere")
+    assert moved.task("sst").train == "/elsewhere/ids-sst-train.csv"
+    assert moved.task("sts").test == "/elsewhere/sts-test-student.csv"
+    assert moved.train == config.train
+    assert build_config(sets=["tasks.sst.train=x.csv"]).task("sst").train == str(tmp_path / "x.csv")
+
+
+def test_toml_over_preset_and_set_over_toml(tmp_path: Path) -> None:
+    path = write(tmp_path, OWN)
+    config = build_config(tasks_file=path, data="/data", sets=["train.epochs=5", "tasks.topic.pooling=mean"])
+    assert [task.name for task in config.tasks] == ["topic", "sts"]
+    assert config.encoder.weights == str(tmp_path / "weights")
+    assert config.encoder.dropout is None
+    assert (config.train.epochs, config.train.clip, config.train.schedule) == (5, 1.0, "linear")
+    topic, sts = config.tasks
+    assert topic.train == str(tmp_path / "rows" / "topic.tsv")
+    assert (topic.text, topic.labels, topic.dev, topic.pooling) == (("title",), None, None, "mean")
+    assert (topic.lr, topic.decoder_lr, topic.batch_size) == (5e-5, 2e-4, 32)
+    assert (sts.lr, sts.decoder_lr, sts.batch_size, sts.dev) == (1e-5, 2e-4, 22, "/data/sts-dev.csv")
+    assert load_tasks(path)[0] == build_config(tasks_file=path).tasks[0]
+
+
+def test_a_task_with_rows_or_kind_of_its_own_keeps_less_of_the_preset(tmp_path: Path) -> None:
+    path = write(tmp_path, '[tasks.sst]\ntrain = "mine.tsv"\nkind = "binary"\nlabels = [0, 1.5]\n')
+    (task,) = build_config(tasks_file=path, data="/data").tasks
+    assert (task.train, task.dev, task.test) == (str(tmp_path / "mine.tsv"), None, None)
+    assert (task.kind, task.labels, task.label) == ("binary", ("0", "1.5"), "sentiment")
+
+
+def test_without_tasks_a_toml_leaves_the_presets(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeff[train]\r\nseed = 3\r\n")
+    config = build_config(preset="slt", tasks_file=path)
+    assert (len(config.tasks), config.train.seed) == (3, 3)
+    with pytest.raises(ConfigError, match=r"own.toml has no \[tasks.NAME\] table"):
+        load_tasks(path)
+
+
+def test_own_tasks_under_a_published_preset(tmp_path: Path) -> None:
+    path = write(tmp_path, '[tasks.x]\ntrain = "x"\ntext = "t"\nlabel = "l"\nkind = "binary"\n')
+    assert refusal(preset="slt", tasks_file=path) == (
+        "tasks.x lacks lr, batch_size: slt has them for sst, para, sts only"
+    )
+    config = build_config(preset="slt", tasks_file=path, sets=["tasks.x.lr=1e-5", "tasks.x.batch_size=8"])
+    assert (config.tasks[0].encoder, config.tasks[0].dropout, config.tasks[0].input) == ("x", 0.3, "separate")
+
+
+def test_values_of_set() -> None:
+    sets = [
+        "tasks.sst.lr = 3e-5",
+        "tasks.sst.labels=['a', 'b']",
+        "tasks.sst.class_weights=[1, 2.5]",
+        "tasks.para.decoder_lr=none",
+        "tasks.para.text=['q=1', 'q2']",
+        "encoder.freeze=true",
+        "encoder.weights=some/hub-id",
+        "train.clip=none",
+    ]
+    config = build_config(sets=sets)
+    sst, para = config.task("sst"), config.task("para")
+    assert (sst.lr, sst.labels, sst.class_weights) == (3e-5, ("a", "b"), (1.0, 2.5))
+    assert (para.decoder_lr, para.text) == (None, ("q=1", "q2"))
+    assert (config.encoder.freeze, config.encoder.weights, config.train.clip) == (True, "some/hub-id", None)
+    flags = build_config(weights="w", epochs=9, rounds=8, seed=7, precision="float32")
+    assert (flags.encoder.weights, flags.train.epochs, flags.train.rounds) == ("w", 9, 8)
+    assert (flags.train.seed, flags.train.precision) == (7, "float32")
+
+
+def test_presets_are_not_written_to() -> None:
+    build_config(sets=["tasks.sst.lr=1", "train.seed=1"], data="/data")
+    assert build_config().task("sst").lr == 5e-5
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("tasks.sst.lr", "--set 'tasks.sst.lr' must be KEY=VALUE"),
+        (
+            "tasks.sst.poolin=mean",
+            "'poolin' is unknown (did you mean pooling?): known are text, label, id, kind",
+        ),
+        ("tasks.stt.lr=1", "'stt' is unknown (did you mean sts?): known are sst, para, sts"),
+        ("trian.seed=1", "'trian' is unknown (did you mean train?): known are encoder, train, tasks"),
+        ("train.sed=1", "did you mean seed?"),
+        ("train=1", "must have the form train.KEY: known keys are update, epochs"),
+        ("tasks.lr=1", "must have the form tasks.NAME.KEY"),
+        ("train.seed.x=1", "must have the form train.KEY"),
+        ("train.seed=1.5", "train.seed must be a whole number, not 1.5"),
+        ("train.seed=-1", "train.seed must be at least 0"),
+        ("train.seed=1\nencoder.freeze=true", "train.seed must be a whole number"),
+        ("train.epochs=0", "train.epochs must be at least 1, not 0"),
+        ("train.rounds=0", "train.rounds must be at least 1, not 0"),
+        ("train.warmup=1.1", "train.warmup must be finite and at least 0 and at most 1, not 1.1"),
+        ("train.clip=0", "train.clip must be finite and above 0, not 0"),
+        ("train.eps=0", "train.eps must be finite and above 0"),
+        ("train.update=sum", "must be one of separate, combined, pcgrad, not 'sum'"),
+        ("train.schedule=step", "must be one of constant, linear, cosine"),
+        ("train.precision=fp16", "must be one of auto, float32, bfloat16"),
+        ("train.task_order=random", "must be one of fixed, shuffled"),
+        ("encoder.dropout=1", "encoder.dropout must be finite and at least 0 and below 1, not 1"),
+        ("encoder.freeze=1", "encoder.freeze must be true or false, not 1"),
+        ("encoder.weights=7", "encoder.weights must be a text"),
+        ("encoder.weights=none2=", None),
+        ("tasks.sst.lr=-1", "tasks.sst.lr must be finite and at least 0, not -1"),
+        ("tasks.sst.lr=nan", "tasks.sst.lr must be finite"),
+        ("tasks.sst.lr=none", "tasks.sst.lr must be a number, not 'none'"),
+        ("tasks.sst.train=", "tasks.sst.train must be a text that is not empty"),
+        ("tasks.sst.train=3", "tasks.sst.train must be a text that is not empty, not 3"),
+        ("tasks.sts.head=cosine", "needs two text columns and input = 'separate'"),
+        ("tasks.sst.head=cosine", "needs two text columns"),
+    ],
+)
+def test_refused_sets(assignment: str, message: str | None) -> None:
+    if message is None:
+        assert build_config(sets=[assignment]).encoder.weights == "none2="
+        return
+    shown = refusal(sets=[assignment])
+    assert message in shown
+
+
+def test_refusals_of_flags() -> None:
+    assert "preset 'minlm' is unknown (did you mean minilm?): known are minilm, slt" in refusal(
+        preset="minlm"
+    )
+    assert "train.seed is set twice" in refusal(sets=["train.seed=1", "train.seed=2"])
+    assert "train.seed is set twice" in refusal(sets=["train.seed=1"], seed=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tasks.a]\nlr = 1\nlr = 2", "own.toml is not a TOML file"),
+        ("[train]\nseed = 1\n[train]\nseed = 2", "own.toml is not a TOML file"),
+        ("[trian]\nseed = 1", "did you mean train?"),
+        ("[train]\nsede = 1", "own.toml: key in train 'sede' is unknown (did you mean seed?)"),
+        ("[tasks.sst]\nsede = 1", "own.toml: key in tasks.sst 'sede' is unknown"),
+        ("train = 3", "own.toml: train must be a table, not 3"),
+        ("tasks = 3", "own.toml: tasks must be a table"),
+        ("[tasks]\nsst = 3", "own.toml: tasks.sst must be a table"),
+        ("[tasks]", "at least one task"),
+        (
+            "[tasks.x]\nlr = 1",
+            "tasks.x lacks text, label, kind: minilm has them for sst, para, sts only",
+        ),
+        ("[tasks.sst]\nlr = 1979-05-27", "tasks.sst.lr must be a number"),
+        ('[tasks."a.b"]\ntext = "t"\nlabel = "l"\nkind = "binary"', "a task's name must be letters"),
+    ],
+)
+def test_refused_files(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refusal(tasks_file=write(tmp_path, text))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    assert refusal(tasks_file=tmp_path / "no.toml").endswith(
+        "no.toml can't be read: No such file or directory"
+    )
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b"# caf\xe9\n")
+    assert "latin.toml is not a TOML file" in refusal(tasks_file=path)
+
+
+def test_refused_dictionaries() -> None:
+    good = build_config().to_dict()
+    for change, message in [
+        ({"format": "2"}, "format of the configuration must be '1', not '2'"),
+        ({"extra": 1}, "'extra' is unknown"),
+        ({"tasks": {}}, "at least one task"),
+        ({"train": good["train"] | {"sed": 1}}, "did you mean seed?"),
+        ({"encoder": {}}, "encoder.weights must be a text"),
+        ({"tasks": {"a": 1}}, "tasks.a must be a table, not 1"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            RunConfig.from_dict(good | change)
+        assert message in str(caught.value)
+    with pytest.raises(ConfigError, match="lacks format and preset"):
+        RunConfig.from_dict({key: good[key] for key in ("encoder", "train", "tasks")})
+    task = build_config().tasks[0]
+    with pytest.raises(ConfigError, match="task sst is there twice"):
+        RunConfig(preset="x", encoder=build_config().encoder, train=build_config().train, tasks=(task, task))

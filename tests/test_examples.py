@@ -57,11 +57,8 @@ def test_quickstart_beats_the_baselines(root: Path, minilm_weights: Path, tmp_pa
 def test_own_task_trains_and_predicts_its_own_labels(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out, rows = tmp_path / "run", tmp_path / "rows.txt"
     rows.write_text("My parcel is late.\nI was billed twice.\n", encoding="utf-8")
-    command = ["-m", "multitask"]
-    run(
-        root, *command, "train", "--tasks", "examples/own_task.toml", "--weights", tiny_weights, "--epochs", 1,
-        "--out", out,
-    )  # fmt: skip
+    command, options = ["-m", "multitask"], ["--weights", tiny_weights, "--epochs", 1, "--out", out]
+    run(root, *command, "train", "--tasks", "examples/own_task.toml", *options)
     lines = run(root, *command, "predict", out, "--input", rows).splitlines()
     topics = ["account", "billing", "delivery", "fault"]
     assert lines[0].split("\t") == ["id", "prediction", *(f"p_{topic}" for topic in topics)]

@@ -1,0 +1,100 @@
+"""Fixtures of the encoder's tests: both kernels, equal random models here and in `transformers`, inputs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import minbert
+
+TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
+TINY_SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 20,
+    "initializer_range": 0.2,
+}
+MakePair = Callable[..., tuple[Any, Any]]
+MakeInputs = Callable[..., dict[str, torch.Tensor]]
+
+
+@pytest.fixture(params=["reference", "fast"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once with the formulas as they are written out and once with the fused functions."""
+    before = minbert.get_kernels()
+    minbert.set_kernels(request.param)
+    yield request.param
+    minbert.set_kernels(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert() -> Path:
+    """The checkpoint of weights/, which `transformers` made."""
+    return TINY_BERT
+
+
+@pytest.fixture(scope="session")
+def transformers() -> Any:
+    return pytest.importorskip("transformers", reason="compares with transformers, which is not installed")
+
+
+@pytest.fixture(scope="session")
+def make_pair(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
+    """A function of a seed and config values: (model here, transformers' model), of equal random weights.
+
+    Norms, biases and the padding's embedding are random too, so that nothing hides behind a one or a zero.
+    Both are in eval mode; the one here is read from the files that the other saved.
+    """
+
+    def make(seed: int, *, heads: bool = False, **values: Any) -> tuple[Any, Any]:
+        values = {**TINY_SIZES, **values}
+        config = transformers.BertConfig(**values, attn_implementation="eager")
+        theirs = (transformers.BertForPreTraining if heads else transformers.BertModel)(config).eval()
+        randomise(theirs, seed, values["initializer_range"])
+        folder = tmp_path_factory.mktemp("pair")
+        theirs.save_pretrained(folder)
+        kind = minbert.BertForPreTraining if heads else minbert.BertModel
+        return kind.from_pretrained(folder), theirs
+
+    return make
+
+
+def randomise(model: torch.nn.Module, seed: int, scale: float) -> None:
+    """Draws each parameter from a normal distribution, a norm's weight around 1, the others around 0."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            middle = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            parameter.copy_(middle + scale * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture(scope="session")
+def make_inputs() -> MakeInputs:
+    return draw_inputs
+
+
+def draw_inputs(
+    seed: int, config: Any, mask: str, *, batch: int = 11, seq: int = 13
+) -> dict[str, torch.Tensor]:
+    """Random ids and token types; with a mask "right" or "holes" one row is full and one has a single token."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {
+        "input_ids": torch.randint(config.vocab_size, (batch, seq), generator=generator),
+        "token_type_ids": torch.randint(config.type_vocab_size, (batch, seq), generator=generator),
+    }
+    if mask == "none":
+        return inputs
+    if mask == "right":
+        lengths = torch.randint(1, seq + 1, (batch, 1), generator=generator)
+        kept = torch.arange(seq) < lengths
+    else:
+        kept = torch.rand(batch, seq, generator=generator) < 0.6
+    kept[:, 0] = True
+    kept[batch // 2] = True
+    kept[batch // 3, 1:] = False
+    return {**inputs, "attention_mask": kept.long()}

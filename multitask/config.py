@@ -9,8 +9,8 @@ One schema everywhere (TOML, ``--set``, config.json)::
 A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the
 preset's values of it (less its files and labels where it brings a training file or kind of its own), any
 other from the preset's ``defaults``. TOML has no null: the word "none" unsets what may be unset. Paths in a
-TOML file are relative to that file, those of ``--set`` to the working directory, and the file names of a preset to the
-data folder; all are kept as absolute paths.
+TOML file are relative to that file, those of ``--set`` to the working directory, and the file names of a
+preset to the data folder; all are kept as absolute paths.
 """
 
 import copy

@@ -1,0 +1,144 @@
+"""Which rows of which task come next.
+
+Every order follows from (seed, epoch, task) alone, so the position (epoch, round) is all there is to save,
+and an epoch can be entered anywhere without going through what came before it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from multitask.checks import check_choice, check_integer
+from multitask.errors import ConfigError, RunError
+
+__all__ = ["Indices", "RoundSampler"]
+
+Indices = npt.NDArray[np.int64]
+# Keeps the stream of task orders apart from the streams of rows, whose third word is the task's index.
+ORDER = 2**32 - 1
+
+
+class RoundSampler:
+    """Rounds of one batch per task (the report's Algorithm 1), drawn without replacement, afresh each epoch.
+
+    sizes: rows of each task, in the order of the tasks. batch_sizes: rows of each task in a round.
+    sample_sizes: rows drawn each epoch where a task says so (its last batch may then be smaller).
+    rounds: per epoch; without either as many as the smallest of rows // batch_size over the tasks.
+    seed: any whole number from 0. task_order: "fixed", or "shuffled" anew each round.
+
+    ConfigError, naming the sizes, where a task has too few rows or tasks differ in their number of rounds.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        batch_sizes: Mapping[str, int],
+        *,
+        sample_sizes: Mapping[str, int | None] | None = None,
+        rounds: int | None = None,
+        seed: int,
+        task_order: str = "fixed",
+    ) -> None:
+        self.sizes = dict(sizes)
+        self.batch_sizes = {
+            name: check_integer(f"batch size of {name}", batch_sizes[name], low=1) for name in sizes
+        }
+        self.seed = check_integer("seed", seed)
+        self.task_order = check_choice("task_order", task_order, ("fixed", "shuffled"))
+        samples = {name: size for name, size in (sample_sizes or {}).items() if size is not None}
+        self.rounds_per_epoch = self._count_rounds(samples, rounds)
+        self.rows_per_epoch = {
+            name: min(samples.get(name, self.rounds_per_epoch * batch), self.rounds_per_epoch * batch)
+            for name, batch in self.batch_sizes.items()
+        }
+        self.epoch = 0
+        self.index = 0
+        self._orders: tuple[int, dict[str, Indices]] | None = None
+
+    def _count_rounds(self, samples: Mapping[str, int], rounds: int | None) -> int:
+        if not self.sizes:
+            raise ConfigError("rounds need at least one task")
+        for name, sample in samples.items():
+            check_integer(f"sample_size of {name}", sample, low=1)
+            if sample > self.sizes[name]:
+                raise ConfigError(
+                    f"tasks.{name}.sample_size is {sample}, but there are {self.sizes[name]} rows"
+                )
+        counts = {name: -(-sample // self.batch_sizes[name]) for name, sample in samples.items()}
+        if rounds is not None:
+            check_integer("train.rounds", rounds, low=1)
+        if len({*counts.values()}) > 1 or (rounds is not None and any(n != rounds for n in counts.values())):
+            each = ", ".join(
+                f"{name} {samples[name]} / {self.batch_sizes[name]} = {n}" for name, n in counts.items()
+            )
+            asked = f", and train.rounds is {rounds}" if rounds is not None else ""
+            raise ConfigError(f"tasks differ in their rounds (sample_size / batch_size: {each}){asked}")
+        fitting = {name: size // self.batch_sizes[name] for name, size in self.sizes.items()}
+        count = rounds or next(iter(counts.values()), min(fitting.values()))
+        short = [name for name in self.sizes if name not in samples and fitting[name] < max(count, 1)]
+        if short:
+            name = short[0]
+            raise ConfigError(
+                f"task {name} has {self.sizes[name]} rows, too few for {max(count, 1)} rounds of "
+                f"{self.batch_sizes[name]}: set train.rounds, tasks.{name}.batch_size or sample_size lower"
+            )
+        return count
+
+    def round(self, epoch: int, index: int) -> dict[str, Indices]:
+        """Row indices, int64 (batch_size,), of each task, the tasks in the order of this round."""
+        if not 0 <= index < self.rounds_per_epoch:
+            raise IndexError(f"round {index} of {self.rounds_per_epoch}")
+        orders = self._epoch_orders(epoch)
+        names = list(self.sizes)
+        if self.task_order == "shuffled":
+            names = [names[i] for i in self._generator(epoch, ORDER, index).permutation(len(names))]
+        starts = {name: index * self.batch_sizes[name] for name in names}
+        return {name: orders[name][starts[name] : starts[name] + self.batch_sizes[name]] for name in names}
+
+    def rounds(self, epoch: int, start: int = 0) -> Iterator[dict[str, Indices]]:
+        """The rounds of an epoch from ``start`` on; while one is worked on, the position is the next."""
+        for index in range(start, self.rounds_per_epoch):
+            batch = self.round(epoch, index)
+            last = index + 1 == self.rounds_per_epoch
+            self.epoch, self.index = (epoch + 1, 0) if last else (epoch, index + 1)
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the next round, and what the orders follow from, as JSON has it."""
+        return {"epoch": self.epoch, "round": self.index, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up the position; RunError where it is that of a sampler over other rows, batches or seed."""
+        for key, value in self._identity().items():
+            if state.get(key) != value:
+                raise RunError(
+                    f"the sampler's {key} was {state.get(key)} and is now {value}: the run can't go on"
+                )
+        if not 0 <= state["round"] < self.rounds_per_epoch or state["epoch"] < 0:
+            raise RunError(f"the sampler's position {state['epoch']}, {state['round']} is outside the run")
+        self.epoch, self.index = state["epoch"], state["round"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "sizes": self.sizes,
+            "batch_sizes": self.batch_sizes,
+            "rows_per_epoch": self.rows_per_epoch,
+            "rounds_per_epoch": self.rounds_per_epoch,
+            "task_order": self.task_order,
+        }
+
+    def _epoch_orders(self, epoch: int) -> dict[str, Indices]:
+        """The drawn rows of each task; kept for the epoch at hand, as drawing costs a pass over the rows."""
+        if self._orders is None or self._orders[0] != epoch:
+            orders = {
+                name: self._generator(epoch, task).permutation(size)[: self.rows_per_epoch[name]]
+                for task, (name, size) in enumerate(self.sizes.items())
+            }
+            self._orders = (epoch, orders)
+        return self._orders[1]
+
+    def _generator(self, *words: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence((self.seed, *words)))

@@ -1,0 +1,124 @@
+"""Scores against values worked out by hand and by scipy, intervals against the plain bootstrap."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minbert.errors import InputError
+from multitask.metrics import METRICS, accuracy, baseline_score, bootstrap_score, macro_f1, pearson, spearman
+from multitask.tasks import Task
+
+
+def test_accuracy() -> None:
+    assert accuracy([0, 1, 2, 2], [0, 1, 1, 2]) == 0.75
+    assert math.isnan(accuracy([], []))
+
+
+def test_macro_f1() -> None:
+    # Class 0: 2 hits, 1 false alarm, 0 misses: 4/5. Class 1: 1 hit, 0, 1: 2/3. Class 3: no hit, 1, 1: 0.
+    assert macro_f1([0, 0, 0, 1, 3, 2], [0, 0, 1, 1, 2, 3]) == pytest.approx(
+        (4 / 5 + 2 / 3 + 0 + 0) / 4, abs=1e-15
+    )
+    assert macro_f1([1, 1], [1, 1]) == 1.0
+    assert math.isnan(macro_f1([], []))
+
+
+def test_correlations_by_hand() -> None:
+    assert pearson([1, 2, 3], [10, 20, 30]) == pytest.approx(1, abs=1e-15)
+    assert pearson([1, 2, 3], [3, 2, 1]) == pytest.approx(-1, abs=1e-15)
+    assert pearson([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8, abs=1e-15)
+    assert spearman([1, 2, 3, 4], [1, 9, 4, 100]) == pytest.approx(0.8, abs=1e-15)
+    # Ranks with ties: 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5), abs=1e-15)
+
+
+def test_correlations_against_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=500)
+    y = np.round(x + generator.normal(size=500), 1)
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-13)
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-13)
+
+
+def test_degenerate_correlations_are_nan_without_a_warning() -> None:
+    with np.errstate(all="raise"):
+        for x, y in [
+            ([], []),
+            ([1], [2]),
+            ([1, 1, 1], [1, 2, 3]),
+            ([1, 2, 3], [0, 0, 0]),
+            ([1, math.nan], [1, 2]),
+        ]:
+            assert math.isnan(pearson(x, y))
+            assert math.isnan(spearman(x, y))
+            score = bootstrap_score("pearson", x, y, resamples=10)
+            assert math.isnan(score.value)
+            assert math.isnan(score.low)
+            assert math.isnan(score.high)
+            assert score.n == len(x)
+        assert pearson([1e-300, 2e-300, 3e-300], [1e300, 2e300, 3e300]) == pytest.approx(1)
+        # Half of the resamples of two rows hold one row twice: they are left out.
+        assert bootstrap_score("pearson", [0, 1], [0, 1], resamples=50).low == pytest.approx(1)
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(InputError, match=r"one length, not of shapes \(2,\), \(3,\)"):
+        accuracy([1, 2], [1, 2, 3])
+    with pytest.raises(InputError, match="shapes"):
+        pearson([[1.0]], [[1.0]])  # type: ignore[list-item]
+    with pytest.raises(
+        InputError, match="metric must be one of accuracy, macro_f1, pearson, spearman, not 'f2'"
+    ):
+        bootstrap_score("f2", [1], [1])
+    with pytest.raises(InputError, match="resamples must be at least 1"):
+        bootstrap_score("accuracy", [1], [1], resamples=0)
+
+
+def naive(metric: str, x: np.ndarray, y: np.ndarray, resamples: int) -> tuple[float, float]:
+    generator = np.random.default_rng(9)
+    values = []
+    for _ in range(resamples):
+        rows = generator.integers(0, len(x), len(x))
+        values.append(METRICS[metric](x[rows], y[rows]))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize(
+    ("metric", "resamples", "near"),
+    [("accuracy", 3000, 0.006), ("macro_f1", 3000, 0.006), ("pearson", 3000, 0.011), ("spearman", 300, 0.03)],
+)
+def test_interval_is_that_of_the_plain_bootstrap(metric: str, resamples: int, near: float) -> None:
+    generator = np.random.default_rng(3)
+    y = generator.integers(0, 5, 300)
+    x = np.where(generator.random(300) < 0.6, y, generator.integers(0, 5, 300))
+    score = bootstrap_score(metric, x, y, resamples=resamples)
+    low, high = naive(metric, x, y, resamples)
+    assert score.value == METRICS[metric](x, y)
+    assert score.low < score.value < score.high
+    assert score.low == pytest.approx(low, abs=near)
+    assert score.high == pytest.approx(high, abs=near)
+    assert score == bootstrap_score(metric, x, y, resamples=resamples)
+    assert score != bootstrap_score(metric, x, y, seed=1, resamples=resamples)
+    assert (score.n, score.metric) == (300, metric)
+
+
+def test_large_input_is_worked_in_parts() -> None:
+    x = np.linspace(0, 1, 30_000)
+    score = bootstrap_score("pearson", x, x**2, resamples=40)
+    assert score.low == pytest.approx(score.value, abs=0.005)
+    assert score.high - score.low < 0.005
+
+
+def test_baselines() -> None:
+    classes = Task(name="a", text=("t",), label="l", labels=("x", "y", "z"))
+    score = baseline_score(classes, [2, 2, 1, 0], [2, 1, 2, 0])
+    assert (score.value, score.n, score.metric) == (0.5, 4, "accuracy")
+    # The majority is that of the training rows, whatever dev holds.
+    assert baseline_score(classes, [1, 1, 0], [0, 0, 0]).value == 0.0
+    number = Task(name="b", text=("t",), label="l", kind="regression")
+    assert baseline_score(number, [1.0, 2.0], [3.0, 4.0]).value == 0.0
+    with pytest.raises(InputError, match="at least one label"):
+        baseline_score(classes, [], [1])

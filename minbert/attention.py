@@ -57,7 +57,7 @@ class MultiHeadAttention(nn.Module):
         query = self.query(hidden if queries is None else queries[packing.order])
         key, value = self.key(hidden), self.value(hidden)  # both (tokens, hidden_size)
         num_queries = packing.seq_length if queries is None else 1
-        weights = hidden.new_zeros(packing.batch_size, self.num_heads, num_queries, packing.seq_length)
+        weights = query.new_zeros(packing.batch_size, self.num_heads, num_queries, packing.seq_length)
         contexts = []
         for group in packing.groups:
             mine = query[group.first_row : group.first_row + group.rows]

@@ -81,7 +81,7 @@ def make_inputs() -> MakeInputs:
 def draw_inputs(
     seed: int, config: Any, mask: str, *, batch: int = 11, seq: int = 13
 ) -> dict[str, torch.Tensor]:
-    """Random ids and token types; with a mask "right" or "holes" one row is full and one has a single token."""
+    """Random ids and token types; with a mask, one row is full and one has a single token."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {
         "input_ids": torch.randint(config.vocab_size, (batch, seq), generator=generator),

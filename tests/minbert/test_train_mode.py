@@ -1,0 +1,316 @@
+"""What eval mode can't show: gradients, where dropout acts, and whole fine-tuning runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from minbert import AdamW, BertModel, BertTokenizer, linear_schedule
+from minbert.attention import MultiHeadAttention
+from minbert.checkpoint import to_hub_name
+from minbert.packing import Packing
+
+MASKS = ["none", "right", "holes"]
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 1},
+    {"hidden_size": 48, "num_attention_heads": 12, "num_hidden_layers": 4},
+]
+
+
+# Gradients
+
+
+def training_loss(model: Any, inputs: dict[str, Tensor], seed: int) -> Tensor:
+    """A random projection of the hidden states at unmasked positions, and one of the pooler output."""
+    output = model(**inputs)
+    states = output.last_hidden_state
+    mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randn(states.shape, generator=generator, dtype=states.dtype)
+    pooled = torch.randn(output.pooler_output.shape, generator=generator, dtype=states.dtype)
+    tokens = ((states * target).sum(-1) * mask).sum() / mask.sum()
+    return (tokens + (output.pooler_output * pooled).sum(-1).mean()) / states.shape[-1] ** 0.5
+
+
+def assert_equal_gradients(mine: nn.Module, theirs: nn.Module) -> None:
+    """Per tensor: the norm of the difference is at most 1e-4 of the norm, with a floor of 1e-7."""
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    found = {to_hub_name(name): parameter.grad for name, parameter in mine.named_parameters()}
+    assert set(found) == set(expected)
+    for name, gradient in expected.items():
+        assert gradient is not None, name
+        mine_gradient = found[name]
+        assert mine_gradient is not None, name
+        allowed = max(1e-4 * gradient.norm().item(), 1e-7)
+        assert (mine_gradient - gradient).norm().item() <= allowed, name
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradients_in_train_mode(
+    kernels: str, make_pair: Any, make_inputs: Any, shape: dict[str, Any], mask: str
+) -> None:
+    for seed in range(2):
+        mine, theirs = make_pair(seed, **shape, **NO_DROPOUT)
+        inputs = make_inputs(seed, theirs.config, mask)
+        losses = [training_loss(model.train(), inputs, seed) for model in (mine, theirs)]
+        assert abs(losses[0].item() - losses[1].item()) <= 1e-5
+        for loss in losses:
+            loss.backward()
+        assert_equal_gradients(mine, theirs)
+
+
+def test_gradients_of_all_minilm(kernels: str, transformers: Any, minilm: Path) -> None:
+    mine = BertModel.from_pretrained(minilm, dropout=0.0).train()
+    theirs = transformers.BertModel.from_pretrained(minilm, attn_implementation="eager", **NO_DROPOUT).train()
+    inputs = dict(BertTokenizer.from_pretrained(minilm)(["A dog runs.", "It rains here all year long."]))
+    for model in (mine, theirs):
+        training_loss(model, inputs, 0).backward()
+    assert_equal_gradients(mine, theirs)
+
+
+def test_gradients_of_a_wrong_backward_would_be_seen(make_pair: Any, make_inputs: Any) -> None:
+    mine, theirs = make_pair(0, **NO_DROPOUT)
+    inputs = make_inputs(0, theirs.config, "right")
+    for model in (mine, theirs):
+        training_loss(model.train(), inputs, 0).backward()
+    mine.layers[0].attention.query.weight.grad[0, 0] *= 1.1  # the mutant
+    with pytest.raises(AssertionError, match="query.weight"):
+        assert_equal_gradients(mine, theirs)
+
+
+def test_every_parameter_gets_a_gradient_and_eval_mode_is_steady(kernels: str, tiny_bert: Path) -> None:
+    model = BertModel.from_pretrained(tiny_bert)
+    assert not model.training
+    inputs = dict(BertTokenizer.from_pretrained(tiny_bert)(["a good film", "not bad"]))
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).pooler_output, model(**inputs).pooler_output)
+        model.train()
+        assert not torch.equal(model(**inputs).pooler_output, model(**inputs).pooler_output)
+        torch.manual_seed(0)
+        first = model(**inputs).pooler_output
+        torch.manual_seed(0)
+        assert torch.equal(first, model(**inputs).pooler_output)
+    training_loss(model, inputs, 0).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0 or name.endswith("key.bias"), name
+
+
+# Where dropout acts
+
+ROWS = 20_000
+
+
+def context_draws(attention: MultiHeadAttention, length: int, draws: int) -> tuple[Tensor, Tensor]:
+    """Contexts of one text drawn anew in each of `draws` rows, and the expected one without dropout.
+
+    Shapes (draws, hidden_size) and (hidden_size,): of the text's first token.
+    """
+    text = torch.randn(length, 8, generator=torch.Generator().manual_seed(0))
+    packing = Packing(torch.ones(draws, length, dtype=torch.bool))
+    with torch.no_grad():
+        drawn = attention.train()(text.repeat(draws, 1), packing)
+        still = attention.eval()(text, Packing(torch.ones(1, length, dtype=torch.bool)))
+    return drawn.view(draws, length, 8)[:, 0], still[0]
+
+
+def assert_dropout_is_on_the_weights(attention: MultiHeadAttention) -> None:
+    """By the covariance of the context, c = sum_j w_j v_j, when each w_j is dropped on its own and scaled.
+
+    Var[c] = p / (1 - p) sum_j w_j^2 v_j v_j' within a head, and zero across heads, whose weights are dropped
+    on their own; dropout on the context would give p / (1 - p) diag(c^2). For a single token w is 1: the
+    context of a head is dropped as a whole, and with probability p.
+    """
+    p = attention.dropout.p
+    drawn, still = context_draws(attention, 1, ROWS)
+    by_head = drawn.view(ROWS, 2, 4)
+    gone = by_head == 0
+    assert (gone.any(-1) == gone.all(-1)).all()
+    assert abs(gone.float().mean().item() - p) < 5 * (p * (1 - p) / (2 * ROWS)) ** 0.5
+    assert torch.allclose(by_head[~gone], (still / (1 - p)).expand(ROWS, 8).reshape(by_head.shape)[~gone])
+
+    drawn, still = context_draws(attention, 3, ROWS)
+    text = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        packing = Packing(torch.ones(1, 3, dtype=torch.bool))
+        weights = attention.forward_with_weights(text, packing)[1][0, :, 0]  # (heads, seq), in eval mode
+        values = attention.value(text).view(3, 2, 4).transpose(0, 1)  # (heads, seq, head_size)
+    weighted = weights[..., None] * values
+    expected = torch.block_diag(*(p / (1 - p) * weighted.transpose(1, 2) @ weighted))  # (hidden, hidden)
+    scale = expected.diagonal().max().item()
+    assert (drawn.mean(0) - still).abs().max().item() < 5 * (scale / ROWS) ** 0.5
+    assert (torch.cov(drawn.T) - expected).abs().max().item() < 0.06 * scale
+
+
+class OutputDropout(MultiHeadAttention):
+    """The mutant: dropout on what attention gives, not on its weights."""
+
+    def forward(self, hidden: Tensor, packing: Packing, queries: Tensor | None = None) -> Tensor:
+        training, rate = self.training, self.dropout.p
+        self.train(False)
+        context = super().forward(hidden, packing, queries)
+        self.train(training)
+        return nn.functional.dropout(context, rate, training)
+
+
+def make_attention(kind: type[MultiHeadAttention], rate: float) -> MultiHeadAttention:
+    torch.manual_seed(1)
+    attention = kind(8, 2, rate)
+    for projection in (attention.query, attention.key, attention.value):
+        nn.init.normal_(projection.weight, std=0.6)
+    return attention
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_dropout_acts_on_the_attention_weights(kernels: str, rate: float) -> None:
+    assert_dropout_is_on_the_weights(make_attention(MultiHeadAttention, rate))
+
+
+def test_dropout_on_the_attention_output_would_be_seen(kernels: str) -> None:
+    mutant = make_attention(OutputDropout, 0.3)
+    with pytest.raises(AssertionError):
+        assert_dropout_is_on_the_weights(mutant)
+    drawn, still = context_draws(mutant, 3, ROWS)
+    outside = 0.3 / 0.7 * still.square().diag()
+    assert (torch.cov(drawn.T) - outside).abs().max() < 0.06 * outside.max()  # it is the mutant it says
+
+
+def test_dropped_attention_weights_are_zero_and_the_rest_scaled(kernels: str, make_pair: Any) -> None:
+    rate = 0.25
+    mine, _ = make_pair(0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=rate)
+    inputs = {"input_ids": torch.arange(1, 13).repeat(400, 1)}
+    with torch.no_grad():
+        still = mine(**inputs, output_attentions=True).attentions[0]
+        dropped = mine.train()(**inputs, output_attentions=True).attentions[0]
+    gone = dropped == 0
+    deviation = (rate * (1 - rate) / gone.numel()) ** 0.5
+    assert abs(gone.float().mean().item() - rate) < 5 * deviation
+    assert torch.allclose(dropped[~gone], still[~gone] / (1 - rate), rtol=1e-4, atol=1e-7)
+
+
+def test_embedding_dropout_acts_after_the_norm(kernels: str, make_pair: Any) -> None:
+    rate = 0.25
+    mine, _ = make_pair(0, hidden_dropout_prob=rate, attention_probs_dropout_prob=0.0)
+    inputs = {"input_ids": torch.arange(1, 13).repeat(400, 1)}
+    with torch.no_grad():
+        still = mine(**inputs, output_hidden_states=True).hidden_states[0]
+        states = mine.train()(**inputs, output_hidden_states=True).hidden_states
+    gone = states[0] == 0
+    deviation = (rate * (1 - rate) / gone.numel()) ** 0.5
+    assert abs(gone.float().mean().item() - rate) < 5 * deviation
+    assert torch.allclose(states[0][~gone], still[~gone] / (1 - rate), rtol=1e-4, atol=1e-6)
+    assert not any((layer == 0).any() for layer in states[1:])  # a norm stands last in a layer
+
+
+@pytest.mark.parametrize(("hidden_rate", "attention_rate"), [(0.2, 0.0), (0.0, 0.4), (0.1, 0.1)])
+def test_moments_under_dropout_equal_huggingface(
+    kernels: str, make_pair: Any, hidden_rate: float, attention_rate: float
+) -> None:
+    """Mean and variance of every hidden state and of the pooler's output over many draws."""
+    draws, rates = 10_000, (hidden_rate, attention_rate)
+    mine, theirs = make_pair(
+        3,
+        hidden_size=8,
+        hidden_dropout_prob=hidden_rate,
+        attention_probs_dropout_prob=attention_rate,
+    )
+    ids = torch.tensor([[2, 7, 11]]).repeat(draws, 1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found, expected = (model.train()(ids, output_hidden_states=True) for model in (mine, theirs))
+    pairs = [*zip(found.hidden_states, expected.hidden_states, strict=True)]
+    pairs.append((found.pooler_output, expected.pooler_output))
+    for ours, other in pairs:
+        variance = other.var(0)
+        if not variance.any():
+            assert rates[0] == 0
+            continue
+        assert ((ours.mean(0) - other.mean(0)).abs() <= 6 * (2 * variance / draws).sqrt() + 1e-6).all()
+        assert ((ours.var(0) / variance).log().abs() < 0.15).all()
+
+
+# Fine-tuning
+
+
+def fine_tune(
+    model: nn.Module,
+    make_optimizer: Callable[..., torch.optim.Optimizer],
+    set_rate: Callable[[torch.optim.Optimizer, int], None],
+    make_inputs: Any,
+    config: Any,
+) -> list[float]:
+    """Losses of 50 steps in float64: three classes from the pooler's output and the hidden states' mean."""
+    model = model.double().train()
+    torch.manual_seed(0)
+    head = nn.Linear(2 * config.hidden_size, 3).double()
+    decayed = [p for p in [*model.parameters(), *head.parameters()] if p.dim() > 1]
+    others = [p for p in [*model.parameters(), *head.parameters()] if p.dim() == 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = make_optimizer(groups, lr=2e-3, eps=1e-6)
+    losses = []
+    for step in range(50):
+        inputs = make_inputs(step, config, MASKS[step % 3], batch=8)
+        labels = inputs["input_ids"][:, 1] % 3
+        output = model(**inputs)
+        mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))[..., None]
+        mean = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+        loss = nn.functional.cross_entropy(head(torch.cat([output.pooler_output, mean], 1)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        set_rate(optimizer, step)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_fifty_steps_give_the_losses_of_transformers_and_torch(
+    kernels: str, transformers: Any, make_pair: Any, make_inputs: Any
+) -> None:
+    mine, theirs = make_pair(7, **NO_DROPOUT)
+
+    def my_rate(optimizer: torch.optim.Optimizer, step: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * linear_schedule(step, 50, 5)
+
+    schedulers: list[Any] = []
+
+    def their_rate(optimizer: torch.optim.Optimizer, step: int) -> None:
+        if step == 0:
+            schedulers.append(transformers.get_linear_schedule_with_warmup(optimizer, 5, 50))
+        else:
+            schedulers[0].step()
+
+    found = fine_tune(mine, AdamW, my_rate, make_inputs, theirs.config)
+    expected = fine_tune(theirs, torch.optim.AdamW, their_rate, make_inputs, theirs.config)
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1e-6
+    assert max(found) - min(found) > 0.2  # the runs went somewhere
+
+
+# bfloat16
+
+
+def test_autocast_runs_in_bfloat16_with_float32_parameters(kernels: str, tiny_bert: Path) -> None:
+    model = BertModel.from_pretrained(tiny_bert, dropout=0.0).train()
+    inputs = dict(BertTokenizer.from_pretrained(tiny_bert)(["a good film", "not a bad story"]))
+    gradients = []
+    states = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = model(**inputs)
+        states.append(output.last_hidden_state.float())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = training_loss(model, inputs, 0)
+        loss.backward()
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert not torch.equal(states[0], states[1])
+    assert (states[0] - states[1]).abs().max() < 0.15
+    assert gradients[1].dtype == torch.float32
+    assert torch.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.99

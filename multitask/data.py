@@ -1,0 +1,261 @@
+"""Files to checked examples: every row that can't be used is named by file, line, column and value."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from multitask.checks import check_choice, shown
+from multitask.errors import ConfigError, DataError
+from multitask.rows import Fault, Source, read_rows, source_name
+from multitask.tasks import Task, label_key, parse_number
+
+__all__ = [
+    "BadRow",
+    "Dataset",
+    "Example",
+    "infer_labels",
+    "iter_examples",
+    "read_examples",
+    "shared_rows",
+    "stratified_split",
+]
+
+OnBad = Literal["missing", "error", "skip"]
+ON_BAD = ("missing", "error", "skip")
+# What other programs write where nothing is. Other spellings ("none") may well be a word or a class.
+MISSING = frozenset({"", "NaN", "nan", "None", "null", "NULL"})
+# Lone surrogates: bytes that were not UTF-8 (rows.py), or half an emoji of a JSON escape.
+NOT_UNICODE = re.compile("[\ud800-\udfff]")
+
+
+class Example(NamedTuple):
+    """One usable row. label: a class's index (int), a regression's number (float), None without labels."""
+
+    id: str
+    texts: tuple[str, ...]
+    label: int | float | None
+    line: int
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that can't be used, and why; ``str`` of it is one sentence."""
+
+    path: str
+    line: int
+    column: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        # repr also makes control characters, surrogates and line breaks harmless for a terminal.
+        value = shown(self.value)
+        where = f"column {self.column!r} holds {value}, which" if self.column else f"the row {value}"
+        return f"{self.path}:{self.line}: {where} {self.reason}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The usable rows of a file in its order, and those left out."""
+
+    path: str
+    examples: list[Example]
+    skipped: list[BadRow] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def labels(self) -> list[int | float]:
+        """Labels of the rows; without labels it is empty."""
+        return [example.label for example in self.examples if example.label is not None]
+
+    @property
+    def texts(self) -> list[str]:
+        """The first text of each row."""
+        return [example.texts[0] for example in self.examples]
+
+    @property
+    def pairs(self) -> list[str] | None:
+        """The second text of each row; None for single texts."""
+        if not self.examples or len(self.examples[0].texts) == 1:
+            return None
+        return [example.texts[1] for example in self.examples]
+
+
+def read_examples(
+    path: str | Path, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing"
+) -> Dataset:
+    """All rows of a file.
+
+    on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
+    for both, "skip" leaves both out. What is left out stands in ``skipped``; DataError if that is every row.
+    """
+    skipped: list[BadRow] = []
+    rows = _examples(path, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=False)
+    examples = list(rows)
+    if not examples:
+        first = f": {skipped[0]}" if skipped else ""
+        raise DataError(f"{path} has no usable row for task {task.name}{first}")
+    return Dataset(str(path), examples, skipped)
+
+
+def iter_examples(
+    source: Source,
+    task: Task,
+    *,
+    labelled: bool = False,
+    on_bad: OnBad = "error",
+    skipped: list[BadRow] | None = None,
+) -> Iterator[Example]:
+    """The rows of a file or open stream one by one, in constant memory; arguments as in read_examples.
+
+    Without labels, plain text is welcome too: one sentence a line, or two with a tab between, and no header.
+    Rows left out are appended to ``skipped``, if given.
+    """
+    return _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=not labelled)
+
+
+def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
+    """The task with its labels: those it has or, for classes, those of its training file.
+
+    Numbers are sorted as numbers, all else as text; of several spellings of one number the first is kept.
+    """
+    if task.labels is not None or task.kind == "regression":
+        return task
+    if task.train is None:
+        raise ConfigError(f"tasks.{task.name} has neither labels nor a training file to take them from")
+    check_choice("on_bad", on_bad, ON_BAD)
+    spellings: dict[Any, str] = {}
+    count = 0
+    for row in read_rows(task.train, [task.label], None):
+        if row.fault is not None:
+            continue  # read_examples decides what becomes of it.
+        text = _as_text(row.cells[0]).strip()
+        if text not in MISSING and not _text_fault(task.label, text):
+            spellings.setdefault(label_key(text), text)
+            count += 1
+    if len(spellings) > max(20, count / 2):
+        raise DataError(
+            f"{task.train}: column {task.label!r} holds {len(spellings)} classes in {count} rows: "
+            f"is tasks.{task.name} a regression, or its label another column?"
+        )
+    numeric = not any(isinstance(key, str) for key in spellings)
+    order = sorted(spellings) if numeric else sorted(spellings, key=lambda key: spellings[key])
+    return replace(task, labels=tuple(spellings[key] for key in order))
+
+
+def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, Dataset]:
+    """(train, dev): dev is a tenth of the rows with every label in its share, both in the file's order.
+
+    The rows are sorted by label, at random among equals, and every tenth is taken: that serves classes and
+    numbers alike. The only row of a class stays in train.
+    """
+    labels = dataset.labels
+    if len(dataset) < 2 or len(labels) != len(dataset):
+        raise DataError(
+            f"{dataset.path} has {len(dataset)} rows: a dev split of its own needs two with labels"
+        )
+    generator = np.random.default_rng(np.random.SeedSequence((seed, len(dataset))))
+    order = np.lexsort((generator.random(len(labels)), np.asarray(labels)))
+    if task.kind != "regression":
+        classes, counts = np.unique(labels, return_counts=True)
+        order = order[~np.isin(np.asarray(labels)[order], classes[counts == 1])]
+        if not len(order):
+            raise DataError(f"{dataset.path} has one row of each class: to hold some out for dev takes two")
+    held = set(order[int(generator.integers(min(10, len(order)))) :: 10].tolist())
+    train = [example for row, example in enumerate(dataset.examples) if row not in held]
+    dev = [example for row, example in enumerate(dataset.examples) if row in held]
+    return Dataset(dataset.path, train, dataset.skipped), Dataset(dataset.path, dev)
+
+
+def shared_rows(train: Iterable[Example], dev: Iterable[Example]) -> list[Example]:
+    """The rows of dev whose texts also are a row of train, pairs in either order."""
+    seen = {_normal(example) for example in train}
+    return [example for example in dev if _normal(example) in seen]
+
+
+def _normal(example: Example) -> tuple[str, ...]:
+    return tuple(sorted(" ".join(text.split()) for text in example.texts))
+
+
+def _examples(
+    source: Source, task: Task, *, labelled: bool, on_bad: OnBad, skipped: list[BadRow] | None, plain: bool
+) -> Iterator[Example]:
+    check_choice("on_bad", on_bad, ON_BAD)
+    if labelled and task.kind != "regression":
+        _ = task.classes  # A ConfigError now rather than at the first row.
+    name = source_name(source)
+    width = len(task.text)
+    required = [*task.text, task.label] if labelled else list(task.text)
+    for number, row in enumerate(read_rows(source, required, task.id, plain=width if plain else 0), 1):
+        fault = row.fault
+        label: int | float | None = None
+        if fault is None:
+            fault = next(filter(None, map(_text_fault, task.text, row.cells)), None)
+        if fault is None and labelled:
+            checked = _check_label(task, row.cells[width])
+            fault, label = (checked, None) if isinstance(checked, Fault) else (None, checked)
+        identity = "" if fault is not None or row.cells[-1] is None else _as_text(row.cells[-1])
+        if fault is None and identity and NOT_UNICODE.search(identity):
+            fault = Fault(task.id or "", identity, "is not UTF-8")
+        if fault is None:
+            yield Example(identity or str(number), row.cells[:width], label, row.line)
+            continue
+        bad = BadRow(name, row.line, fault.column, fault.value, fault.reason)
+        if on_bad == "error" or (on_bad == "missing" and not fault.missing):
+            raise DataError(str(bad))
+        if skipped is not None:
+            skipped.append(bad)
+
+
+def _text_fault(column: str, value: Any) -> Fault | None:
+    """What keeps a cell from being a text, if anything does."""
+    if not isinstance(value, str):
+        # NaN is the one value that is not itself.
+        if value is None or value != value:  # noqa: PLR0124
+            return Fault(column, value, "is no text", missing=True)
+        return Fault(column, value, "is not a text")
+    if not value.strip() or value in MISSING:
+        return Fault(column, value, "is no text", missing=True)
+    if "\0" in value:
+        return Fault(column, value, "has a NUL character")
+    if not value.isascii() and NOT_UNICODE.search(value):
+        return Fault(column, value, "is not UTF-8")
+    return None
+
+
+def _check_label(task: Task, value: Any) -> int | float | Fault:
+    """The label as a class's index or a number."""
+    text = _as_text(value).strip()
+    if task.kind != "regression":
+        index = task.class_indices.get(label_key(text))
+        if index is not None:
+            return index
+    if text in MISSING:
+        return Fault(task.label, value, "is no label", missing=True)
+    if task.kind != "regression":
+        classes = ", ".join(task.classes[:20]) + (", ..." if len(task.classes) > 20 else "")
+        return Fault(task.label, value, f"is none of the classes {classes}")
+    number = parse_number(text)
+    if number is None:
+        return Fault(task.label, value, "is not a number")
+    low, high = (
+        float(bound) for bound in task.labels or (-np.finfo(np.float32).max, np.finfo(np.float32).max)
+    )
+    if not low <= number <= high:
+        return Fault(task.label, value, f"is outside {low:g} to {high:g}")
+    return number
+
+
+def _as_text(value: Any) -> str:
+    """A cell as CSV would spell it; JSON has numbers, true and null besides."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,251 @@
+"""Lines of a file as rows of cells: CSV, TSV, JSON lines or plain text, each row with its line number.
+
+By hand instead of the csv module: that one limits the length of a field by a global (a line of a megabyte
+is an error), and takes `"a" b` for `a b`. Here a quote that is not closed the csv way is a fault of its own
+line, and the lines after it are read on.
+"""
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from multitask.checks import shown
+from multitask.errors import DataError
+
+__all__ = ["Fault", "Row", "Source", "read_rows", "source_name"]
+
+Source = str | Path | IO[str] | IO[bytes]
+Line = tuple[int, str]
+
+# One quoted field. Possessive (*+): a field that is not closed must fail at once, not after giving back.
+QUOTED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+TABLE_ENDINGS = (".csv", ".tsv")
+# A quote that nobody closed must not swallow the rest of a large file.
+MAX_LINES_PER_ROW = 1000
+
+
+class Fault(NamedTuple):
+    """What is wrong with a row: column ("" where it is the row itself), value and reason."""
+
+    column: str
+    value: Any
+    reason: str
+    missing: bool = False
+
+
+class Row(NamedTuple):
+    """A row as it stands: the required cells and then the optional one; None for a cell that is not there."""
+
+    line: int
+    cells: tuple[Any, ...]
+    fault: Fault | None = None
+
+
+def source_name(source: Source) -> str:
+    """How messages call a file or stream."""
+    if isinstance(source, str | Path):
+        return str(source)
+    return str(getattr(source, "name", "<stream>"))
+
+
+def read_rows(
+    source: Source, required: Sequence[str], optional: str | None, *, plain: int = 0
+) -> Iterator[Row]:
+    """The rows of a file or of an open stream (text or bytes), one after another, in constant memory.
+
+    required, optional: the columns wanted. plain: where there is no header, take lines of this many texts
+    with tabs between them (0: never; nor in files called .csv or .tsv). DataError for a file that can't be
+    read or lacks a column; what is wrong with single rows stands in the rows.
+    """
+    name = source_name(source)
+    if isinstance(source, str | Path):
+        try:
+            with open(source, "rb") as stream:
+                yield from _rows(name, _lines(name, stream), required, optional, plain)
+        except OSError as error:
+            raise DataError(f"{name} can't be read: {error.strerror or error}") from error
+    else:
+        # The bytes below a text stream, where there are any, so that what is not UTF-8 gets a line.
+        yield from _rows(name, _lines(name, getattr(source, "buffer", source)), required, optional, plain)
+
+
+def _lines(name: str, stream: Iterable[str | bytes]) -> Iterator[Line]:
+    """Numbered lines without their ends. Bytes that are not UTF-8 become lone surrogates, for later."""
+    for number, raw in enumerate(stream, 1):
+        if number == 1 and isinstance(raw, bytes) and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(f"{name} is UTF-16 text: save it as UTF-8")
+        line = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        yield number, line.removesuffix("\n").removesuffix("\r")
+
+
+def _rows(
+    name: str, lines: Iterator[Line], required: Sequence[str], optional: str | None, plain: int
+) -> Iterator[Row]:
+    ending = Path(name).suffix.lower()
+    skipped: list[Line] = []
+    first: Line | None = None
+    for number, line in lines:
+        if line.strip():
+            first = number, line
+            break
+        skipped.append((number, line))
+    if first is None:
+        if plain and ending not in TABLE_ENDINGS:
+            return
+        raise DataError(f"{name} is empty")
+    if ending in JSON_ENDINGS or (ending not in TABLE_ENDINGS and _has_columns(first[1], required)):
+        yield from _json_rows(_chain([first], lines), required, optional)
+        return
+    separator = "\t" if "\t" in first[1] or "," not in first[1] else ","
+    split = _split(first[1], separator)
+    header = [cell.strip() for cell in split] if isinstance(split, list) else [first[1]]
+    missing = [column for column in required if column not in header]
+    if missing:
+        if plain and ending not in TABLE_ENDINGS and first[1].count("\t") == plain - 1:
+            yield from _plain_rows(_chain([*skipped, first], lines), plain, len(required))
+            return
+        raise DataError(
+            f"{name}:{first[0]}: no column {', '.join(map(shown, missing))} in the header, "
+            f"which has {', '.join(map(shown, header[:20]))}"
+        )
+    yield from _table_rows(name, first[0], header, lines, separator, required, optional)
+
+
+def _chain(first: Iterable[Line], rest: Iterator[Line]) -> Iterator[Line]:
+    yield from first
+    yield from rest
+
+
+def _has_columns(line: str, required: Sequence[str]) -> bool:
+    """Whether a line is a JSON object with the first of the columns."""
+    if not line.lstrip().startswith("{"):
+        return False
+    value = _parse_json(line)
+    return isinstance(value, dict) and required[0] in value
+
+
+def _parse_json(line: str) -> Any:
+    """The value of a line, or None for what is no JSON (a line that is ``null`` is no row either)."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json_rows(lines: Iterator[Line], required: Sequence[str], optional: str | None) -> Iterator[Row]:
+    for number, line in lines:
+        if not line.strip():
+            continue
+        value = _parse_json(line)
+        if isinstance(value, dict):
+            cells = tuple(value.get(column) for column in required)
+            yield Row(number, (*cells, value.get(optional) if optional is not None else None))
+        else:
+            yield Row(number, (), Fault("", line, "is not a JSON object"))
+
+
+def _plain_rows(lines: Iterator[Line], plain: int, width: int) -> Iterator[Row]:
+    """One row a line. Blank lines at the end are none; between others each is a row without text."""
+    blank: list[int] = []
+    padding = (None,) * (width - plain + 1)
+    for number, line in lines:
+        if not line.strip():
+            blank.append(number)
+            continue
+        for before in blank:
+            yield Row(before, ("",) * plain + padding)
+        blank.clear()
+        cells = line.split("\t")
+        if len(cells) == plain:
+            yield Row(number, (*cells, *padding))
+        else:
+            yield Row(
+                number,
+                (),
+                Fault("", line, f"has {len(cells)} texts with tabs between them instead of {plain}"),
+            )
+
+
+def _table_rows(
+    name: str,
+    header_line: int,
+    header: list[str],
+    lines: Iterator[Line],
+    separator: str,
+    required: Sequence[str],
+    optional: str | None,
+) -> Iterator[Row]:
+    wanted = [*required, *([optional] if optional in header else [])]
+    twice = [column for column in wanted if header.count(str(column)) > 1]
+    if twice:
+        raise DataError(f"{name}:{header_line}: the header has the column {shown(twice[0])} twice")
+    places = [header.index(str(column)) for column in wanted]
+    rest = () if optional in header else (None,)
+    width = len(header)
+    waiting: deque[Line] = deque()
+    while True:
+        current = waiting.popleft() if waiting else next(lines, None)
+        if current is None:
+            return
+        number, line = current
+        if not line:
+            continue
+        cells = _split(line, separator)
+        if cells is None:
+            cells = _continued(line, separator, lines, waiting)
+        if isinstance(cells, str):
+            yield Row(number, (), Fault("", line, cells))
+        elif len(cells) != width:
+            yield Row(number, (), Fault("", line, f"has {len(cells)} fields, the header {width}"))
+        else:
+            yield Row(number, (*(cells[place] for place in places), *rest))
+
+
+def _split(line: str, separator: str) -> list[str] | str | None:
+    """The fields of a line; a text that says what is wrong with them; or None if a quote is still open."""
+    if '"' not in line:
+        return line.split(separator)
+    cells = []
+    start = 0
+    while True:
+        if line.startswith('"', start):
+            field = QUOTED.match(line, start)
+            if field is None:
+                return None
+            end = field.end()
+            if end < len(line) and line[end] != separator:
+                return "has text after a closing quote (a quote inside a quoted field is written twice)"
+            cells.append(line[start + 1 : end - 1].replace('""', '"'))
+        else:
+            end = line.find(separator, start)
+            if end < 0:
+                end = len(line)
+            cells.append(line[start:end])
+        if end == len(line):
+            return cells
+        start = end + 1
+
+
+def _continued(line: str, separator: str, lines: Iterator[Line], waiting: deque[Line]) -> list[str] | str:
+    """The fields of a row that goes on over further lines; those are put back if it never ends."""
+    taken: list[Line] = []
+    while len(taken) < MAX_LINES_PER_ROW:
+        following = waiting.popleft() if waiting else next(lines, None)
+        if following is None:
+            break
+        taken.append(following)
+        if '"' not in following[1]:
+            continue
+        cells = _split("\n".join([line, *(text for _, text in taken)]), separator)
+        if isinstance(cells, list):
+            return cells
+        if cells is not None:
+            break
+    waiting.extendleft(reversed(taken))
+    return "has a quote that is never closed"

@@ -26,7 +26,6 @@ setup(
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",
-        "scipy>=1.11",
         "tokenizers>=0.19",
         "safetensors>=0.4.3",
         "huggingface_hub>=0.24",
@@ -34,7 +33,7 @@ setup(
         "filelock>=3.12",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.45"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "transformers>=4.45"],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
     },
     entry_points={"console_scripts": ["multitask = multitask.__main__:main"]},

@@ -10,6 +10,7 @@ written for this project, too few for good scores; they are enough to see that i
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from multitask import Run, Task, build_config, train
@@ -18,7 +19,7 @@ from multitask.metrics import baseline_score
 
 TASKS = Path(__file__).parent / "tasks.toml"
 
-NEW_ROWS = {
+NEW_ROWS: dict[str, Sequence[str | tuple[str, str]]] = {
     "sst": [
         "I have seldom been so moved in a cinema, and I would go again tonight.",
         "Two hours of my life that nobody will give back to me.",
@@ -38,17 +39,17 @@ def baseline(task: Task) -> float:
     """The dev score of always answering with the training rows' most common class, or their mean."""
     assert task.train is not None
     assert task.dev is not None
-    labels = [
-        [example.label for example in read_examples(path, task).examples] for path in (task.train, task.dev)
-    ]
-    return baseline_score(task, *labels)
+    return baseline_score(
+        task, read_examples(task.train, task).labels, read_examples(task.dev, task).labels
+    ).value
 
 
 def print_scores(run: Run) -> None:
     """The dev table: each task's score with its 95 % interval, beside the baseline."""
+    scores = run.evaluate("dev")
     print(f"\n{'task':<6}{'metric':<10}{'baseline':>8}{'score':>8}   95 % interval")
     for task in run.config.tasks:
-        score = run.evaluate("dev")[task.name]
+        score = scores[task.name]
         print(
             f"{task.name:<6}{score.metric:<10}{baseline(task):>8.3f}{score.value:>8.3f}"
             f"   {score.low:.3f} to {score.high:.3f}"

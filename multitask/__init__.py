@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multitask.config import RunConfig, build_config, load_tasks
     from multitask.errors import ConfigError, DataError, RunError
+    from multitask.fit import train
     from multitask.metrics import Score
     from multitask.model import MultitaskModel
-    from multitask.run import Prediction, Run, train
+    from multitask.run import Prediction, Run
     from multitask.tasks import Task
 
 __all__ = [
@@ -42,7 +43,7 @@ _HOME = {
     "Task": "tasks",
     "build_config": "config",
     "load_tasks": "config",
-    "train": "run",
+    "train": "fit",
 }
 
 

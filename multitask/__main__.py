@@ -143,7 +143,7 @@ def _add_machine(command: _Parser) -> None:
         help="auto asks the machine what it is fast at, and says what it chose",
     )
     group.add_argument("--threads", type=_at_least(1), metavar="N", help="CPU threads (torch's own choice)")
-    group.add_argument("--quiet", action="store_true", help="no progress bars")
+    group.add_argument("--quiet", action="store_true", help="no progress bars and notes")
 
 
 def _add_fetch(commands: "argparse._SubParsersAction[_Parser]") -> None:

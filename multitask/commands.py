@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,7 +49,7 @@ def train(args: argparse.Namespace) -> None:
                 f"{task.train} does not exist; `multitask fetch data` downloads the course's files"
             )
     out = args.out or Path("runs") / config.preset
-    from multitask.run import (
+    from multitask.fit import (
         train as train_run,
     )  # brings torch: not before the settings are known to be right
 
@@ -129,7 +130,10 @@ def _load(args: argparse.Namespace) -> "Run":
     from multitask.run import Run
 
     _use_threads(args.threads)
-    return Run.load(args.run, device=args.device, precision=args.precision or "auto")
+    run = Run.load(args.run, device=args.device, precision=args.precision or "auto")
+    if not args.quiet:
+        print(f"precision {run.precision}", file=sys.stderr)
+    return run
 
 
 def _chosen_task(run: "Run", name: str | None) -> "Task":
@@ -146,34 +150,31 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
 
 def print_scores(scores: Mapping[str, "Score"]) -> None:
     """Prints a line per task and, for several tasks, the plain mean of their scores."""
+    from multitask.inference import mean_score
+
     print(f"{'task':<12}{'metric':<10}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")
     for name, score in scores.items():
         f1 = "" if score.macro_f1 is None else f"{score.macro_f1:.3f}"
         interval = f"{score.low:.3f} .. {score.high:.3f}"
         print(f"{name:<12}{score.metric:<10}{score.value:>7.3f}  {interval:<14}{score.n:>7}{f1:>10}")
     if len(scores) > 1:
-        print(f"{'mean':<22}{mean_score(scores):>7.3f}")
-
-
-def mean_score(scores: Mapping[str, "Score"]) -> float:
-    """The plain mean over the tasks, as the published tables give it."""
-    return sum(score.value for score in scores.values()) / len(scores)
+        print(f"{'mean':<22}{mean_score(list(scores.values())):>7.3f}")
 
 
 def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, object]:
-    """What ``evaluate --json`` prints."""
+    """What ``evaluate --json`` prints; a score that is not defined is null, since JSON has no NaN."""
+    from dataclasses import asdict
+
+    from multitask.inference import mean_score
+
     tasks = {
         name: {
-            "metric": score.metric,
-            "value": score.value,
-            "low": score.low,
-            "high": score.high,
-            "n": score.n,
-            "macro_f1": score.macro_f1,
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in asdict(score).items()
         }
         for name, score in scores.items()
     }
-    return {"split": split, "mean": mean_score(scores), "tasks": tasks}
+    return {"split": split, "mean": mean_score(list(scores.values())), "tasks": tasks}
 
 
 def _check_predict_files(source: str, output: str, run: Path) -> None:
@@ -253,8 +254,7 @@ def open_output(output: str) -> Iterator[Output]:
 def write_predictions(sink: Output, task: "Task", predictions: Iterable["Prediction"]) -> None:
     """Writes the header and a row for each prediction; fields are quoted the csv way where they must be."""
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
-    classes = [] if task.kind == "regression" else [f"p_{label}" for label in task.labels or ()]
-    writer.writerow(["id", "prediction", *classes])
+    writer.writerow(["id", "prediction", *(f"p_{label}" for label in task.classes)])
     for prediction in predictions:
         label = prediction.label
         shown = repr(round(label, 6)) if isinstance(label, float) else label

@@ -1,0 +1,90 @@
+"""Decoders: from an encoder's output to a task's outputs. One per task, with weights of its own."""
+
+import torch
+from torch import Tensor, nn
+
+from minbert.attention import MultiHeadAttention
+from minbert.config import BertConfig
+from minbert.errors import InputError
+from minbert.layers import Dropout
+from minbert.model import BertOutput
+from multitask.tasks import Task
+
+__all__ = ["TaskDecoder"]
+
+
+class TaskDecoder(nn.Module):
+    """Pooling, dropout, for attention pooling a projection, and the head.
+
+    Attention pooling is the rebuilt report's decoder: the pooler's output is the one query of a row, the last hidden
+    states under the attention mask are keys and values, with as many heads as the encoder; then dropout and the
+    projection Linear(H, H). Its attention weights are dropped at the encoder's rate (the report is silent on it).
+    With ``input = "separate"`` each of the two encodings goes through pooling, dropout and projection, and the head
+    sees both, concatenated; the head "cosine" has no weights and compares them.
+
+    :param task: says pooling, input, head, dropout and the number of outputs.
+    :param config: of the encoder that feeds it.
+    """
+
+    def __init__(self, task: Task, config: BertConfig) -> None:
+        super().__init__()
+        self.task = task
+        hidden = config.hidden_size
+        self.two_encodings = task.is_pair and task.input == "separate"
+        self.dropout = Dropout(task.dropout)
+        self.attention: MultiHeadAttention | None = None
+        self.projection: nn.Linear | None = None
+        self.head: nn.Linear | None = None
+        if task.pooling == "attention":
+            rate = config.attention_probs_dropout_prob
+            self.attention = MultiHeadAttention(hidden, config.num_attention_heads, rate)
+            self.projection = nn.Linear(hidden, hidden)
+        if task.head == "linear":
+            self.head = nn.Linear(hidden * (2 if self.two_encodings else 1), task.num_outputs)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=config.initializer_range)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, encoded: BertOutput) -> Tensor:
+        """Outputs (batch, num_outputs): logits, or for a regression the prediction on the label's own scale.
+
+        :param encoded: of ``batch`` rows; of 2 * ``batch`` for separate input, all first texts before all second.
+        """
+        pooled = self.dropout(self.pool(encoded))  # (batch or 2 * batch, hidden)
+        if self.projection is not None:
+            pooled = self.projection(pooled)
+        if not self.two_encodings:
+            assert self.head is not None
+            outputs: Tensor = self.head(pooled)
+            return outputs
+        first, second = pooled.chunk(2)
+        if self.head is not None:
+            outputs = self.head(torch.cat([first, second], dim=1))
+            return outputs
+        assert self.task.labels is not None  # a cosine head is only built for a task with bounds
+        low, high = (float(bound) for bound in self.task.labels)
+        cosine = torch.cosine_similarity(first.float(), second.float(), dim=1)
+        return (low + (high - low) / 2 * (1 + cosine))[:, None]
+
+    def pool(self, encoded: BertOutput) -> Tensor:
+        """One vector a row, (rows, hidden); masked positions take no part."""
+        pooling, packing = self.task.pooling, encoded.packing
+        if pooling == "cls":
+            return encoded.packed[packing.first_tokens]
+        if pooling == "mean":
+            return encoded.last_hidden_state.sum(1) / packing.lengths[:, None]
+        if pooling == "max":
+            real = torch.zeros(packing.batch_size * packing.seq_length, dtype=torch.bool, device=encoded.packed.device)
+            real[packing.token_index] = True
+            masked = ~real.view(packing.batch_size, packing.seq_length, 1)
+            return encoded.last_hidden_state.masked_fill(masked, float("-inf")).amax(1)
+        if encoded.pooler_output is None:
+            raise InputError(
+                f"tasks.{self.task.name}.pooling is {pooling!r}, which reads the pooler, and this encoder has none;"
+                " choose cls, mean or max"
+            )
+        if self.attention is None:
+            return encoded.pooler_output
+        context: Tensor = self.attention(encoded.packed, packing, queries=encoded.pooler_output)
+        return context

@@ -1,0 +1,57 @@
+"""Outputs of a trained model, without gradients: one path for evaluation and prediction."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from multitask.batches import EncodedTexts, TaskData, batches_by_length
+from multitask.losses import predicted_values
+from multitask.metrics import METRICS, Score, bootstrap_score, macro_f1
+from multitask.model import MultitaskModel
+from multitask.precision import autocast
+
+__all__ = ["evaluate_tasks", "mean_score", "outputs_of"]
+
+
+@torch.inference_mode()
+def outputs_of(
+    model: MultitaskModel, task: str, texts: EncodedTexts, *, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Outputs (rows, num_outputs) in float32 on the CPU, in the rows' own order. Puts the model in eval mode."""
+    model.eval()
+    outputs = torch.empty(texts.rows, model.tasks[task].num_outputs)
+    for rows in batches_by_length(texts.lengths):
+        with autocast(dtype, device):
+            outputs[rows] = model(task, texts.tokens(rows).to(device)).float().cpu()
+    return outputs
+
+
+def evaluate_tasks(
+    model: MultitaskModel,
+    data: Mapping[str, TaskData],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    intervals: bool,
+) -> dict[str, Score]:
+    """Each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds."""
+    scores = {}
+    for name, rows in data.items():
+        task = model.tasks[name]
+        values, _ = predicted_values(task, outputs_of(model, name, rows.texts, device=device, dtype=dtype))
+        predictions, labels = values.numpy(), rows.labels.numpy()
+        if intervals:
+            score = bootstrap_score(task.metric, predictions, labels)
+        else:
+            score = Score(METRICS[task.metric](predictions, labels), math.nan, math.nan, len(labels), task.metric)
+        f1 = None if task.kind == "regression" else macro_f1(predictions, labels)
+        scores[name] = replace(score, macro_f1=f1)
+    return scores
+
+
+def mean_score(scores: Sequence[Score]) -> float:
+    """The plain mean of the tasks' scores; an undefined one (a constant prediction's Pearson) counts as 0."""
+    return sum(0.0 if score.value != score.value else score.value for score in scores) / len(scores)

@@ -1,0 +1,54 @@
+"""The loss of each kind of task, and its labels as a tensor."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multitask.tasks import Task
+
+__all__ = ["label_tensor", "predicted_values", "task_loss"]
+
+
+def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
+    """Labels (rows,): int64 class indices, or float32 values of a regression, so that 3.5 stays 3.5."""
+    return torch.tensor(labels, dtype=torch.float32 if task.kind == "regression" else torch.int64)
+
+
+def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Scalar loss of a batch: cross-entropy, binary cross-entropy or squared error, times ``loss_weight``.
+
+    The mean over the rows that are there, or their sum with ``reduction="sum"``, which the report's equation 3
+    writes; the mean keeps one learning rate fit for any batch size. Class weights scale each row by its class's
+    weight; their mean divides by the sum of the rows' weights, as torch's cross-entropy does.
+
+    :param outputs: (batch, num_outputs), computed on in float32 at least.
+    :param labels: (batch,) as ``label_tensor`` gives them.
+    """
+    if outputs.dtype in (torch.bfloat16, torch.float16):
+        outputs = outputs.float()
+    if task.kind == "regression":
+        rows = (outputs.squeeze(1) - labels.to(outputs.dtype)).square()
+    elif task.kind == "classification":
+        rows = F.cross_entropy(outputs, labels, reduction="none")
+    else:
+        rows = F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype), reduction="none")
+    weights = torch.ones_like(rows)
+    if task.class_weights is not None:
+        weights = torch.tensor(task.class_weights, dtype=rows.dtype, device=rows.device)[labels]
+    total = (rows * weights).sum()
+    return task.loss_weight * (total if task.reduction == "sum" else total / weights.sum())
+
+
+def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(batch, num_outputs) -> the predicted class or value (batch,), and probabilities (batch, classes) or None."""
+    outputs = outputs.float()
+    if task.kind == "regression":
+        return outputs.squeeze(1), None
+    if task.kind == "classification":
+        probabilities = outputs.softmax(1)
+    else:
+        positive = outputs.squeeze(1).sigmoid()
+        probabilities = torch.stack([1 - positive, positive], dim=1)
+    return probabilities.argmax(1), probabilities

@@ -1,0 +1,133 @@
+"""A model of several tasks: encoders, mostly one that all share, and one decoder per task."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from minbert.checkpoint import read_tensors, write_json, write_tensors
+from minbert.errors import WeightsError
+from minbert.model import BertModel
+from minbert.tokenizer import BertTokenizer
+from minbert.token_batch import TokenBatch
+from multitask.decoders import TaskDecoder
+from multitask.errors import ConfigError, RunError
+from multitask.tasks import Task
+
+__all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder"]
+
+FORMAT_VERSION = 1
+
+
+class MultitaskModel(nn.Module):
+    """Encoders by name and, for each task, its decoder.
+
+    :param encoders: every encoder that a task names.
+    :param tasks: with the labels known, since they set the width of a decoder's head.
+    """
+
+    def __init__(self, encoders: Mapping[str, BertModel], tasks: Sequence[Task]) -> None:
+        super().__init__()
+        self.tasks = {task.name: task for task in tasks}
+        wrong = sorted({task.encoder for task in tasks} - set(encoders))
+        if wrong:
+            raise ConfigError(f"tasks name the encoder {wrong[0]!r}; there are: {', '.join(encoders)}")
+        self.encoders = nn.ModuleDict(encoders)
+        self.decoders = nn.ModuleDict(
+            {task.name: TaskDecoder(task, encoders[task.encoder].config) for task in tasks}
+        )
+
+    def forward(self, task: str, tokens: TokenBatch | Mapping[str, Tensor]) -> Tensor:
+        """Outputs (batch, num_outputs) of one task; see TaskDecoder.forward for the order of separate input."""
+        outputs: Tensor = self.decoders[task](self.encoder_of(task)(**tokens))
+        return outputs
+
+    def encoder_of(self, task: str) -> BertModel:
+        """The encoder a task uses."""
+        encoder = self.encoders[self.tasks[task].encoder]
+        assert isinstance(encoder, BertModel)
+        return encoder
+
+    def save_pretrained(self, folder: Path, tokenizer: BertTokenizer) -> None:
+        """Write the encoder as a HuggingFace folder with its tokenizer, decoders.safetensors and tasks.json.
+
+        Several encoders have a folder each below it, called by their names.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        places = _encoder_places(folder, list(self.encoders))
+        for name, place in places.items():
+            encoder = self.encoders[name]
+            assert isinstance(encoder, BertModel)
+            encoder.save_pretrained(place)
+            tokenizer.save_pretrained(place)
+        write_tensors(folder / "decoders.safetensors", self.decoders.state_dict())
+        description: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "encoders": {
+                name: {"folder": str(place.relative_to(folder)), "pooler": self.encoders[name].pooler is not None}
+                for name, place in places.items()
+            },
+            "tasks": {name: task.to_dict() for name, task in self.tasks.items()},
+        }
+        write_json(folder / "tasks.json", description)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """The model of a run folder (its best epoch) or of a folder that save_pretrained wrote, in eval mode.
+
+        Raises RunError or WeightsError for files that are missing, broken or of another format.
+        """
+        folder = best_folder(Path(folder))
+        description = read_description(folder)
+        tasks = [Task.from_dict(name, values) for name, values in description["tasks"].items()]
+        encoders = {}
+        for name, entry in description["encoders"].items():
+            place = _inside(folder, entry["folder"])
+            encoders[name] = BertModel.from_pretrained(place, add_pooling_layer=entry["pooler"])
+        model = cls(encoders, tasks)
+        tensors = read_tensors(folder / "decoders.safetensors")
+        own = model.decoders.state_dict()
+        wrong = sorted(set(own) ^ set(tensors))
+        wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+        if wrong:
+            raise WeightsError(f"{folder / 'decoders.safetensors'}: does not fit tasks.json at {', '.join(wrong)}")
+        model.decoders.load_state_dict(tensors)
+        return model.eval()
+
+
+def best_folder(folder: Path) -> Path:
+    """``folder/best`` of a run, or ``folder`` itself when it holds a model; RunError otherwise."""
+    for candidate in (folder / "best", folder):
+        if (candidate / "tasks.json").is_file():
+            return candidate
+    raise RunError(f"{folder}: is no run folder; neither best/tasks.json nor tasks.json is there")
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """tasks.json, its format checked."""
+    path = folder / "tasks.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version = description["format_version"]
+        description["encoders"], description["tasks"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: can't be read ({error!r})") from None
+    if version != FORMAT_VERSION:
+        raise RunError(f"{path}: has format_version {version!r}; this version reads {FORMAT_VERSION}")
+    result: dict[str, Any] = description
+    return result
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    place = (folder / relative).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise RunError(f"{folder / 'tasks.json'}: names the folder {relative!r}, which lies outside of the run")
+    return place
+
+
+def _encoder_places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    if len(names) == 1:
+        return {names[0]: folder}
+    return {name: folder / name for name in names}

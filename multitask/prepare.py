@@ -1,0 +1,101 @@
+"""From a configuration to what training needs: checked rows, their token ids, a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from minbert.config import BertConfig
+from minbert.model import BertModel
+from minbert.registry import resolve
+from minbert.tokenizer import BertTokenizer
+from multitask.batches import TaskData
+from multitask.config import RunConfig
+from multitask.data import Dataset, infer_labels, read_examples, stratified_split
+from multitask.errors import ConfigError, DataError
+from multitask.model import MultitaskModel
+from multitask.tasks import Task
+
+__all__ = ["Prepared", "build_model", "prepare", "read_split"]
+
+
+@dataclass
+class Prepared:
+    """Checked rows by task, and the configuration with labels filled in from the training files."""
+
+    config: RunConfig
+    train: dict[str, Dataset] = field(default_factory=dict)
+    dev: dict[str, Dataset] = field(default_factory=dict)
+
+
+def prepare(config: RunConfig, *, limit: int | None = None) -> Prepared:
+    """Read every task's training and dev rows.
+
+    :param limit: at most so many of the first rows of each file, to try a run out.
+    :raises DataError: for files and rows that can't be used, naming file and line.
+    """
+    tasks, result = [], Prepared(config)
+    for task in config.tasks:
+        if task.labels is None and task.kind != "regression":
+            task = replace(task, labels=infer_labels(_path(task, "train"), task))
+        tasks.append(task)
+        rows = read_examples(_path(task, "train"), task)
+        if task.dev is not None:
+            dev = read_examples(task.dev, task)
+        else:
+            rows, dev = stratified_split(rows, task, config.train.seed)
+        for name, dataset in (("train", rows), ("dev", dev)):
+            if not dataset.examples:
+                raise DataError(f"{getattr(task, name) or task.train}: holds no usable {name} rows of task {task.name}")
+        result.train[task.name], result.dev[task.name] = _first(rows, limit), _first(dev, limit)
+    result.config = replace(config, tasks=tuple(tasks))
+    return result
+
+
+def read_split(config: RunConfig, split: str) -> dict[str, Dataset]:
+    """Labelled rows of one split for each task of a configuration whose labels are known."""
+    if split not in ("train", "dev", "test"):
+        raise ConfigError(f"split is {split!r}; known: train, dev, test")
+    result = {}
+    for task in config.tasks:
+        if task.dev is None and split in ("train", "dev"):
+            train, dev = stratified_split(read_examples(_path(task, "train"), task), task, config.train.seed)
+            result[task.name] = train if split == "train" else dev
+        else:
+            result[task.name] = read_examples(_path(task, split), task)
+    return result
+
+
+def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
+    """Pretrained encoders, one for each name the tasks use, new decoders, and the tokenizer.
+
+    Decoders draw their weights from torch's default generator.
+    """
+    folder = resolve(config.encoder.weights)
+    encoders: dict[str, BertModel] = {}
+    for task in config.tasks:
+        if task.encoder not in encoders:
+            encoders[task.encoder] = BertModel.from_pretrained(folder, dropout=config.encoder.dropout)
+    if config.encoder.freeze:
+        for encoder in encoders.values():
+            encoder.requires_grad_(False)
+    return MultitaskModel(encoders, config.tasks), BertTokenizer.from_pretrained(folder)
+
+
+def encode(
+    datasets: Mapping[str, Dataset], tasks: Mapping[str, Task], tokenizer: BertTokenizer, config: BertConfig
+) -> dict[str, TaskData]:
+    """Token ids and labels of each task's rows, cut to the encoder's positions."""
+    return {
+        name: TaskData.build(tasks[name], dataset.examples, tokenizer, config.max_position_embeddings)
+        for name, dataset in datasets.items()
+    }
+
+
+def _first(dataset: Dataset, limit: int | None) -> Dataset:
+    return dataset if limit is None else replace(dataset, examples=dataset.examples[:limit])
+
+
+def _path(task: Task, split: str) -> str:
+    path = getattr(task, split)
+    if path is None:
+        raise ConfigError(f"tasks.{task.name}.{split} is not set; it names the file of the {split} rows")
+    return str(path)

@@ -1,0 +1,68 @@
+"""What a training tells the person who waits for it, on standard error."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+from multitask.config import TrainConfig
+from multitask.metrics import Score
+from multitask.training import RoundRecord
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Prints an estimate, a bar per epoch and the dev scores; says nothing when ``active`` is False."""
+
+    def __init__(self, active: bool) -> None:
+        self.active = active
+
+    def opening(
+        self, record: Mapping[str, Any], rounds_per_epoch: int, settings: TrainConfig, estimate: Callable[[], float]
+    ) -> None:
+        """What is about to be trained, what was left out of it, and how long it is likely to take."""
+        if not self.active:
+            return
+        for report in dict.fromkeys(record["weights"].values()):
+            self._say(report)
+        for name, task in record["tasks"].items():
+            self._say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows")
+            for row in task["skipped"]:
+                self._say(f"{name}: left out {row}")
+            if task["truncated_rows"]:
+                self._say(f"{name}: {task['truncated_rows']} training rows cut to the encoder's length")
+        rounds = settings.epochs * rounds_per_epoch
+        minutes = estimate() * rounds / 60
+        self._say(
+            f"precision {record['precision']}; {settings.epochs} epochs of {rounds_per_epoch} rounds,"
+            f" about {minutes:.1f} minutes of training"
+        )
+
+    def bar(
+        self, rounds: Iterable[RoundRecord], total: int, epoch: int, epochs: int
+    ) -> Iterator[RoundRecord]:
+        """Hand the rounds on, showing rows/s, each task's loss (a running mean) and the time left."""
+        means: dict[str, float] = {}
+        rows, seconds = 0, 0.0
+        title = f"epoch {epoch + 1}/{epochs}"
+        with tqdm(total=total, desc=title, unit="round", disable=not self.active, mininterval=1.0) as bar:
+            for done in rounds:
+                for name, step in done.tasks.items():
+                    means[name] = step.loss if name not in means else 0.95 * means[name] + 0.05 * step.loss
+                rows += sum(step.rows for step in done.tasks.values())
+                seconds += done.seconds
+                losses = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+                bar.set_postfix_str(f"{rows / seconds:.0f} rows/s, loss {losses}", refresh=False)
+                bar.update()
+                yield done
+
+    def scores(self, epoch: int, scores: Mapping[str, Score], mean: float, kept: bool) -> None:
+        """The dev scores of an epoch, and whether it is the best so far."""
+        if self.active:
+            shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
+            self._say(f"epoch {epoch} dev: {shown}; mean {mean:.3f}" + (" (best so far, kept)" if kept else ""))
+
+    def _say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stderr)

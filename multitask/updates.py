@@ -1,0 +1,253 @@
+"""From losses to parameter updates: separate steps, one combined step, or gradient surgery.
+
+An update owns its optimizers and takes one round, a batch of each task. Optimizers are built once a run; the report's
+listing builds them inside the loop, which would forget the moments at each step.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minbert.optim import AdamW
+from minbert.token_batch import TokenBatch
+from multitask.config import TrainConfig
+from multitask.errors import ConfigError, RunError
+from multitask.losses import task_loss
+from multitask.model import MultitaskModel
+from multitask.precision import autocast
+
+__all__ = ["UPDATES", "Batch", "CombinedUpdate", "PCGradUpdate", "SeparateUpdate", "StepRecord", "Update"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one task: token ids (for separate input first texts, then second texts) and labels (rows,)."""
+
+    tokens: TokenBatch
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same rows on ``device``."""
+        return Batch(self.tokens.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one task did in a round: its loss, the encoder's learning rate, the norm of its gradient before clipping."""
+
+    rows: int
+    loss: float
+    lr: float
+    grad_norm: float
+
+
+class Update(ABC):
+    """One way of turning a round's losses into parameter updates.
+
+    :param order_rng: draws PCGrad's order of tasks; the other updates do not use it.
+    :param dtype: of the forward pass's matrix products; gradients and steps are the parameters' own type.
+
+    """
+
+    def __init__(
+        self,
+        model: MultitaskModel,
+        settings: TrainConfig,
+        order_rng: np.random.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model, self.settings, self.order_rng, self.dtype = model, settings, order_rng, dtype
+        self.optimizers = self._build_optimizers()
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+
+    @abstractmethod
+    def _build_optimizers(self) -> dict[str, AdamW]:
+        """Optimizers by name, in a fixed order."""
+
+    @abstractmethod
+    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        """Update on one batch of each task, in the mapping's order, at ``factor`` times the learning rates."""
+
+    def _scale_rates(self, factor: float) -> None:
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def _backward(self, name: str, batch: Batch) -> float:
+        """Add the gradient of a task's loss to ``.grad``; RunError if the loss is not finite."""
+        task = self.model.tasks[name]
+        with autocast(self.dtype, batch.labels.device):
+            outputs = self.model(name, batch.tokens)
+        loss = task_loss(task, outputs, batch.labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise RunError(f"task {name}: the loss is {value}; lower its lr ({task.lr:g}) or set train.clip")
+        loss.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    def _clip(self, parameters: Sequence[nn.Parameter]) -> float:
+        """The gradient's norm; scales the gradient down to ``train.clip`` if that is set and smaller."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = math.sqrt(sum(part.item() ** 2 for part in torch._foreach_norm(gradients))) if gradients else 0.0
+        if self.settings.clip is not None and norm > self.settings.clip:
+            torch._foreach_mul_(gradients, self.settings.clip / norm)
+        return norm
+
+    def _clear(self) -> None:
+        # None, not zero: a zero gradient would still move a parameter, by momentum and by decay.
+        self.model.zero_grad(set_to_none=True)
+
+
+class SeparateUpdate(Update):
+    """A backward pass and a step of the task's own optimizer for each task in turn: the report's Algorithm 1.
+
+    Each optimizer covers the task's encoder and its decoder, no other decoder; gradients are cleared between tasks.
+    """
+
+    def _build_optimizers(self) -> dict[str, AdamW]:
+        optimizers = {}
+        for name, task in self.model.tasks.items():
+            encoder = _trainable(self.model.encoder_of(name))
+            groups = [_group(encoder, task.lr, task.weight_decay)] if encoder else []
+            groups.append(_decoder_group(self.model, name))
+            optimizers[name] = AdamW([group for group in groups if group["params"]], eps=self.settings.eps)
+        return optimizers
+
+    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        self._scale_rates(factor)
+        records = {}
+        for name, batch in batches.items():
+            self._clear()
+            loss = self._backward(name, batch)
+            optimizer = self.optimizers[name]
+            norm = self._clip([p for group in optimizer.param_groups for p in group["params"]])
+            optimizer.step()
+            rate = self.model.tasks[name].lr * factor
+            records[name] = StepRecord(len(batch.labels), loss, rate, norm)
+        self._clear()
+        return records
+
+
+class _OneOptimizer(Update):
+    """What the updates with one step a round share."""
+
+    def _build_optimizers(self) -> dict[str, AdamW]:
+        rates = {name: (task.lr, task.weight_decay) for name, task in self.model.tasks.items()}
+        groups = []
+        for encoder_name, encoder in self.model.encoders.items():
+            users = [name for name, task in self.model.tasks.items() if task.encoder == encoder_name]
+            if len({rates[name] for name in users}) > 1:
+                shown = ", ".join(f"{name} {rates[name][0]:g} / {rates[name][1]:g}" for name in users)
+                raise ConfigError(
+                    f"train.update = {self.settings.update!r} makes one step for all tasks: those of one encoder have"
+                    f" to agree in lr / weight_decay, not {shown}; decoder_lr may differ"
+                )
+            trainable = _trainable(encoder)
+            if trainable and users:
+                groups.append(_group(trainable, *rates[users[0]]))
+        groups += [_decoder_group(self.model, name) for name in self.model.tasks]
+        return {"all": AdamW([group for group in groups if group["params"]], eps=self.settings.eps)}
+
+    def _step(self) -> float:
+        norm = self._clip(_trainable(self.model))
+        self.optimizers["all"].step()
+        self._clear()
+        return norm
+
+
+class CombinedUpdate(_OneOptimizer):
+    """One step on the gradient of the summed losses.
+
+    The tasks' backward passes run one after the other and add up in ``.grad``: the gradient of a sum is the sum of
+    the gradients, and only one task's activations are held at a time. Every task's record has the sum's norm.
+    """
+
+    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        self._scale_rates(factor)
+        self._clear()
+        losses = {name: self._backward(name, batch) for name, batch in batches.items()}
+        norm = self._step()
+        return {
+            name: StepRecord(len(batch.labels), losses[name], self.model.tasks[name].lr * factor, norm)
+            for name, batch in batches.items()
+        }
+
+
+class PCGradUpdate(_OneOptimizer):
+    """One step after projecting each task's encoder gradient off those it conflicts with.
+
+    Source: Yu et al. 2020 (arXiv 2001.06782), algorithm 1: for each task, over the other tasks in random order,
+    g_i <- g_i - (g_i . g_j) / |g_j|^2 g_j where g_i . g_j < 0, with the original g_j; the projected gradients are
+    summed. Decoders keep their own gradients. Since each projected gradient is a combination of the original ones,
+    the projections are done on coefficients and the tasks' Gram matrix. The order comes from the passed generator.
+    """
+
+    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        self._scale_rates(factor)
+        self._clear()
+        shared = [p for encoder in self.model.encoders.values() for p in _trainable(encoder)]
+        records, rows, used = {}, [], set[nn.Parameter]()
+        for name, batch in batches.items():
+            loss = self._backward(name, batch)
+            own = _trainable(self.model.decoders[name])
+            flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in shared])
+            norm = math.hypot(flat.norm().item(), *(p.grad.norm().item() for p in own if p.grad is not None))
+            records[name] = StepRecord(len(batch.labels), loss, self.model.tasks[name].lr * factor, norm)
+            rows.append(flat)
+            used.update(parameter for parameter in shared if parameter.grad is not None)
+            for parameter in shared:
+                parameter.grad = None
+        gradients = torch.stack(rows)  # (tasks, parameters)
+        weights = project_conflicts((gradients @ gradients.T).tolist(), self.order_rng)
+        surgery = torch.tensor(weights, dtype=gradients.dtype) @ gradients
+        start = 0
+        for parameter in shared:
+            size = parameter.numel()
+            if parameter in used:
+                parameter.grad = surgery[start : start + size].view_as(parameter)
+            start += size
+        self._step()
+        return records
+
+
+def project_conflicts(gram: list[list[float]], rng: np.random.Generator) -> list[float]:
+    """The weight of each task's gradient in PCGrad's sum.
+
+    :param gram: (tasks, tasks), inner products of the tasks' gradients.
+    :param rng: a numpy Generator; it draws the order of the others for each task.
+    """
+    tasks = len(gram)
+    totals = [0.0] * tasks
+    for i in range(tasks):
+        coefficients = [float(i == k) for k in range(tasks)]
+        for j in rng.permutation([k for k in range(tasks) if k != i]).tolist():
+            inner = sum(coefficients[k] * gram[k][j] for k in range(tasks))
+            if inner < 0 and gram[j][j] > 0:
+                coefficients[j] -= inner / gram[j][j]
+        totals = [total + own for total, own in zip(totals, coefficients, strict=True)]
+    return totals
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": lr, "weight_decay": weight_decay}
+
+
+def _decoder_group(model: MultitaskModel, name: str) -> dict[str, Any]:
+    task = model.tasks[name]
+    rate = task.lr if task.decoder_lr is None else task.decoder_lr
+    return _group(_trainable(model.decoders[name]), rate, task.weight_decay)
+
+
+UPDATES: dict[str, type[Update]] = {"separate": SeparateUpdate, "combined": CombinedUpdate, "pcgrad": PCGradUpdate}

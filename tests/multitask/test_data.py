@@ -1,0 +1,391 @@
+"""Readers: whatever is odd in a file either works or is named by file, line, column and value."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multitask.config import build_config
+from multitask.data import (
+    Dataset,
+    Example,
+    infer_labels,
+    iter_examples,
+    read_examples,
+    shared_rows,
+    stratified_split,
+)
+from multitask.errors import ConfigError, DataError
+from multitask.tasks import Task
+
+MOOD = Task(name="mood", text=("text",), label="mood", labels=("0", "1", "2"))
+SAME = Task(name="same", text=("a", "b"), label="same", kind="binary", labels=("0", "1"))
+NEAR = Task(name="near", text=("a", "b"), label="near", kind="regression", labels=(0.0, 5.0))
+
+
+def put(folder: Path, content: str | bytes, name: str = "rows.tsv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def refusal(path: Path, task: Task = MOOD, **settings: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read_examples(path, task, **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert path.name in message
+    return message.replace(str(path), path.name)
+
+
+def texts(path: Path, task: Task = MOOD, **settings: Any) -> list[tuple[str, ...]]:
+    return [example.texts for example in read_examples(path, task, **settings).examples]
+
+
+def test_the_course_files(course_data: Path) -> None:
+    config = build_config(data=course_data)
+    counts = {"sst": (8544, 1101, 2210), "para": (14213, 3000, 3000), "sts": (6040, 863, 1725)}
+    shared = {"sst": 2, "sts": 16}
+    for task in config.tasks:
+        assert task.train is not None
+        assert task.dev is not None
+        assert task.test is not None
+        train, dev = read_examples(task.train, task), read_examples(task.dev, task)
+        test = read_examples(task.test, task, labelled=False)
+        assert (len(train), len(dev), len(test)) == counts[task.name]
+        assert all(example.label is None for example in test.examples)
+        assert all(len(row.id) == 25 for data in (train, dev, test) for row in data.examples)
+        if task.name in shared:
+            assert len(shared_rows(train.examples, dev.examples)) == shared[task.name]
+        assert not dev.skipped
+        assert not test.skipped
+        if task.name == "para":
+            (bad,) = train.skipped
+            assert (bad.path, bad.line, bad.column, bad.value) == (task.train, 8161, "sentence2", "")
+            assert f"{task.train}:8161: column 'sentence2' holds ''" in str(bad)
+            assert sorted(set(train.labels)) == [0, 1]
+            assert sum(train.labels) == 5318
+        else:
+            assert not train.skipped
+        if task.name == "sst":
+            assert sorted(set(train.labels)) == [0, 1, 2, 3, 4]
+        if task.name == "sts":
+            assert sum(label % 1 != 0 for label in train.labels) > 1000
+            assert (min(train.labels), max(train.labels)) == (0.0, 5.0)
+
+
+def test_columns_are_found_by_name_and_lines_counted(tmp_path: Path) -> None:
+    path = put(tmp_path, "0\t\tid\ttext\tmood\n7\t0.0\tx1\t one \t2\n\n8\t0.0\t\ttwo\t0.0\n")
+    data = read_examples(path, MOOD)
+    assert data.examples == [Example("x1", (" one ",), 2, 2), Example("2", ("two",), 0, 4)]
+    assert (data.texts, data.pairs, data.labels, len(data)) == ([" one ", "two"], None, [2, 0], 2)
+
+
+def test_labels_keep_their_value(tmp_path: Path) -> None:
+    path = put(tmp_path, "a\tb\tnear\nx\ty\t3.5\nx\ty\t0\nx\ty\t 5.0 \nx\ty\t1e-1\n")
+    labels = read_examples(path, NEAR).labels
+    assert labels == [3.5, 0.0, 5.0, 0.1]
+    assert all(isinstance(label, float) for label in labels)
+    data = read_examples(put(tmp_path, "a\tb\tsame\nx\ty\t1.0\nx\ty\t0\nx\ty\t+1\n"), SAME)
+    assert (data.labels, data.pairs) == ([1, 0, 1], ["y", "y", "y"])
+    assert all(isinstance(label, int) for label in data.labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("3.5", "column 'mood' holds '3.5', which is none of the classes 0, 1, 2"),
+        ("3", "'3', which is none of the classes"),
+        ("-1", "'-1', which is none of the classes"),
+        ("good", "'good', which is none of the classes"),
+        ("1_0", "'1_0', which is none of the classes"),
+    ],
+)
+def test_labels_that_are_no_class(tmp_path: Path, label: str, reason: str) -> None:
+    path = put(tmp_path, f"text\tmood\nfine\t1\nbad\t{label}\n")
+    message = refusal(path)
+    assert message.startswith("rows.tsv:3: ")
+    assert reason in message
+    data = read_examples(path, MOOD, on_bad="skip")
+    assert (len(data), [(bad.line, bad.column, bad.value) for bad in data.skipped]) == (
+        1,
+        [(3, "mood", label)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("5.1", "column 'near' holds '5.1', which is outside 0 to 5"),
+        ("-0.1", "is outside 0 to 5"),
+        ("1e999", "is outside 0 to 5"),
+        ("high", "'high', which is not a number"),
+        ("3,5", "'3,5', which is not a number"),
+        ("inf", "'inf', which is not a number"),
+        ("0x1", "is not a number"),
+    ],
+)
+def test_labels_that_are_no_number_of_the_range(tmp_path: Path, label: str, reason: str) -> None:
+    message = refusal(put(tmp_path, f"a\tb\tnear\nx\ty\t{label}\n"), NEAR)
+    assert message.startswith("rows.tsv:2: ")
+    assert reason in message
+
+
+@pytest.mark.parametrize("word", ["", " ", "NaN", "nan", "None", "null"])
+def test_missing_texts_and_labels_are_left_out_and_reported(tmp_path: Path, word: str) -> None:
+    path = put(tmp_path, f"text\tmood\nfine\t1\n{word}\t1\nno label\t{word}\n")
+    data = read_examples(path, MOOD)
+    assert [example.texts for example in data.examples] == [("fine",)]
+    assert [(bad.line, bad.column, bad.value) for bad in data.skipped] == [
+        (3, "text", word),
+        (4, "mood", word),
+    ]
+    assert f"rows.tsv:3: column 'text' holds {word!r}, which is no text" in refusal(path, on_bad="error")
+    assert len(read_examples(path, MOOD, on_bad="skip")) == 1
+
+
+def test_a_class_called_none(tmp_path: Path) -> None:
+    task = Task(name="mood", text=("text",), label="mood", labels=("None", "some"))
+    assert read_examples(put(tmp_path, "text\tmood\nx\tNone\n"), task).labels == [0]
+
+
+def test_no_usable_row_at_all(tmp_path: Path) -> None:
+    assert refusal(put(tmp_path, "text\tmood\n")) == "rows.tsv has no usable row for task mood"
+    message = refusal(put(tmp_path, "text\tmood\nx\t\ny\t\n"))
+    assert message.endswith("rows.tsv:2: column 'mood' holds '', which is no label")
+    assert refusal(put(tmp_path, "")) == "rows.tsv is empty"
+    assert refusal(put(tmp_path, "\n \n")) == "rows.tsv is empty"
+    assert refusal(tmp_path / "no.tsv") == "no.tsv can't be read: No such file or directory"
+    assert "can't be read: Is a directory" in refusal(tmp_path)
+
+
+def test_header_faults(tmp_path: Path) -> None:
+    path = put(tmp_path, "id\tsentence\tmood\nx\ty\t1\n")
+    assert refusal(path) == "rows.tsv:1: no column 'text' in the header, which has 'id', 'sentence', 'mood'"
+    assert refusal(put(tmp_path, "text\ttext\tmood\nx\ty\t1\n")).endswith(
+        "the header has the column 'text' twice"
+    )
+    # Without its label a file serves prediction.
+    assert texts(put(tmp_path, "text\nx, y\n"), labelled=False) == [("x, y",)]
+
+
+def test_quotes_the_csv_way(tmp_path: Path) -> None:
+    rows = [
+        ('"He said ""no""."', 'He said "no".'),
+        ('"tab\there"', "tab\there"),
+        ('5" or 6"', '5" or 6"'),
+        ('"two\nlines"', "two\nlines"),
+        ('"two\r\n\r\nmore"', "two\n\nmore"),
+        ('""""', '"'),
+    ]
+    path = put(tmp_path, "text\tmood\n" + "".join(f"{raw}\t1\r\n" for raw, _ in rows))
+    data = read_examples(path, MOOD)
+    assert [example.texts[0] for example in data.examples] == [text for _, text in rows]
+    assert [example.line for example in data.examples] == [2, 3, 4, 5, 7, 10]
+    comma = put(tmp_path, 'mood,text\n1,"a, ""b"""\n2,c\n', "rows.csv")
+    assert texts(comma) == [('a, "b"',), ("c",)]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('"open\t1', "has a quote that is never closed"),
+        ('"closed" too early\t1', "has text after a closing quote"),
+        ("only one field", "has 1 fields, the header 2"),
+        ("a\tb\t1", "has 3 fields, the header 2"),
+    ],
+)
+def test_broken_rows_do_not_swallow_their_neighbours(tmp_path: Path, row: str, reason: str) -> None:
+    path = put(tmp_path, f'text\tmood\nbefore\t0\n{row}\nafter\t1\n"quoted"\t2\nlast\t1\n')
+    message = refusal(path)
+    assert message.startswith("rows.tsv:3: the row ")
+    assert reason in message
+    data = read_examples(path, MOOD, on_bad="skip")
+    assert [example.texts[0] for example in data.examples] == ["before", "after", "quoted", "last"]
+    assert [example.line for example in data.examples] == [2, 4, 5, 6]
+    assert [bad.line for bad in data.skipped] == [3]
+
+
+def test_ends_of_lines_and_byte_order_mark(tmp_path: Path) -> None:
+    assert texts(put(tmp_path, b"\xef\xbb\xbftext\tmood\r\none\t1\r\ntwo\t2")) == [("one",), ("two",)]
+    assert texts(put(tmp_path, b'\xef\xbb\xbf"text"\t"mood"\n"one"\t"1"\n')) == [("one",)]
+    assert refusal(put(tmp_path, "text\tmood\nx\t1\n".encode("utf-16"))).endswith(
+        "is UTF-16 text: save it as UTF-8"
+    )
+
+
+def test_odd_characters(tmp_path: Path) -> None:
+    fine = ["😀 emoji", "مرحبا", "a\u0007bell", "nbsp\u00a0", "x" * 1_000_000, "\u2028 separators \x85 \x0c"]
+    path = put(tmp_path, "text\tmood\n" + "".join(f"{text}\t1\n" for text in fine))
+    assert [example.texts[0] for example in read_examples(path, MOOD).examples] == fine
+    path = put(tmp_path, b"text\tmood\nfine\t1\ncaf\xe9\t1\nnul\0\t1\n")
+    assert refusal(path) == "rows.tsv:3: column 'text' holds 'caf\\udce9', which is not UTF-8"
+    data = read_examples(path, MOOD, on_bad="skip")
+    assert [(bad.line, bad.reason) for bad in data.skipped] == [
+        (3, "is not UTF-8"),
+        (4, "has a NUL character"),
+    ]
+    assert "is none of the classes" in refusal(put(tmp_path, b"text\tmood\nx\t\xff\n"))
+    assert "column 'id' holds 'i\\udcff', which is not UTF-8" in refusal(
+        put(tmp_path, b"id\ttext\tmood\ni\xff\tx\t1\n")
+    )
+    assert len(refusal(put(tmp_path, "text\tmood\n" + "x\t" + "9" * 100_000))) < 300
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    rows = [
+        {"id": 7, "text": "tab\there\nand more", "mood": 1},
+        {"text": "x", "mood": 2.0},
+        {"text": "y", "mood": "0"},
+    ]
+    content = "\n".join(json.dumps(row) for row in rows) + "\n\n"
+    data = read_examples(put(tmp_path, content, "rows.jsonl"), MOOD)
+    assert data.labels == [1, 2, 0]
+    assert [example.id for example in data.examples] == ["7", "2", "3"]
+    assert data.texts[0] == "tab\there\nand more"
+    # The content decides where the ending does not.
+    assert read_examples(put(tmp_path, content, "rows.txt"), MOOD) == Dataset(
+        str(tmp_path / "rows.txt"), data.examples
+    )
+    near = put(tmp_path, '{"a": "x", "b": "y", "near": 3.5}', "near.jsonl")
+    assert read_examples(near, NEAR).labels == [3.5]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "missing"),
+    [
+        ('{"text": "x", "mood": 1', "is not a JSON object", False),
+        ("[1]", "is not a JSON object", False),
+        ("[" * 100_000, "is not a JSON object", False),
+        ('{"text": 5, "mood": 1}', "column 'text' holds 5, which is not a text", False),
+        ('{"text": ["x"], "mood": 1}', "column 'text' holds ['x'], which is not a text", False),
+        ('{"text": "\\ud800", "mood": 1}', "which is not UTF-8", False),
+        ('{"text": "x", "mood": true}', "holds True, which is none of the classes", False),
+        ('{"text": "x", "mood": 1.5}', "holds 1.5, which is none of the classes", False),
+        ('{"text": "x", "mood": [1]}', "holds [1], which is none of the classes", False),
+        ('{"text": "x", "mood": null}', "holds None, which is no label", True),
+        ('{"text": "x", "mood": NaN}', "holds nan, which is no label", True),
+        ('{"text": null, "mood": 1}', "column 'text' holds None, which is no text", True),
+        ('{"text": NaN, "mood": 1}', "column 'text' holds nan, which is no text", True),
+        ('{"mood": 1}', "column 'text' holds None, which is no text", True),
+    ],
+)
+def test_json_faults(tmp_path: Path, line: str, reason: str, missing: bool) -> None:
+    path = put(tmp_path, '{"text": "fine", "mood": 1}\n' + line + "\n", "rows.jsonl")
+    message = refusal(path, on_bad="error")
+    assert message.startswith("rows.jsonl:2: ")
+    assert reason in message
+    if missing:
+        assert len(read_examples(path, MOOD).skipped) == 1
+    else:
+        assert refusal(path) == message
+
+
+def test_plain_text_for_prediction(tmp_path: Path) -> None:
+    path = put(tmp_path, 'Good, "really".\n\nIt is {odd}\n\n\n', "rows.txt")
+    with pytest.raises(DataError, match=r"rows.txt:2: column 'text' holds '', which is no text"):
+        list(iter_examples(path, MOOD))
+    rows = list(iter_examples(path, MOOD, on_bad="skip"))
+    assert rows == [Example("1", ('Good, "really".',), None, 1), Example("3", ("It is {odd}",), None, 3)]
+    pairs = list(iter_examples(io.BytesIO(b"p\tq\nc\td"), SAME))
+    assert [row.texts for row in pairs] == [("p", "q"), ("c", "d")]
+    with pytest.raises(
+        DataError, match="<stream>:2: the row 'c' has 1 texts with tabs between them instead of 2"
+    ):
+        list(iter_examples(io.StringIO("a\tb\nc\n"), SAME))
+    assert [row.texts for row in iter_examples(io.StringIO("text\nx\n"), MOOD)] == [("x",)]
+    assert list(iter_examples(io.StringIO(""), MOOD)) == []
+    # A table with other columns is no plain text.
+    with pytest.raises(DataError, match="no column 'text' in the header"):
+        list(iter_examples(put(tmp_path, "id,sentence\n1,x\n", "rows.csv"), MOOD))
+    with pytest.raises(DataError, match="no column 'text' in the header"):
+        list(iter_examples(io.StringIO("id\tsentence\n1\tx\n"), MOOD))
+
+
+def test_streaming_reads_no_further_than_asked() -> None:
+    def endless() -> Any:
+        yield b"text\n"
+        while True:
+            yield b"again\n"
+
+    rows = iter_examples(endless(), MOOD)
+    assert [next(rows).id for _ in range(3)] == ["1", "2", "3"]
+
+
+def test_skipped_rows_of_a_stream_are_handed_out() -> None:
+    skipped: list[Any] = []
+    rows = list(iter_examples(io.StringIO("text\nx\n \ny\n"), MOOD, on_bad="skip", skipped=skipped))
+    assert [row.id for row in rows] == ["1", "3"]
+    assert [(bad.line, bad.path) for bad in skipped] == [(3, "<stream>")]
+
+
+def test_infer_labels(tmp_path: Path) -> None:
+    def inferred(column: list[str], **changes: Any) -> Task:
+        path = put(tmp_path, "text\tmood\n" + "".join(f"x\t{label}\n" for label in column))
+        settings = {"name": "mood", "text": "text", "label": "mood", "train": str(path)}
+        return infer_labels(Task(**(settings | changes)))
+
+    assert inferred(["10", "9", "9.0", "", "NaN"]).labels == ("9", "10")
+    assert inferred(["good", "bad", "10"]).labels == ("10", "bad", "good")
+    assert inferred(["1.0", "0.0", "1"], kind="binary").labels == ("0.0", "1.0")
+    assert inferred(["1"], labels=("0", "1")).labels == ("0", "1")
+    assert inferred(["1"], kind="regression").labels is None
+    with pytest.raises(ConfigError, match="two classes, not 3"):
+        inferred(["a", "b", "c"], kind="binary")
+    with pytest.raises(ConfigError, match="at least two classes"):
+        inferred(["a"])
+    with pytest.raises(DataError, match="holds 30 classes in 30 rows: is tasks.mood a regression"):
+        inferred([str(number / 7) for number in range(30)])
+    with pytest.raises(ConfigError, match="neither labels nor a training file"):
+        infer_labels(Task(name="x", text="a", label="b"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="labels is not known yet"):
+        read_examples(tmp_path / "rows.tsv", Task(name="x", text="text", label="mood"))  # type: ignore[arg-type]
+
+
+def dataset(labels: list[Any]) -> Dataset:
+    return Dataset(
+        "rows.tsv", [Example(str(row), ("x",), label, row + 2) for row, label in enumerate(labels)]
+    )
+
+
+def test_stratified_split() -> None:
+    data = dataset([0] * 700 + [1] * 200 + [2] * 99 + [3])
+    train, dev = stratified_split(data, MOOD, seed=3)
+    assert len(dev) == 100
+    assert [dev.labels.count(label) for label in range(4)] in ([70, 20, 10, 0], [70, 20, 9, 0])
+    assert sorted([*train.examples, *dev.examples], key=lambda row: row.line) == data.examples
+    assert [row.line for row in dev.examples] == sorted(row.line for row in dev.examples)
+    assert 3 in train.labels
+    assert stratified_split(data, MOOD, seed=3) == (train, dev)
+    assert stratified_split(data, MOOD, seed=4) != (train, dev)
+
+
+def test_stratified_split_of_numbers() -> None:
+    train, dev = stratified_split(dataset([float(row) / 20 for row in range(100)]), NEAR, seed=0)
+    assert [int(2 * label) for label in dev.labels] == list(range(10))
+    assert len(train) == 90
+
+
+def test_small_splits() -> None:
+    for count in range(2, 12):
+        train, dev = stratified_split(dataset([0] * count), MOOD, seed=count)
+        assert len(train) + len(dev) == count
+        assert len(dev) >= 1
+        assert len(train) >= 1
+    with pytest.raises(DataError, match="has 1 rows"):
+        stratified_split(dataset([0]), MOOD, seed=0)
+    with pytest.raises(DataError, match="one row of each class"):
+        stratified_split(dataset([0, 1, 2]), MOOD, seed=0)
+
+
+def test_shared_rows() -> None:
+    train = [Example("1", ("a", "b"), 1, 2), Example("2", ("c", "d"), 1, 3)]
+    dev = [Example("3", ("b", " a"), 1, 2), Example("4", ("c", "e"), 1, 3), Example("5", ("c", "d"), 0, 4)]
+    assert [row.id for row in shared_rows(train, dev)] == ["3", "5"]
+
+
+def test_on_bad_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="on_bad must be one of missing, error, skip"):
+        read_examples(put(tmp_path, "text\tmood\nx\t1\n"), MOOD, on_bad="ignore")  # type: ignore[arg-type]

@@ -6,9 +6,7 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(
-    r'^__version__ = "(.+)"$', (HERE / "minbert/__init__.py").read_text("utf-8"), re.MULTILINE
-)
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "minbert/__init__.py").read_text("utf-8"), re.MULTILINE)
 assert VERSION is not None
 
 setup(

@@ -39,9 +39,7 @@ def baseline(task: Task) -> float:
     """The dev score of always answering with the training rows' most common class, or their mean."""
     assert task.train is not None
     assert task.dev is not None
-    return baseline_score(
-        task, read_examples(task.train, task).labels, read_examples(task.dev, task).labels
-    ).value
+    return baseline_score(task, read_examples(task.train, task).labels, read_examples(task.dev, task).labels).value
 
 
 def print_scores(run: Run) -> None:

@@ -1,10 +1,10 @@
 """minbert: BERT written out by hand, on real tokens alone.
 
-    >>> from minbert import BertModel, BertTokenizer
-    >>> model = BertModel.from_pretrained("all-minilm-l6-v2")       # doctest: +SKIP
-    >>> tokenizer = BertTokenizer.from_pretrained("all-minilm-l6-v2")  # doctest: +SKIP
-    >>> model(**tokenizer(["A dog runs.", "It rains."])).last_hidden_state.shape  # doctest: +SKIP
-    torch.Size([2, 6, 384])
+>>> from minbert import BertModel, BertTokenizer
+>>> model = BertModel.from_pretrained("all-minilm-l6-v2")       # doctest: +SKIP
+>>> tokenizer = BertTokenizer.from_pretrained("all-minilm-l6-v2")  # doctest: +SKIP
+>>> model(**tokenizer(["A dog runs.", "It rains."])).last_hidden_state.shape  # doctest: +SKIP
+torch.Size([2, 6, 384])
 """
 
 from minbert.config import BertConfig

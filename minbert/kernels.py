@@ -64,7 +64,7 @@ class _Dropout(torch.autograd.Function):
 
 def fast_dropout(x: Tensor, p: float) -> Tensor:
     """Inverted dropout of ``x`` with probability ``p`` in [0, 1)."""
-    result: Tensor = _Dropout.apply(x, p)  # type: ignore[no-untyped-call]
+    result: Tensor = _Dropout.apply(x, p)
     return result
 
 
@@ -165,7 +165,7 @@ def fast_attention(
     :param p: dropout probability on the attention weights.
     :return: the shape of ``query``.
     """
-    result: Tensor = _Attention.apply(query, key, value, packing, heads, p, pooled)  # type: ignore[no-untyped-call]
+    result: Tensor = _Attention.apply(query, key, value, packing, heads, p, pooled)
     return result
 
 

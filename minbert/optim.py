@@ -85,7 +85,7 @@ class AdamW(torch.optim.Optimizer):
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
             parameters,
-            [parameter.grad for parameter in parameters],
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],

@@ -149,8 +149,7 @@ def _fetch_once(weights: KnownWeights, cache: Path, place: Path, progress: bool)
                 "name": weights.name,
                 "license": weights.license,
                 "files": {
-                    path.name: {"size": path.stat().st_size, "sha256": sources.sha256_of(path)}
-                    for path in files
+                    path.name: {"size": path.stat().st_size, "sha256": sources.sha256_of(path)} for path in files
                 },
             }
             (staging / SOURCE_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
@@ -165,9 +164,7 @@ def _fetch(weights: KnownWeights, staging: Path, place: Path, progress: bool) ->
     reasons = []
     endpoint = sources.hub_endpoint()
     if not is_safe_url(endpoint):
-        raise WeightsError(
-            f"HF_ENDPOINT is {endpoint!r}: allowed is an https address, or http to this machine"
-        )
+        raise WeightsError(f"HF_ENDPOINT is {endpoint!r}: allowed is an https address, or http to this machine")
     try:
         staging.mkdir()
         revision = sources.from_hub(weights.hub_id, weights.revision, endpoint, staging, progress=progress)
@@ -208,9 +205,7 @@ def _check(weights: KnownWeights, folder: Path) -> None:
     advice = f"remove {folder} to have it fetched anew"
     names = [path.name for path in folder.iterdir()]
     if "config.json" not in names or not fnmatch.filter(names, "*.safetensors"):
-        raise WeightsError(
-            f"{folder}: the cached weights lack config.json or a file of safetensors; {advice}"
-        )
+        raise WeightsError(f"{folder}: the cached weights lack config.json or a file of safetensors; {advice}")
     record = folder / SOURCE_FILE
     if not record.is_file():
         _check_hashes(weights, folder, f"the folder {folder}")
@@ -218,9 +213,7 @@ def _check(weights: KnownWeights, folder: Path) -> None:
     try:
         sizes = {name: entry["size"] for name, entry in json.loads(record.read_bytes())["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{record}: the record of what was fetched can't be read ({error}); {advice}"
-        ) from error
+        raise WeightsError(f"{record}: the record of what was fetched can't be read ({error}); {advice}") from error
     for name, size in sizes.items():
         found = (folder / name).stat().st_size if name in names else None
         if found != size:

@@ -85,9 +85,7 @@ def from_hub(hub_id: str, revision: str, endpoint: str, folder: Path, *, progres
         api = HfApi(endpoint=endpoint)
         # One limit over all: the client gives each address of the hub the whole of its time-out, and the
         # resolver of names takes its own time.
-        info = _within(
-            limit, lambda: api.model_info(hub_id, revision=revision, timeout=limit, files_metadata=True)
-        )
+        info = _within(limit, lambda: api.model_info(hub_id, revision=revision, timeout=limit, files_metadata=True))
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
         names = wanted(siblings)
         if "config.json" not in names or not fnmatch.filter(names, "*.safetensors"):

@@ -57,9 +57,7 @@ class BertTokenizer:
         ids = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
         absent = [special_tokens[role] for role in sorted(ids) if ids[role] is None and role != "mask_token"]
         if absent:
-            raise WeightsError(
-                f"{name}: the vocabulary lacks {', '.join(absent)}, which a BERT tokenizer needs"
-            )
+            raise WeightsError(f"{name}: the vocabulary lacks {', '.join(absent)}, which a BERT tokenizer needs")
         known = {role: token_id for role, token_id in ids.items() if token_id is not None}
         self.pad_token_id = known["pad_token"]
         self.cls_token_id = known["cls_token"]
@@ -98,19 +96,13 @@ class BertTokenizer:
         elif vocab_file.is_file():
             source, backend = vocab_file, read_vocab(vocab_file, special_tokens)
         else:
-            raise WeightsError(
-                f"{folder} holds neither tokenizer.json nor vocab.txt, one of which a tokenizer needs"
-            )
+            raise WeightsError(f"{folder} holds neither tokenizer.json nor vocab.txt, one of which a tokenizer needs")
         if isinstance(backend.normalizer, normalizers.BertNormalizer):
             backend.normalizer = bert_normalizer(backend.normalizer, settings)
-        limit = positive_int(
-            read_json(folder / "config.json").get("max_position_embeddings"), DEFAULT_MAX_LENGTH
-        )
+        limit = positive_int(read_json(folder / "config.json").get("max_position_embeddings"), DEFAULT_MAX_LENGTH)
         # HuggingFace writes 1e30 for "unknown": the model's own positions are the limit then.
         model_max_length = min(positive_int(settings.get("model_max_length"), limit), limit)
-        return cls(
-            backend, special_tokens=special_tokens, model_max_length=model_max_length, name=str(source)
-        )
+        return cls(backend, special_tokens=special_tokens, model_max_length=model_max_length, name=str(source))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json, tokenizer_config.json, vocab.txt, as `transformers.AutoTokenizer` reads."""
@@ -131,9 +123,7 @@ class BertTokenizer:
         _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
         vocab = self._backend.get_vocab(with_added_tokens=True)
         if sorted(vocab.values()) == list(range(len(vocab))):  # vocab.txt can't say an id but by its line
-            _write(
-                folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__))
-            )
+            _write(folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
 
     @property
     def vocab_size(self) -> int:
@@ -167,8 +157,7 @@ class BertTokenizer:
         lengths = rows.lengths
         if padding in (False, "do_not_pad") and len(rows) and lengths.min() != lengths.max():
             raise InputError(
-                f"padding={padding!r} needs rows of one length, "
-                f"these have {lengths.min()} to {lengths.max()} tokens"
+                f"padding={padding!r} needs rows of one length, these have {lengths.min()} to {lengths.max()} tokens"
             )
         return rows.batch(range(len(rows)), width=width)
 
@@ -193,9 +182,7 @@ class BertTokenizer:
         first = _checked_texts("texts", texts)
         second = None if pairs is None else _checked_texts("pairs", pairs)
         if second is not None and len(second) != len(first):
-            raise InputError(
-                f"pairs has {len(second)} entries and texts {len(first)}, they must be of one length"
-            )
+            raise InputError(f"pairs has {len(second)} entries and texts {len(first)}, they must be of one length")
         if strategy == "only_second" and second is None:
             raise InputError("truncation='only_second' needs pairs, which is None")
         limit = self.model_max_length if max_length is None else max_length
@@ -236,9 +223,7 @@ class BertTokenizer:
                 try:
                     self._backend.encode(*([text] if isinstance(text, str) else text))
                 except Exception as row_error:
-                    raise InputError(
-                        f"row {row} can't be cut to max_length by this truncation: {row_error}"
-                    ) from None
+                    raise InputError(f"row {row} can't be cut to max_length by this truncation: {row_error}") from None
             raise
 
 
@@ -251,9 +236,7 @@ def _checked_texts(argument: str, texts: Sequence[str] | str) -> list[str]:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise InputError(
-                    f"{argument}[{index}] is {text!r}, which is not valid Unicode text"
-                ) from None
+                raise InputError(f"{argument}[{index}] is {text!r}, which is not valid Unicode text") from None
     return rows
 
 
@@ -264,8 +247,7 @@ def _truncation_strategy(truncation: Truncation) -> str | None:
         return "longest_first"
     if truncation not in ("longest_first", "only_first", "only_second"):
         raise InputError(
-            f"truncation is {truncation!r}, "
-            "allowed are True, 'longest_first', 'only_first', 'only_second' and False"
+            f"truncation is {truncation!r}, allowed are True, 'longest_first', 'only_first', 'only_second' and False"
         )
     return truncation
 

@@ -77,9 +77,7 @@ def read_vocab(file: Path, special_tokens: Mapping[str, str]) -> Tokenizer:
     if lines[-1] == "":
         lines.pop()
     vocab = {token: index for index, token in enumerate(lines)}
-    backend = Tokenizer(
-        models.WordPiece(vocab, unk_token=special_tokens["unk_token"], max_input_chars_per_word=100)
-    )
+    backend = Tokenizer(models.WordPiece(vocab, unk_token=special_tokens["unk_token"], max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
@@ -88,9 +86,7 @@ def read_vocab(file: Path, special_tokens: Mapping[str, str]) -> Tokenizer:
     return backend
 
 
-def bert_normalizer(
-    current: normalizers.BertNormalizer, settings: Mapping[str, Any]
-) -> normalizers.BertNormalizer:
+def bert_normalizer(current: normalizers.BertNormalizer, settings: Mapping[str, Any]) -> normalizers.BertNormalizer:
     """`current` with what tokenizer_config.json says otherwise."""
     return normalizers.BertNormalizer(
         clean_text=current.clean_text,

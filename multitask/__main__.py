@@ -85,12 +85,8 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="KEY=VALUE",
         help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
     )
-    train.add_argument(
-        "--select", default="mean", metavar="mean|TASK", help="whose dev score picks the best epoch"
-    )
-    train.add_argument(
-        "--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run"
-    )
+    train.add_argument("--select", default="mean", metavar="mean|TASK", help="whose dev score picks the best epoch")
+    train.add_argument("--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run")
     _add_machine(train)
 
 
@@ -102,9 +98,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
         allow_abbrev=False,
     )
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder that train wrote")
-    evaluate.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder of the data files (where train found them)"
-    )
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of the data files (where train found them)")
     evaluate.add_argument("--split", default="dev", choices=["train", "dev", "test"], help="which rows (dev)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     _add_machine(evaluate)
@@ -120,23 +114,15 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
         allow_abbrev=False,
     )
     predict.add_argument("run", type=Path, metavar="RUN", help="folder that train wrote")
-    predict.add_argument(
-        "--task", metavar="NAME", help="the task to predict (may be left out if the run has one)"
-    )
-    predict.add_argument(
-        "--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)"
-    )
-    predict.add_argument(
-        "--output", default="-", metavar="FILE", help="where to write, - for standard output (-)"
-    )
+    predict.add_argument("--task", metavar="NAME", help="the task to predict (may be left out if the run has one)")
+    predict.add_argument("--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)")
+    predict.add_argument("--output", default="-", metavar="FILE", help="where to write, - for standard output (-)")
     _add_machine(predict)
 
 
 def _add_machine(command: _Parser) -> None:
     group = command.add_argument_group("machine")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute"
-    )
+    group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
     group.add_argument(
         "--precision",
         choices=["auto", "float32", "bfloat16"],
@@ -153,9 +139,7 @@ def _add_fetch(commands: "argparse._SubParsersAction[_Parser]") -> None:
     weights.add_argument("name", metavar="NAME", help="all-minilm-l6-v2, bert-base-uncased or a hub id")
     weights.add_argument("--quiet", action="store_true", help="no progress bars")
     data = kinds.add_parser("data", help="the course's files, checked by their hashes", allow_abbrev=False)
-    data.add_argument(
-        "--out", type=Path, default=Path("data"), metavar="DIR", help="folder to write to (data)"
-    )
+    data.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="folder to write to (data)")
     data.add_argument(
         "--quora",
         default="full",

@@ -26,9 +26,7 @@ class EncodedTexts:
     :param max_length: tokens a row is cut to, longest text first; ``truncated`` counts the rows that were.
     """
 
-    def __init__(
-        self, task: Task, texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int
-    ) -> None:
+    def __init__(self, task: Task, texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int) -> None:
         self.rows = len(texts)
         self.separate = task.is_pair and task.input == "separate"
         first = [row[0] for row in texts]
@@ -57,9 +55,7 @@ class TaskData:
     labels: Tensor
 
     @classmethod
-    def build(
-        cls, task: Task, examples: Sequence[Example], tokenizer: BertTokenizer, max_length: int
-    ) -> "TaskData":
+    def build(cls, task: Task, examples: Sequence[Example], tokenizer: BertTokenizer, max_length: int) -> "TaskData":
         texts = EncodedTexts(task, [example.texts for example in examples], tokenizer, max_length)
         labels = [example.label for example in examples if example.label is not None]
         return cls(texts, label_tensor(task, labels))

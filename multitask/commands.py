@@ -45,9 +45,7 @@ def train(args: argparse.Namespace) -> None:
         raise ConfigError(f"--select is {args.select!r}; it may be mean or a task: {', '.join(names)}")
     for task in config.tasks:
         if task.train is not None and not Path(task.train).exists():
-            raise DataError(
-                f"{task.train} does not exist; `multitask fetch data` downloads the course's files"
-            )
+            raise DataError(f"{task.train} does not exist; `multitask fetch data` downloads the course's files")
     out = args.out or Path("runs") / config.preset
     from multitask.fit import (
         train as train_run,

@@ -15,8 +15,7 @@ preset to the data folder; all are kept as absolute paths.
 
 import copy
 import os
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +31,7 @@ from multitask.checks import (
 )
 from multitask.errors import ConfigError
 from multitask.presets import DEFAULT_PRESET, PRESETS, preset_names
+from multitask.sources import as_table, assignments, read_toml
 from multitask.tasks import TASK_KEYS, Task
 
 __all__ = ["EncoderConfig", "RunConfig", "TrainConfig", "build_config", "load_tasks"]
@@ -170,7 +170,7 @@ class RunConfig:
         if missing:
             raise ConfigError(f"the configuration lacks {' and '.join(missing)}")
         check_string("preset", values["preset"])
-        tables = {section: dict(_table(section, values[section])) for section in SECTIONS}
+        tables = {section: dict(as_table(section, values[section])) for section in SECTIONS}
         for section in ("encoder", "train"):
             check_known(f"key in {section}", tables[section], KEYS[section])
         check_string("encoder.weights", tables["encoder"].get("weights"))
@@ -180,8 +180,7 @@ class RunConfig:
             encoder=EncoderConfig(**tables["encoder"]),
             train=TrainConfig(**tables["train"]),
             tasks=tuple(
-                Task.from_dict(name, _table(f"tasks.{name}", table))
-                for name, table in tables["tasks"].items()
+                Task.from_dict(name, as_table(f"tasks.{name}", table)) for name, table in tables["tasks"].items()
             ),
         )
 
@@ -220,7 +219,7 @@ def build_config(
         "train.precision": precision,
     }
     given: set[str] = set()
-    for key, value in _assignments(sets, flags):
+    for key, value in assignments(sets, flags):
         if key in given:
             raise ConfigError(f"{key} is set twice: say it once, by --set or by its own option")
         given.add(key)
@@ -229,9 +228,7 @@ def build_config(
         required = ("text", "label", "kind", "lr", "batch_size")
         missing = [key for key in required if key not in task]
         if missing:
-            raise ConfigError(
-                f"tasks.{name} lacks {', '.join(missing)}: {preset} has them for {', '.join(known)} only"
-            )
+            raise ConfigError(f"tasks.{name} lacks {', '.join(missing)}: {preset} has them for {', '.join(known)} only")
         # What is no path at all is left to Task, which says so.
         paths = {key: task[key] for key in PATHS if isinstance(task.get(key), str | Path) and task[key] != ""}
         task.update({key: os.path.abspath(path) for key, path in paths.items()})
@@ -241,32 +238,17 @@ def build_config(
 def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task, ...]:
     """The tasks of a TOML file, with the preset's defaults; ConfigError if it has none."""
     config = build_config(preset=preset, tasks_file=path)
-    if "tasks" not in _read_toml(Path(path)):
+    if "tasks" not in read_toml(Path(path)):
         raise ConfigError(f"{path} has no [tasks.NAME] table")
     return config.tasks
 
 
-def _table(key: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key} must be a table, not {shown(value)}")
-    return value
-
-
-def _read_toml(path: Path) -> Table:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors.
-        raise ConfigError(f"{path} is not a TOML file: {error}") from error
-
-
 def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> None:
     """Puts a TOML file over a preset; see the module's docstring for whose tasks are kept."""
-    tables = _read_toml(path)
+    tables = read_toml(path)
     check_known(f"{path}: table", tables, SECTIONS)
     for section in ("encoder", "train"):
-        table = dict(_table(f"{path}: {section}", tables.get(section, {})))
+        table = dict(as_table(f"{path}: {section}", tables.get(section, {})))
         check_known(f"{path}: key in {section}", table, KEYS[section])
         result[section] |= {key: _unset(section, key, value) for key, value in table.items()}
         if "weights" in table and isinstance(table["weights"], str):
@@ -274,13 +256,11 @@ def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> N
     if "tasks" not in tables:
         return
     result["tasks"] = {}
-    for name, given in _table(f"{path}: tasks", tables["tasks"]).items():
-        table = dict(_table(f"{path}: tasks.{name}", given))
+    for name, given in as_table(f"{path}: tasks", tables["tasks"]).items():
+        table = dict(as_table(f"{path}: tasks.{name}", given))
         check_known(f"{path}: key in tasks.{name}", table, TASK_KEYS)
         table = {key: _unset("tasks", key, value) for key, value in table.items()}
-        table |= {
-            key: path.parent / table[key] for key in PATHS if isinstance(table.get(key), str) and table[key]
-        }
+        table |= {key: path.parent / table[key] for key in PATHS if isinstance(table.get(key), str) and table[key]}
         start = known[name] if name in known else _own(defaults, name)
         result["tasks"][name] = _kept(start, table) | table
 
@@ -308,27 +288,6 @@ def _weights_beside(folder: Path, weights: str) -> str:
 
 def _unset(section: str, key: str, value: Any) -> Any:
     return None if value == "none" and key in OPTIONAL[section] else value
-
-
-def _assignments(sets: Sequence[str], flags: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {shown(text)} must be KEY=VALUE, such as train.seed=1")
-        yield key.strip(), _toml_value(value.strip())
-    for key, value in flags.items():
-        if value is not None:
-            yield key, value
-
-
-def _toml_value(text: str) -> Any:
-    """The value that TOML reads in ``text``; what is no TOML is a text itself."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    # A line break in the text could smuggle in further keys.
-    return parsed["value"] if list(parsed) == ["value"] else text
 
 
 def _assign(result: Table, key: str, value: Any) -> None:

@@ -87,9 +87,7 @@ class Dataset:
         return [example.texts[1] for example in self.examples]
 
 
-def read_examples(
-    path: str | Path, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing"
-) -> Dataset:
+def read_examples(path: str | Path, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing") -> Dataset:
     """All rows of a file.
 
     on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
@@ -157,9 +155,7 @@ def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, 
     """
     labels = dataset.labels
     if len(dataset) < 2 or len(labels) != len(dataset):
-        raise DataError(
-            f"{dataset.path} has {len(dataset)} rows: a dev split of its own needs two with labels"
-        )
+        raise DataError(f"{dataset.path} has {len(dataset)} rows: a dev split of its own needs two with labels")
     generator = np.random.default_rng(np.random.SeedSequence((seed, len(dataset))))
     order = np.lexsort((generator.random(len(labels)), np.asarray(labels)))
     if task.kind != "regression":
@@ -244,9 +240,7 @@ def _check_label(task: Task, value: Any) -> int | float | Fault:
     number = parse_number(text)
     if number is None:
         return Fault(task.label, value, "is not a number")
-    low, high = (
-        float(bound) for bound in task.labels or (-np.finfo(np.float32).max, np.finfo(np.float32).max)
-    )
+    low, high = (float(bound) for bound in task.labels or (-np.finfo(np.float32).max, np.finfo(np.float32).max))
     if not low <= number <= high:
         return Fault(task.label, value, f"is outside {low:g} to {high:g}")
     return number

@@ -54,14 +54,11 @@ class TaskDecoder(nn.Module):
         pooled = self.dropout(self.pool(encoded))  # (batch or 2 * batch, hidden)
         if self.projection is not None:
             pooled = self.projection(pooled)
-        if not self.two_encodings:
-            assert self.head is not None
-            outputs: Tensor = self.head(pooled)
+        if self.head is not None:
+            joined = torch.cat(pooled.chunk(2), dim=1) if self.two_encodings else pooled
+            outputs: Tensor = self.head(joined)
             return outputs
         first, second = pooled.chunk(2)
-        if self.head is not None:
-            outputs = self.head(torch.cat([first, second], dim=1))
-            return outputs
         assert self.task.labels is not None  # a cosine head is only built for a task with bounds
         low, high = (float(bound) for bound in self.task.labels)
         cosine = torch.cosine_similarity(first.float(), second.float(), dim=1)

@@ -126,9 +126,7 @@ def _fetch_small(folder: Path, base: str, progress: bool) -> None:
     for name, text in cut_quora(source.read_bytes().decode("utf-8")).items():
         content = text.encode("utf-8")
         if blob_hash(content) != SMALL_QUORA[name]:
-            raise DataError(
-                f"{name} cut from {source} has the git hash {blob_hash(content)}, not {SMALL_QUORA[name]}"
-            )
+            raise DataError(f"{name} cut from {source} has the git hash {blob_hash(content)}, not {SMALL_QUORA[name]}")
         if not _is_good(folder / name, SMALL_QUORA[name]):
             _note_replaced(folder / name)
         part = folder / f".{name}.part"
@@ -151,9 +149,7 @@ def _fetch(path: Path, blob: str, base: str, progress: bool) -> None:
     if not _is_good(part, blob):
         found = blob_hash(part.read_bytes())
         part.unlink()
-        raise DataError(
-            f"{path.name} from {url} has the git hash {found}, not {blob}: it is not the course's file"
-        )
+        raise DataError(f"{path.name} from {url} has the git hash {found}, not {blob}: it is not the course's file")
     os.replace(part, path)
 
 
@@ -211,9 +207,7 @@ def _download_rest(url: str, part: Path, progress: bool) -> bool:
         label = _final_name(part)
         with (
             part.open("ab" if start else "wb") as stream,
-            tqdm(
-                total=total, initial=start, unit="B", unit_scale=True, desc=label, disable=not progress
-            ) as bar,
+            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=label, disable=not progress) as bar,
         ):
             while block := response.read(1 << 16):
                 stream.write(block)

@@ -63,9 +63,8 @@ def train(
     model.to(chosen_device)
     order_rng = np.random.default_rng(config.train.seed)
     update = UPDATES[config.train.update](model, config.train, order_rng, dtype)
-    encoder_config = next(iter(model.encoders.values())).config
-    train_data = encode(prepared.train, model.tasks, tokenizer, encoder_config)
-    dev_data = encode(prepared.dev, model.tasks, tokenizer, encoder_config)
+    train_data = encode(prepared.train, model, tokenizer)
+    dev_data = encode(prepared.dev, model, tokenizer)
 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "config.json", config.to_dict())

@@ -75,9 +75,7 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
 }
 
 
-def bootstrap_score(
-    metric: str, predictions: Values, labels: Values, *, seed: int = 0, resamples: int = 1000
-) -> Score:
+def bootstrap_score(metric: str, predictions: Values, labels: Values, *, seed: int = 0, resamples: int = 1000) -> Score:
     """The metric with the percentile interval (2.5 % to 97.5 %) over resamples of the rows.
 
     Of a fixed model: it says how much other rows would change the score, nothing about other seeds.
@@ -166,9 +164,7 @@ def _ranks(values: Floats) -> Floats:
     return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
 
 
-def _resample_accuracy(
-    predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int
-) -> Floats:
+def _resample_accuracy(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
     # Drawing n rows and counting the right ones is a binomial draw.
     return generator.binomial(len(predicted), accuracy(predicted, wanted), resamples) / len(predicted)
 
@@ -181,9 +177,7 @@ def _resample_f1(predicted: Floats, wanted: Floats, generator: np.random.Generat
     return _macro_f1(counts.reshape(resamples, *confusion.shape).astype(np.float64))
 
 
-def _resample_pearson(
-    predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int
-) -> Floats:
+def _resample_pearson(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
     count, parts = len(predicted), []
     step = max(1, CHUNK // count)
     for start in range(0, resamples, step):
@@ -192,9 +186,7 @@ def _resample_pearson(
     return np.concatenate(parts)
 
 
-def _resample_spearman(
-    predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int
-) -> Floats:
+def _resample_spearman(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
     draws = (generator.integers(0, len(predicted), len(predicted)) for _ in range(resamples))
     return np.array([spearman(predicted[rows], wanted[rows]) for rows in draws])
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from minbert.checkpoint import read_tensors, write_json, write_tensors
 from minbert.errors import WeightsError
 from minbert.model import BertModel
-from minbert.tokenizer import BertTokenizer
 from minbert.token_batch import TokenBatch
+from minbert.tokenizer import BertTokenizer
 from multitask.decoders import TaskDecoder
 from multitask.errors import ConfigError, RunError
 from multitask.tasks import Task
@@ -35,9 +35,7 @@ class MultitaskModel(nn.Module):
         if wrong:
             raise ConfigError(f"tasks name the encoder {wrong[0]!r}; there are: {', '.join(encoders)}")
         self.encoders = nn.ModuleDict(encoders)
-        self.decoders = nn.ModuleDict(
-            {task.name: TaskDecoder(task, encoders[task.encoder].config) for task in tasks}
-        )
+        self.decoders = nn.ModuleDict({task.name: TaskDecoder(task, encoders[task.encoder].config) for task in tasks})
 
     def forward(self, task: str, tokens: TokenBatch | Mapping[str, Tensor]) -> Tensor:
         """Outputs (batch, num_outputs) of one task; see TaskDecoder.forward for the order of separate input."""
@@ -49,6 +47,12 @@ class MultitaskModel(nn.Module):
         encoder = self.encoders[self.tasks[task].encoder]
         assert isinstance(encoder, BertModel)
         return encoder
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a row may have: the least that any of the encoders takes."""
+        configs = [self.encoder_of(task).config for task in self.tasks]
+        return min(config.max_position_embeddings for config in configs)
 
     def save_pretrained(self, folder: Path, tokenizer: BertTokenizer) -> None:
         """Write the encoder as a HuggingFace folder with its tokenizer, decoders.safetensors and tasks.json.

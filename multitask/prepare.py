@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from minbert.config import BertConfig
 from minbert.model import BertModel
 from minbert.registry import resolve
 from minbert.tokenizer import BertTokenizer
@@ -14,7 +13,7 @@ from multitask.errors import ConfigError, DataError
 from multitask.model import MultitaskModel
 from multitask.tasks import Task
 
-__all__ = ["Prepared", "build_model", "prepare", "read_split"]
+__all__ = ["Prepared", "build_model", "encode", "prepare", "read_split"]
 
 
 @dataclass
@@ -34,8 +33,7 @@ def prepare(config: RunConfig, *, limit: int | None = None) -> Prepared:
     """
     tasks, result = [], Prepared(config)
     for task in config.tasks:
-        if task.labels is None and task.kind != "regression":
-            task = replace(task, labels=infer_labels(_path(task, "train"), task))
+        task = infer_labels(task)
         tasks.append(task)
         rows = read_examples(_path(task, "train"), task)
         if task.dev is not None:
@@ -80,12 +78,10 @@ def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
     return MultitaskModel(encoders, config.tasks), BertTokenizer.from_pretrained(folder)
 
 
-def encode(
-    datasets: Mapping[str, Dataset], tasks: Mapping[str, Task], tokenizer: BertTokenizer, config: BertConfig
-) -> dict[str, TaskData]:
+def encode(datasets: Mapping[str, Dataset], model: MultitaskModel, tokenizer: BertTokenizer) -> dict[str, TaskData]:
     """Token ids and labels of each task's rows, cut to the encoder's positions."""
     return {
-        name: TaskData.build(tasks[name], dataset.examples, tokenizer, config.max_position_embeddings)
+        name: TaskData.build(model.tasks[name], dataset.examples, tokenizer, model.max_length)
         for name, dataset in datasets.items()
     }
 

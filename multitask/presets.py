@@ -257,6 +257,4 @@ def describe_presets() -> str:
         columns += [each(key) for key in ("input", "pooling", "lr", "batch_size", "dropout")]
         rows.append((*columns, str(preset["train"]["epochs"]), about))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

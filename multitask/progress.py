@@ -40,9 +40,7 @@ class Reporter:
             f" about {minutes:.1f} minutes of training"
         )
 
-    def bar(
-        self, rounds: Iterable[RoundRecord], total: int, epoch: int, epochs: int
-    ) -> Iterator[RoundRecord]:
+    def bar(self, rounds: Iterable[RoundRecord], total: int, epoch: int, epochs: int) -> Iterator[RoundRecord]:
         """Hand the rounds on, showing rows/s, each task's loss (a running mean) and the time left."""
         means: dict[str, float] = {}
         rows, seconds = 0, 0.0

@@ -52,9 +52,7 @@ def source_name(source: Source) -> str:
     return str(getattr(source, "name", "<stream>"))
 
 
-def read_rows(
-    source: Source, required: Sequence[str], optional: str | None, *, plain: int = 0
-) -> Iterator[Row]:
+def read_rows(source: Source, required: Sequence[str], optional: str | None, *, plain: int = 0) -> Iterator[Row]:
     """The rows of a file or of an open stream (text or bytes), one after another, in constant memory.
 
     required, optional: the columns wanted. plain: where there is no header, take lines of this many texts
@@ -84,9 +82,7 @@ def _lines(name: str, stream: Iterable[str | bytes]) -> Iterator[Line]:
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def _rows(
-    name: str, lines: Iterator[Line], required: Sequence[str], optional: str | None, plain: int
-) -> Iterator[Row]:
+def _rows(name: str, lines: Iterator[Line], required: Sequence[str], optional: str | None, plain: int) -> Iterator[Row]:
     ending = Path(name).suffix.lower()
     skipped: list[Line] = []
     first: Line | None = None

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from minbert.tokenizer import BertTokenizer
 from multitask.batches import EncodedTexts
@@ -77,7 +77,7 @@ class Run:
         :param data: a folder with the files of the configuration, if they moved.
         """
         config = self.config if data is None else self.config.with_data(data)
-        rows = encode(read_split(config, split), self.model.tasks, self.tokenizer, self._encoder_config())
+        rows = encode(read_split(config, split), self.model, self.tokenizer)
         return evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
 
     def predict(self, task: str, rows: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
@@ -103,17 +103,14 @@ class Run:
                 raise ConfigError(
                     f"row {example.id} has {len(example.texts)} texts; task {task.name} takes {len(task.text)}"
                 )
-        limit = self._encoder_config().max_position_embeddings
-        texts = EncodedTexts(task, [example.texts for example in window], self.tokenizer, limit)
+        rows = [example.texts for example in window]
+        texts = EncodedTexts(task, rows, self.tokenizer, self.model.max_length)
         outputs = outputs_of(self.model, task.name, texts, device=self.device, dtype=self.dtype)
         values, probabilities = predicted_values(task, outputs)
         spread = [None] * len(window) if probabilities is None else [tuple(row) for row in probabilities.tolist()]
         for example, value, row in zip(window, values.tolist(), spread, strict=True):
             label = value if task.kind == "regression" else task.classes[value]
             yield Prediction(example.id, label, row)
-
-    def _encoder_config(self) -> Any:
-        return next(iter(self.model.encoders.values())).config
 
 
 def _first_encoder_folder(best: Path) -> Path:

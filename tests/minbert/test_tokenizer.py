@@ -66,9 +66,7 @@ def tokenizer(folder: Path) -> BertTokenizer:
 
 
 def auto_tokenizer(folder: Path) -> Any:
-    transformers = pytest.importorskip(
-        "transformers", reason="compares with transformers, which is not installed"
-    )
+    transformers = pytest.importorskip("transformers", reason="compares with transformers, which is not installed")
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -187,9 +185,7 @@ def test_tokenize_all_holds_what_calls_give(tokenizer: BertTokenizer) -> None:
     full = tokenizer(texts, pairs)
     assert rows.truncated.tolist() == (full.attention_mask.sum(1) > 12).tolist()
     chosen = [3, 0, 3]
-    expected = tokenizer(
-        [texts[i] for i in chosen], [pairs[i] for i in chosen], max_length=12, truncation=True
-    )
+    expected = tokenizer([texts[i] for i in chosen], [pairs[i] for i in chosen], max_length=12, truncation=True)
     assert_same(rows.batch(chosen), expected)
     assert_same(rows.batch(np.array(chosen)), expected)
     assert rows.batch([3]).input_ids.shape == (1, rows.lengths[3])
@@ -236,9 +232,7 @@ def test_model_max_length(tmp_path: Path, written: Any, positions: int | None, e
     assert BertTokenizer.from_pretrained(tmp_path).model_max_length == expected
 
 
-def test_truncation_and_padding_of_the_file_are_switched_off(
-    tokenizer: BertTokenizer, tmp_path: Path
-) -> None:
+def test_truncation_and_padding_of_the_file_are_switched_off(tokenizer: BertTokenizer, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert backend.truncation is None
@@ -332,9 +326,7 @@ def test_what_is_saved_reads_the_same_here_and_there(tmp_path: Path, config: dic
     assert_same(mine(ODD_TEXTS), BertTokenizer.from_pretrained(tmp_path / "second")(ODD_TEXTS))
 
 
-def test_what_huggingface_saves_reads_the_same(
-    folder: Path, tokenizer: BertTokenizer, tmp_path: Path
-) -> None:
+def test_what_huggingface_saves_reads_the_same(folder: Path, tokenizer: BertTokenizer, tmp_path: Path) -> None:
     auto_tokenizer(folder).save_pretrained(str(tmp_path))
     assert (tmp_path / "tokenizer.json").is_file()
     assert_same(BertTokenizer.from_pretrained(tmp_path)(ODD_TEXTS), tokenizer(ODD_TEXTS))
@@ -394,9 +386,7 @@ def test_all_minilm_equals_huggingface(minilm: Path) -> None:
         ("quora-dev.csv", ["sentence1", "sentence2"]),
     ],
 )
-def test_dev_sentences_equal_huggingface(
-    real_data: Path, minilm: Path, file: str, columns: list[str]
-) -> None:
+def test_dev_sentences_equal_huggingface(real_data: Path, minilm: Path, file: str, columns: list[str]) -> None:
     with (real_data / file).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     texts = [[row[column] for row in rows] for column in columns]

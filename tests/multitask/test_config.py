@@ -45,9 +45,7 @@ def refusal(**arguments: object) -> str:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_config_json_round_trip_is_exact(name: str) -> None:
-    config = build_config(
-        preset=name, data="folder", seed=7, sets=["tasks.sst.lr=1", "tasks.para.sample_size=300"]
-    )
+    config = build_config(preset=name, data="folder", seed=7, sets=["tasks.sst.lr=1", "tasks.para.sample_size=300"])
     text = json.dumps(config.to_dict(), allow_nan=False)
     again = RunConfig.from_dict(json.loads(text))
     assert again == config
@@ -181,9 +179,7 @@ def test_refused_sets(assignment: str, message: str | None) -> None:
 
 
 def test_refusals_of_flags() -> None:
-    assert "preset 'minlm' is unknown (did you mean minilm?): known are minilm, slt" in refusal(
-        preset="minlm"
-    )
+    assert "preset 'minlm' is unknown (did you mean minilm?): known are minilm, slt" in refusal(preset="minlm")
     assert "train.seed is set twice" in refusal(sets=["train.seed=1", "train.seed=2"])
     assert "train.seed is set twice" in refusal(sets=["train.seed=1"], seed=1)
 
@@ -213,9 +209,7 @@ def test_refused_files(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    assert refusal(tasks_file=tmp_path / "no.toml").endswith(
-        "no.toml can't be read: No such file or directory"
-    )
+    assert refusal(tasks_file=tmp_path / "no.toml").endswith("no.toml can't be read: No such file or directory")
     path = tmp_path / "latin.toml"
     path.write_bytes(b"# caf\xe9\n")
     assert "latin.toml is not a TOML file" in refusal(tasks_file=path)

@@ -89,9 +89,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     small = cut_quora(made_up_quora(20), train=12, dev=4)
     monkeypatch.setattr(fetch, "SINGLES", {name: hashes[name] for name in fetch.SINGLES})
     monkeypatch.setattr(fetch, "QUORA", {name: hashes[name] for name in fetch.QUORA})
-    monkeypatch.setattr(
-        fetch, "SMALL_QUORA", {name: blob_hash(text.encode()) for name, text in small.items()}
-    )
+    monkeypatch.setattr(fetch, "SMALL_QUORA", {name: blob_hash(text.encode()) for name, text in small.items()})
     monkeypatch.setattr(fetch, "PAUSE", 0.01)
     monkeypatch.setenv("MINBERT_DATA_URL", running.url)
     yield running
@@ -109,9 +107,7 @@ def test_git_prints_the_same_hash() -> None:
     assert blob_hash(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
-def test_all_nine_files_come_and_come_once(
-    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_all_nine_files_come_and_come_once(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = fetch_data(tmp_path / "data", progress=False)
     assert data_files(folder) == sorted(NAMES)
     assert all((folder / name).read_bytes() == server.files[name] for name in NAMES)
@@ -154,9 +150,7 @@ def test_a_broken_download_goes_on_where_it_broke(ranges: bool, server: Server, 
 
 def test_the_next_call_resumes_what_stayed_broken(server: Server, tmp_path: Path) -> None:
     server.breaks["sts-train.csv"] = [100, 0, 0, 0]
-    with pytest.raises(
-        DataError, match=r"sts-train\.csv can't be fetched .the connection broke off.*copy"
-    ) as caught:
+    with pytest.raises(DataError, match=r"sts-train\.csv can't be fetched .the connection broke off.*copy") as caught:
         fetch_data(tmp_path, progress=False)
     assert "\n" not in str(caught.value)
     assert "sts-train.csv" not in data_files(tmp_path)
@@ -184,9 +178,7 @@ def test_a_wrong_hash_names_file_and_both_hashes(server: Server, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (503, fetch.ATTEMPTS)])
-def test_an_answer_without_the_file_is_an_error(
-    status: int, tries: int, server: Server, tmp_path: Path
-) -> None:
+def test_an_answer_without_the_file_is_an_error(status: int, tries: int, server: Server, tmp_path: Path) -> None:
     server.status["ids-sst-dev.csv"] = status
     with pytest.raises(DataError, match=f"ids-sst-dev.csv can't be fetched .the server answers {status}"):
         fetch_data(tmp_path, progress=False)
@@ -198,9 +190,7 @@ def test_redirects_are_followed_to_safe_addresses_only(server: Server, tmp_path:
     fetch_data(tmp_path / "good", progress=False)
     assert (tmp_path / "good" / "sts-dev.csv").read_bytes() == server.files["sts-dev.csv"]
     server.redirects["sts-dev.csv"] = "http://elsewhere.example/sts-dev.csv"
-    with pytest.raises(
-        DataError, match="redirects to http://elsewhere.example/sts-dev.csv, which is neither"
-    ):
+    with pytest.raises(DataError, match="redirects to http://elsewhere.example/sts-dev.csv, which is neither"):
         fetch_data(tmp_path / "bad", progress=False)
 
 
@@ -237,9 +227,7 @@ def test_the_cut_is_the_rule() -> None:
         cut_quora(made_up_quora(16), train=12, dev=4)
 
 
-def test_small_cuts_the_course_s_dev_file(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_cuts_the_course_s_dev_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_quora, "__kwdefaults__", {"train": 12, "dev": 4})
     folder = fetch_data(tmp_path, quora="small", progress=False)
     expected = cut_quora(made_up_quora(20))
@@ -254,9 +242,7 @@ def test_small_cuts_the_course_s_dev_file(
     assert len(server.log) == asked
 
 
-def test_a_cut_with_another_hash_is_an_error(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cut_with_another_hash_is_an_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_quora, "__kwdefaults__", {"train": 11, "dev": 5})
     with pytest.raises(DataError, match=r"quora-train\.csv cut from .*has the git hash"):
         fetch_data(tmp_path, quora="small", progress=False)

@@ -17,9 +17,7 @@ def test_accuracy() -> None:
 
 def test_macro_f1() -> None:
     # Class 0: 2 hits, 1 false alarm, 0 misses: 4/5. Class 1: 1 hit, 0, 1: 2/3. Class 3: no hit, 1, 1: 0.
-    assert macro_f1([0, 0, 0, 1, 3, 2], [0, 0, 1, 1, 2, 3]) == pytest.approx(
-        (4 / 5 + 2 / 3 + 0 + 0) / 4, abs=1e-15
-    )
+    assert macro_f1([0, 0, 0, 1, 3, 2], [0, 0, 1, 1, 2, 3]) == pytest.approx((4 / 5 + 2 / 3 + 0 + 0) / 4, abs=1e-15)
     assert macro_f1([1, 1], [1, 1]) == 1.0
     assert math.isnan(macro_f1([], []))
 
@@ -68,9 +66,7 @@ def test_shapes_are_checked() -> None:
         accuracy([1, 2], [1, 2, 3])
     with pytest.raises(InputError, match="shapes"):
         pearson([[1.0]], [[1.0]])  # type: ignore[list-item]
-    with pytest.raises(
-        InputError, match="metric must be one of accuracy, macro_f1, pearson, spearman, not 'f2'"
-    ):
+    with pytest.raises(InputError, match="metric must be one of accuracy, macro_f1, pearson, spearman, not 'f2'"):
         bootstrap_score("f2", [1], [1])
     with pytest.raises(InputError, match="resamples must be at least 1"):
         bootstrap_score("accuracy", [1], [1], resamples=0)

@@ -92,9 +92,7 @@ def test_resume_goes_on_where_it_stopped(stop: int, order: str) -> None:
     other = make(task_order=order)
     other.load_state_dict(state)
     while other.epoch < 2:
-        seen += [
-            {k: v.tolist() for k, v in batch.items()} for batch in other.rounds(other.epoch, other.index)
-        ]
+        seen += [{k: v.tolist() for k, v in batch.items()} for batch in other.rounds(other.epoch, other.index)]
     assert seen == whole
     assert [list(batch) for batch in seen] == [list(batch) for batch in whole]
 
@@ -122,9 +120,7 @@ def test_shuffled_task_order() -> None:
 def test_sample_sizes_and_rounds() -> None:
     sampler = make(sample_sizes={"sst": 35, "para": 80, "sts": None})
     assert sampler.rounds_per_epoch == 4
-    assert [[len(rows) for rows in batch.values()] for batch in sampler.rounds(0)] == [[10, 20, 7]] * 3 + [
-        [5, 20, 7]
-    ]
+    assert [[len(rows) for rows in batch.values()] for batch in sampler.rounds(0)] == [[10, 20, 7]] * 3 + [[5, 20, 7]]
     assert sampler.rows_per_epoch == {"sst": 35, "para": 80, "sts": 28}
     assert make(rounds=2).rounds_per_epoch == 2
     assert make(rounds=8).rounds_per_epoch == 8

@@ -11,9 +11,7 @@ from multitask.tasks import Task, label_key, parse_number
 
 
 def make(**changes: Any) -> Task:
-    return Task(
-        **({"name": "mood", "text": "sentence", "label": "mood", "labels": ("bad", "good")} | changes)
-    )
+    return Task(**({"name": "mood", "text": "sentence", "label": "mood", "labels": ("bad", "good")} | changes))
 
 
 def pair(**changes: Any) -> Task:
@@ -131,9 +129,7 @@ def test_json_round_trip_is_exact() -> None:
         table = json.loads(json.dumps(task.to_dict()))
         assert Task.from_dict(task.name, table) == task
         assert Task.from_dict(task.name, table).to_dict() == task.to_dict()
-    with pytest.raises(
-        ConfigError, match=r"'poolin' is unknown \(did you mean pooling\?\): known are text, label"
-    ):
+    with pytest.raises(ConfigError, match=r"'poolin' is unknown \(did you mean pooling\?\): known are text, label"):
         Task.from_dict("mood", make().to_dict() | {"poolin": "mean"})
     with pytest.raises(ConfigError, match="tasks.mood lacks text and label"):
         Task.from_dict("mood", {})

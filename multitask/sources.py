@@ -1,0 +1,50 @@
+"""Where settings are written down: TOML files and ``--set``; config.py knows what they mean."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multitask.checks import shown
+from multitask.errors import ConfigError
+
+__all__ = ["as_table", "assignments", "read_toml"]
+
+
+def as_table(key: str, value: Any) -> Mapping[str, Any]:
+    """The value, which has to be a table; ``key`` is what a message calls it."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be a table, not {shown(value)}")
+    return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The contents of a TOML file; a byte-order mark is fine. ConfigError says what is wrong with it."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors.
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+
+
+def assignments(sets: Sequence[str], flags: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys and values of all ``--set KEY=VALUE`` and then of the flags that are given."""
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {shown(text)} must be KEY=VALUE, such as train.seed=1")
+        yield key.strip(), _toml_value(value.strip())
+    for key, value in flags.items():
+        if value is not None:
+            yield key, value
+
+
+def _toml_value(text: str) -> Any:
+    """The value that TOML reads in ``text``; what is no TOML is a text itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    # A line break in the text could smuggle in further keys.
+    return parsed["value"] if list(parsed) == ["value"] else text

@@ -47,9 +47,8 @@ def train(args: argparse.Namespace) -> None:
         if task.train is not None and not Path(task.train).exists():
             raise DataError(f"{task.train} does not exist; `multitask fetch data` downloads the course's files")
     out = args.out or Path("runs") / config.preset
-    from multitask.fit import (
-        train as train_run,
-    )  # brings torch: not before the settings are known to be right
+    # Brings torch, so not before the settings are known to be right.
+    from multitask.fit import train as train_run
 
     _use_threads(args.threads)
     run = train_run(

@@ -1,6 +1,7 @@
 """safetensors <-> parameters: one reversible table of names, loaded strictly, written whole or not at all."""
 
 import json
+import logging
 import os
 import re
 import tempfile
@@ -32,6 +33,8 @@ __all__ = [
     "write_json",
     "write_tensors",
 ]
+
+_logger = logging.getLogger("minbert")
 
 # HuggingFace's name, ours. Order matters, for the first match is taken; read backwards the table gives the export.
 _RENAMES = (
@@ -79,7 +82,10 @@ def to_hub_name(our_name: str) -> str:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What loading did: legacy names that were renamed, tensors of the files left out, types that were changed."""
+    """What loading did: legacy names that were renamed, tensors of the files left out, types that were changed.
+
+    ``notes`` are for the user to know of; loading has logged them as warnings.
+    """
 
     folder: Path
     loaded: int
@@ -94,7 +100,7 @@ class LoadReport:
             if names:
                 shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
                 parts.append(f"{verb} {shown}")
-        return "; ".join((*parts, *self.notes))
+        return "; ".join(parts)
 
 
 def _check_header(path: Path) -> None:
@@ -207,8 +213,10 @@ def load_encoder(model: "BertModel", folder: Path) -> LoadReport:
     bias = tensors.get("pooler.bias")
     if bias is not None and not bool(bias.any()):
         report["notes"] = (
-            "its pooler looks untrained (bias exactly zero): mean or attention pooling, or training, makes up for it",
+            f"{folder}: the pooler looks untrained (its bias is exactly zero): pooler_output means little before"
+            " fine-tuning; mean or attention pooling does not need it",
         )
+        _logger.warning(report["notes"][0])
     return _fill(model, tensors, folder, report)
 
 

@@ -44,7 +44,8 @@ class Group:
     @cached_property
     def _source(self) -> Tensor:
         """Int64 (rows * longest,): which packed token a padded position reads; padding reads the row's first."""
-        assert self.real is not None and self.lengths is not None
+        assert self.real is not None
+        assert self.lengths is not None
         starts = (self.lengths.cumsum(0) - self.lengths)[:, None]
         columns = torch.arange(self.longest, device=self.lengths.device)
         return torch.where(self.real, starts + columns, starts).flatten()

@@ -34,7 +34,7 @@ __all__ = ["train"]
 
 def train(
     config: RunConfig,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     device: str = "auto",
     select: str = "mean",
@@ -44,13 +44,14 @@ def train(
 ) -> Run:
     """Train all tasks of ``config`` into the new folder ``out`` and give back the best epoch's run.
 
+    :param out: ``runs/`` and the preset's name, unless told.
     :param select: ``"mean"`` of the dev scores, or the task whose dev score says which epoch is kept in ``best/``.
     :param limit: take at most so many of the first training and dev rows of each task.
     :param keep_optimizer: leave the last checkpoint, with the optimizers' moments, in ``checkpoints/``.
     :param progress: show estimate, bars and scores on standard error.
     :raises RunError: for a folder that is in use, or a loss that is not finite.
     """
-    out = Path(out)
+    out = Path("runs") / config.preset if out is None else Path(out)
     _check_arguments(config, out, select, limit)
     chosen_device = choose_device(device)
     dtype, why = choose_precision(config.train.precision, chosen_device)

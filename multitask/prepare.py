@@ -1,6 +1,7 @@
 """From a configuration to what training needs: checked rows, their token ids, a model."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from minbert.model import BertModel
@@ -69,12 +70,11 @@ def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
     """
     folder = resolve(config.encoder.weights)
     encoders: dict[str, BertModel] = {}
+    pretrained = BertModel.from_pretrained(folder, dropout=config.encoder.dropout)
+    pretrained.requires_grad_(not config.encoder.freeze)
     for task in config.tasks:
         if task.encoder not in encoders:
-            encoders[task.encoder] = BertModel.from_pretrained(folder, dropout=config.encoder.dropout)
-    if config.encoder.freeze:
-        for encoder in encoders.values():
-            encoder.requires_grad_(False)
+            encoders[task.encoder] = deepcopy(pretrained) if encoders else pretrained
     return MultitaskModel(encoders, config.tasks), BertTokenizer.from_pretrained(folder)
 
 

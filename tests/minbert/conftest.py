@@ -1,7 +1,6 @@
 """Fixtures of the encoder's tests: both kernels, equal random models here and in `transformers`, inputs."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 
 import minbert
 
-TINY_BERT = Path(__file__).parents[2] / "weights" / "tiny-bert"
 TINY_SIZES: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
@@ -30,12 +28,6 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     minbert.set_kernels(request.param)
     yield request.param
     minbert.set_kernels(before)
-
-
-@pytest.fixture(scope="session")
-def tiny_bert() -> Path:
-    """The checkpoint of weights/, which `transformers` made."""
-    return TINY_BERT
 
 
 @pytest.fixture(scope="session")

@@ -30,18 +30,18 @@ def outputs(model: Any) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_bert: Path) -> Tensor:
-    return outputs(BertModel.from_pretrained(tiny_bert))
+def expected(tiny_weights: Path) -> Tensor:
+    return outputs(BertModel.from_pretrained(tiny_weights))
 
 
 @pytest.fixture
-def rewrite(tiny_bert: Path, tmp_path: Path) -> Callable[..., Path]:
+def rewrite(tiny_weights: Path, tmp_path: Path) -> Callable[..., Path]:
     """A function that saves the tiny checkpoint's tensors, changed, in a folder of their own."""
 
     def make(change: Callable[[Tensors], Tensors], **config: Any) -> Path:
-        values = json.loads((tiny_bert / "config.json").read_text()) | config
+        values = json.loads((tiny_weights / "config.json").read_text()) | config
         (tmp_path / "config.json").write_text(json.dumps(values))
-        save_file(change(load_file(tiny_bert / "model.safetensors")), tmp_path / "model.safetensors")
+        save_file(change(load_file(tiny_weights / "model.safetensors")), tmp_path / "model.safetensors")
         return tmp_path
 
     return make
@@ -60,10 +60,10 @@ def report_of(model: Any) -> Any:
 # What is read
 
 
-def test_prefix_and_heads(tiny_bert: Path, expected: Tensor) -> None:
-    model = BertModel.from_pretrained(tiny_bert)
+def test_prefix_and_heads(tiny_weights: Path, expected: Tensor) -> None:
+    model = BertModel.from_pretrained(tiny_weights)
     assert not model.training
-    heads = [name for name in load_file(tiny_bert / "model.safetensors") if name.startswith("cls.")]
+    heads = [name for name in load_file(tiny_weights / "model.safetensors") if name.startswith("cls.")]
     assert len(heads) == 7
     assert sorted(report_of(model).dropped) == sorted(heads)
     assert not report_of(model).renamed
@@ -148,18 +148,18 @@ def test_without_a_pooler(rewrite: Any, expected: Tensor) -> None:
     assert torch.equal(states, expected[: len(states)])
 
 
-def test_a_pooler_that_is_not_wanted_is_dropped(tiny_bert: Path) -> None:
-    model = BertModel.from_pretrained(tiny_bert, add_pooling_layer=False)
+def test_a_pooler_that_is_not_wanted_is_dropped(tiny_weights: Path) -> None:
+    model = BertModel.from_pretrained(tiny_weights, add_pooling_layer=False)
     assert model(**INPUTS).pooler_output is None
     assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} < set(report_of(model).dropped)
 
 
-def test_an_untrained_pooler_is_mentioned(rewrite: Any, tiny_bert: Path) -> None:
+def test_an_untrained_pooler_is_mentioned(rewrite: Any, tiny_weights: Path) -> None:
     def change(tensors: Tensors) -> Tensors:
         return {**tensors, "bert.pooler.dense.bias": torch.zeros(32)}
 
     assert "pooler looks untrained" in str(report_of(BertModel.from_pretrained(rewrite(change))))
-    assert "untrained" not in str(report_of(BertModel.from_pretrained(tiny_bert)))
+    assert "untrained" not in str(report_of(BertModel.from_pretrained(tiny_weights)))
 
 
 def test_half_precision_is_widened_and_reported(rewrite: Any, expected: Tensor) -> None:
@@ -169,10 +169,10 @@ def test_half_precision_is_widened_and_reported(rewrite: Any, expected: Tensor) 
     assert (outputs(model) - expected).abs().max() < 0.05
 
 
-def test_dropout_replaces_the_rates_of_the_folder(tiny_bert: Path) -> None:
-    config = BertModel.from_pretrained(tiny_bert, dropout=0.25).config
+def test_dropout_replaces_the_rates_of_the_folder(tiny_weights: Path) -> None:
+    config = BertModel.from_pretrained(tiny_weights, dropout=0.25).config
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.25, 0.25)
-    assert BertModel.from_pretrained(tiny_bert).config.hidden_dropout_prob == 0.1
+    assert BertModel.from_pretrained(tiny_weights).config.hidden_dropout_prob == 0.1
 
 
 # What is refused
@@ -246,8 +246,8 @@ def test_a_config_of_another_architecture_is_refused(rewrite: Any, values: Any, 
 
 
 @pytest.mark.parametrize("pooler", [True, False])
-def test_what_is_saved_loads_here(tiny_bert: Path, tmp_path: Path, pooler: bool) -> None:
-    model = BertModel.from_pretrained(tiny_bert, add_pooling_layer=pooler)
+def test_what_is_saved_loads_here(tiny_weights: Path, tmp_path: Path, pooler: bool) -> None:
+    model = BertModel.from_pretrained(tiny_weights, add_pooling_layer=pooler)
     model.save_pretrained(tmp_path / "new")
     again = BertModel.from_pretrained(tmp_path / "new", add_pooling_layer=pooler)
     assert again.config == model.config
@@ -264,8 +264,8 @@ def test_saving_onto_the_file_it_was_read_from(rewrite: Any, expected: Tensor) -
     assert not report_of(again).dropped
 
 
-def test_what_is_saved_loads_in_transformers(transformers: Any, tiny_bert: Path, tmp_path: Path) -> None:
-    model = BertModel.from_pretrained(tiny_bert)
+def test_what_is_saved_loads_in_transformers(transformers: Any, tiny_weights: Path, tmp_path: Path) -> None:
+    model = BertModel.from_pretrained(tiny_weights)
     model.save_pretrained(tmp_path)
     theirs, report = transformers.BertModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -286,8 +286,8 @@ def test_what_transformers_shards_loads_here(make_pair: Any, tmp_path: Path, hea
     assert (outputs(BertModel.from_pretrained(tmp_path)) - outputs(encoder)).abs().max() <= 1e-5
 
 
-def test_pretraining_heads_go_there_and_back(transformers: Any, tiny_bert: Path, tmp_path: Path) -> None:
-    model = BertForPreTraining.from_pretrained(tiny_bert)
+def test_pretraining_heads_go_there_and_back(transformers: Any, tiny_weights: Path, tmp_path: Path) -> None:
+    model = BertForPreTraining.from_pretrained(tiny_weights)
     assert not report_of(model).dropped
     model.save_pretrained(tmp_path)
     theirs, report = transformers.BertForPreTraining.from_pretrained(tmp_path, output_loading_info=True)

@@ -84,11 +84,11 @@ def test_base_size(kernels: str, make_pair: Any, make_inputs: Any) -> None:
 
 
 @pytest.mark.parametrize("mask", [*MASKS, "texts"])
-def test_all_minilm(kernels: str, transformers: Any, minilm: Path, make_inputs: Any, mask: str) -> None:
-    mine = BertModel.from_pretrained(minilm)
-    theirs = transformers.BertModel.from_pretrained(minilm, attn_implementation="eager").eval()
+def test_all_minilm(kernels: str, transformers: Any, minilm_weights: Path, make_inputs: Any, mask: str) -> None:
+    mine = BertModel.from_pretrained(minilm_weights)
+    theirs = transformers.BertModel.from_pretrained(minilm_weights, attn_implementation="eager").eval()
     if mask == "texts":
-        tokenizer = BertTokenizer.from_pretrained(minilm)
+        tokenizer = BertTokenizer.from_pretrained(minilm_weights)
         inputs = dict(tokenizer(["A dog runs.", "It rains " * 20], ["A dog sleeps on a mat.", "It's dry."]))
     else:
         inputs = make_inputs(1, theirs.config, mask, batch=4, seq=20)

@@ -15,14 +15,14 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def recorded(tiny_bert: Path) -> dict[str, Tensor]:
-    with safe_open(tiny_bert / "reference.safetensors", framework="pt") as file:
+def recorded(tiny_weights: Path) -> dict[str, Tensor]:
+    with safe_open(tiny_weights / "reference.safetensors", framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
 @pytest.fixture(scope="module")
-def about(tiny_bert: Path) -> dict[str, object]:
-    with safe_open(tiny_bert / "reference.safetensors", framework="pt") as file:
+def about(tiny_weights: Path) -> dict[str, object]:
+    with safe_open(tiny_weights / "reference.safetensors", framework="pt") as file:
         content: dict[str, object] = json.loads(file.metadata()["about"])
     return content
 
@@ -41,10 +41,10 @@ def test_the_recording_names_its_versions(about: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_encoder(kernels: str, tiny_bert: Path, recorded: dict[str, Tensor], case: str) -> None:
+def test_encoder(kernels: str, tiny_weights: Path, recorded: dict[str, Tensor], case: str) -> None:
     inputs, kept = inputs_of(recorded, case)
     assert (case == "plain") == bool(kept.all())
-    model = BertModel.from_pretrained(tiny_bert)
+    model = BertModel.from_pretrained(tiny_weights)
     with torch.no_grad():
         found = model(**inputs, output_hidden_states=True, output_attentions=True)
         plain = model(**inputs)
@@ -66,18 +66,18 @@ def test_encoder(kernels: str, tiny_bert: Path, recorded: dict[str, Tensor], cas
         assert not weights.transpose(1, 2)[~kept].any()
 
 
-def test_pretraining_heads(kernels: str, tiny_bert: Path, recorded: dict[str, Tensor]) -> None:
+def test_pretraining_heads(kernels: str, tiny_weights: Path, recorded: dict[str, Tensor]) -> None:
     inputs, kept = inputs_of(recorded, "holes")
     with torch.no_grad():
-        found = BertForPreTraining.from_pretrained(tiny_bert)(**inputs)
+        found = BertForPreTraining.from_pretrained(tiny_weights)(**inputs)
     difference = found.prediction_logits - recorded["holes.prediction_logits"]
     assert difference[kept].abs().max() <= TOLERANCE
     difference = found.seq_relationship_logits - recorded["holes.seq_relationship_logits"]
     assert difference.abs().max() <= TOLERANCE
 
 
-def test_token_ids(tiny_bert: Path, recorded: dict[str, Tensor], about: dict[str, list[str]]) -> None:
-    tokenizer = BertTokenizer.from_pretrained(tiny_bert)
+def test_token_ids(tiny_weights: Path, recorded: dict[str, Tensor], about: dict[str, list[str]]) -> None:
+    tokenizer = BertTokenizer.from_pretrained(tiny_weights)
     limit = int(str(about["max_length"]))
     batch = tokenizer(about["texts"], about["pairs"], truncation=True, max_length=limit)
     for name, tensor in batch.items():

@@ -369,8 +369,8 @@ def test_any_unicode_text_equals_huggingface(
     assert_same(mine(texts), theirs(texts, padding=True, return_tensors="pt"))
 
 
-def test_all_minilm_equals_huggingface(minilm: Path) -> None:
-    mine, theirs = BertTokenizer.from_pretrained(minilm), auto_tokenizer(minilm)
+def test_all_minilm_equals_huggingface(minilm_weights: Path) -> None:
+    mine, theirs = BertTokenizer.from_pretrained(minilm_weights), auto_tokenizer(minilm_weights)
     texts = [*ODD_TEXTS, "a very long text " * 100]  # over the 128 tokens that its file cuts at
     assert_same(mine(texts), theirs(texts, padding=True, return_tensors="pt"))
     assert mine.vocab_size == 30522
@@ -386,12 +386,14 @@ def test_all_minilm_equals_huggingface(minilm: Path) -> None:
         ("quora-dev.csv", ["sentence1", "sentence2"]),
     ],
 )
-def test_dev_sentences_equal_huggingface(real_data: Path, minilm: Path, file: str, columns: list[str]) -> None:
-    with (real_data / file).open(encoding="utf-8", newline="") as stream:
+def test_dev_sentences_equal_huggingface(
+    course_data: Path, minilm_weights: Path, file: str, columns: list[str]
+) -> None:
+    with (course_data / file).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     texts = [[row[column] for row in rows] for column in columns]
     assert len(rows) > 500
-    mine, theirs = BertTokenizer.from_pretrained(minilm), auto_tokenizer(minilm)
+    mine, theirs = BertTokenizer.from_pretrained(minilm_weights), auto_tokenizer(minilm_weights)
     tokenized = mine.tokenize_all(*texts, max_length=32)
     expected = theirs(*texts, max_length=32, truncation=True, padding=True, return_tensors="pt")
     assert_same(tokenized.batch(range(len(rows))), expected)

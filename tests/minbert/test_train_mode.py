@@ -65,10 +65,10 @@ def test_gradients_in_train_mode(
         assert_equal_gradients(mine, theirs)
 
 
-def test_gradients_of_all_minilm(kernels: str, transformers: Any, minilm: Path) -> None:
-    mine = BertModel.from_pretrained(minilm, dropout=0.0).train()
-    theirs = transformers.BertModel.from_pretrained(minilm, attn_implementation="eager", **NO_DROPOUT).train()
-    inputs = dict(BertTokenizer.from_pretrained(minilm)(["A dog runs.", "It rains here all year long."]))
+def test_gradients_of_all_minilm(kernels: str, transformers: Any, minilm_weights: Path) -> None:
+    mine = BertModel.from_pretrained(minilm_weights, dropout=0.0).train()
+    theirs = transformers.BertModel.from_pretrained(minilm_weights, attn_implementation="eager", **NO_DROPOUT).train()
+    inputs = dict(BertTokenizer.from_pretrained(minilm_weights)(["A dog runs.", "It rains here all year long."]))
     for model in (mine, theirs):
         training_loss(model, inputs, 0).backward()
     assert_equal_gradients(mine, theirs)
@@ -84,10 +84,10 @@ def test_gradients_of_a_wrong_backward_would_be_seen(make_pair: Any, make_inputs
         assert_equal_gradients(mine, theirs)
 
 
-def test_every_parameter_gets_a_gradient_and_eval_mode_is_steady(kernels: str, tiny_bert: Path) -> None:
-    model = BertModel.from_pretrained(tiny_bert)
+def test_every_parameter_gets_a_gradient_and_eval_mode_is_steady(kernels: str, tiny_weights: Path) -> None:
+    model = BertModel.from_pretrained(tiny_weights)
     assert not model.training
-    inputs = dict(BertTokenizer.from_pretrained(tiny_bert)(["a good film", "not bad"]))
+    inputs = dict(BertTokenizer.from_pretrained(tiny_weights)(["a good film", "not bad"]))
     with torch.no_grad():
         assert torch.equal(model(**inputs).pooler_output, model(**inputs).pooler_output)
         model.train()
@@ -295,9 +295,9 @@ def test_fifty_steps_give_the_losses_of_transformers_and_torch(
 # bfloat16
 
 
-def test_autocast_runs_in_bfloat16_with_float32_parameters(kernels: str, tiny_bert: Path) -> None:
-    model = BertModel.from_pretrained(tiny_bert, dropout=0.0).train()
-    inputs = dict(BertTokenizer.from_pretrained(tiny_bert)(["a good film", "not a bad story"]))
+def test_autocast_runs_in_bfloat16_with_float32_parameters(kernels: str, tiny_weights: Path) -> None:
+    model = BertModel.from_pretrained(tiny_weights, dropout=0.0).train()
+    inputs = dict(BertTokenizer.from_pretrained(tiny_weights)(["a good film", "not a bad story"]))
     gradients = []
     states = []
     for enabled in (False, True):

@@ -198,7 +198,7 @@ class PCGradUpdate(_OneOptimizer):
         for name, batch in batches.items():
             loss = self._backward(name, batch)
             own = _trainable(self.model.decoders[name])
-            flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in shared])
+            flat = _flat_gradient(shared, batch.labels.device)
             norm = math.hypot(flat.norm().item(), *(p.grad.norm().item() for p in own if p.grad is not None))
             records[name] = StepRecord(len(batch.labels), loss, self.model.tasks[name].lr * factor, norm)
             rows.append(flat)
@@ -207,7 +207,7 @@ class PCGradUpdate(_OneOptimizer):
                 parameter.grad = None
         gradients = torch.stack(rows)  # (tasks, parameters)
         weights = project_conflicts((gradients @ gradients.T).tolist(), self.order_rng)
-        surgery = torch.tensor(weights, dtype=gradients.dtype) @ gradients
+        surgery = torch.tensor(weights, dtype=gradients.dtype, device=gradients.device) @ gradients
         start = 0
         for parameter in shared:
             size = parameter.numel()
@@ -238,6 +238,12 @@ def project_conflicts(gram: list[list[float]], rng: np.random.Generator) -> list
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _flat_gradient(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
+    """One vector of all gradients, zero where there is none; empty for a frozen encoder."""
+    parts = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
+    return torch.cat(parts) if parts else torch.zeros(0, device=device)
 
 
 def _group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadReport",
+    "has_pooler",
     "load_encoder",
     "load_pretraining",
     "read_tensors",
@@ -159,6 +160,21 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     if absent:
         raise WeightsError(f"{folder / _INDEX}: names {', '.join(absent[:5])}, which the shards do not hold")
     return tensors
+
+
+def has_pooler(folder: Path) -> bool:
+    """Whether a folder's weights hold a pooler; what is wrong with the files is left to loading to say."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if (folder / _WEIGHTS).exists():
+            with safe_open(folder / _WEIGHTS, framework="pt") as file:
+                names = list(file.keys())
+        else:
+            names = list(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return True
+    return any(_POOLER.match(name.removeprefix("bert.")) for name in names)
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:

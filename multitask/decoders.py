@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
-from minbert.errors import InputError
 from minbert.layers import Dropout
 from minbert.model import BertOutput
 from multitask.tasks import Task
@@ -76,11 +75,7 @@ class TaskDecoder(nn.Module):
             real[packing.token_index] = True
             masked = ~real.view(packing.batch_size, packing.seq_length, 1)
             return encoded.last_hidden_state.masked_fill(masked, float("-inf")).amax(1)
-        if encoded.pooler_output is None:
-            raise InputError(
-                f"tasks.{self.task.name}.pooling is {pooling!r}, which reads the pooler, and this encoder has none;"
-                " choose cls, mean or max"
-            )
+        assert encoded.pooler_output is not None  # MultitaskModel refuses an encoder without a pooler
         if self.attention is None:
             return encoded.pooler_output
         context: Tensor = self.attention(encoded.packed, packing, queries=encoded.pooler_output)

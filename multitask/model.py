@@ -26,6 +26,7 @@ class MultitaskModel(nn.Module):
 
     :param encoders: every encoder that a task names.
     :param tasks: with the labels known, since they set the width of a decoder's head.
+    :raises ConfigError: for a task whose encoder is not there, or lacks the pooler that its pooling reads.
     """
 
     def __init__(self, encoders: Mapping[str, BertModel], tasks: Sequence[Task]) -> None:
@@ -34,6 +35,17 @@ class MultitaskModel(nn.Module):
         wrong = sorted({task.encoder for task in tasks} - set(encoders))
         if wrong:
             raise ConfigError(f"tasks name the encoder {wrong[0]!r}; there are: {', '.join(encoders)}")
+        for task in tasks:
+            if task.pooling in ("attention", "pooler") and encoders[task.encoder].pooler is None:
+                raise ConfigError(
+                    f"tasks.{task.name}.pooling is {task.pooling!r}, which reads the pooler, and the encoder"
+                    f" {task.encoder!r} has none; choose cls, mean or max"
+                )
+        for name in (*encoders, *self.tasks):
+            if hasattr(nn.ModuleDict, name):
+                raise ConfigError(
+                    f"{name!r} can't be the name of a task or an encoder: torch's ModuleDict has one such"
+                )
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict({task.name: TaskDecoder(task, encoders[task.encoder].config) for task in tasks})
 

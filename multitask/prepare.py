@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
+from minbert.checkpoint import has_pooler
 from minbert.model import BertModel
 from minbert.registry import resolve
 from minbert.tokenizer import BertTokenizer
@@ -70,7 +71,7 @@ def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
     """
     folder = resolve(config.encoder.weights)
     encoders: dict[str, BertModel] = {}
-    pretrained = BertModel.from_pretrained(folder, dropout=config.encoder.dropout)
+    pretrained = BertModel.from_pretrained(folder, add_pooling_layer=has_pooler(folder), dropout=config.encoder.dropout)
     pretrained.requires_grad_(not config.encoder.freeze)
     for task in config.tasks:
         if task.encoder not in encoders:

@@ -1,5 +1,6 @@
-"""Training a run into a folder: what stands around the loop. Files, estimate, progress, dev scores, the best epoch."""
+"""Training a run into a folder: what stands around the loop, from the rows that are read to the epoch that is kept."""
 
+import hashlib
 import json
 import math
 import platform
@@ -15,18 +16,19 @@ import torch
 import minbert
 from minbert.checkpoint import write_json
 from multitask.batches import TaskData
-from multitask.checkpoints import save_checkpoint
+from multitask.checkpoints import latest_checkpoint, remove_checkpoints, restore_checkpoint, save_checkpoint
 from multitask.config import RunConfig
-from multitask.data import Dataset
+from multitask.data import Dataset, shared_rows
 from multitask.errors import ConfigError, RunError
 from multitask.inference import evaluate_tasks, mean_score
+from multitask.journal import JsonLines, Signals, locked
 from multitask.model import MultitaskModel
 from multitask.precision import choose_device, choose_precision
 from multitask.prepare import build_model, encode, prepare
 from multitask.progress import Reporter
 from multitask.run import Run
 from multitask.sampling import RoundSampler
-from multitask.training import RoundRecord, TrainState, estimate_seconds, train_rounds
+from multitask.training import TrainState, estimate_seconds, train_rounds
 from multitask.updates import UPDATES
 
 __all__ = ["train"]
@@ -39,76 +41,199 @@ def train(
     device: str = "auto",
     select: str = "mean",
     limit: int | None = None,
+    resume: bool = False,
+    save_every: int = 100,
+    keep: int = 1,
     keep_optimizer: bool = False,
     progress: bool = True,
 ) -> Run:
-    """Train all tasks of ``config`` into the new folder ``out`` and give back the best epoch's run.
+    """Train all tasks of ``config`` into the folder ``out`` and give back the best epoch's run.
 
     :param out: ``runs/`` and the preset's name, unless told.
     :param select: ``"mean"`` of the dev scores, or the task whose dev score says which epoch is kept in ``best/``.
     :param limit: take at most so many of the first training and dev rows of each task.
-    :param keep_optimizer: leave the last checkpoint, with the optimizers' moments, in ``checkpoints/``.
+    :param resume: go on from the folder's last checkpoint, to the same bytes as a run that was never stopped on the
+        same machine, torch and thread count; starts anew where there is no checkpoint, gives back a finished run.
+    :param save_every: rounds between checkpoints; there is one after each epoch, too.
+    :param keep: newest checkpoints to keep while training.
+    :param keep_optimizer: leave the last checkpoint, with the optimizers' moments, in ``checkpoints/`` at the end.
     :param progress: show estimate, bars and scores on standard error.
-    :raises RunError: for a folder that is in use, or a loss that is not finite.
+    :raises RunError: for a folder that is in use, a changed configuration or data file, a loss that is not finite.
+    :raises StoppedError: after SIGTERM or SIGINT, when the state has been saved.
     """
     out = Path("runs") / config.preset if out is None else Path(out)
-    _check_arguments(config, out, select, limit)
-    chosen_device = choose_device(device)
-    dtype, why = choose_precision(config.train.precision, chosen_device)
-    prepared = prepare(config, limit=limit)
-    config = prepared.config
-    sizes = {name: len(dataset.examples) for name, dataset in prepared.train.items()}
-    sampler = _sampler(config, sizes)
-    torch.manual_seed(config.train.seed)
-    model, tokenizer = build_model(config)
-    model.to(chosen_device)
-    order_rng = np.random.default_rng(config.train.seed)
-    update = UPDATES[config.train.update](model, config.train, order_rng, dtype)
-    train_data = encode(prepared.train, model, tokenizer)
-    dev_data = encode(prepared.dev, model, tokenizer)
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "config.json", config.to_dict())
-    record = _record(model, prepared.train, prepared.dev, train_data, why)
-    write_json(out / "record.json", record)
-    say = Reporter(progress)
-
-    def estimate() -> float:
-        return estimate_seconds(model, sampler, train_data, device=chosen_device, dtype=dtype)
-
-    say.opening(record, sampler.rounds_per_epoch, config.train, estimate)
-    log, timing = _JsonLines(out / "metrics.jsonl"), _JsonLines(out / "timing.jsonl")
-    state, best = TrainState(), -math.inf
-    while state.epoch < config.train.epochs:
-        rounds = train_rounds(model, update, sampler, train_data, config.train, state, device=chosen_device)
-        for done in say.bar(rounds, sampler.rounds_per_epoch, state.epoch, config.train.epochs):
-            _log_round(log, timing, done)
-        began = time.perf_counter()
-        scores = evaluate_tasks(model, dev_data, device=chosen_device, dtype=dtype, intervals=False)
-        for name, score in scores.items():
-            value = None if math.isnan(score.value) else score.value
-            log.write(epoch=state.epoch, split="dev", task=name, metric=score.metric, value=value)
-        timing.write(epoch=state.epoch, split="dev", seconds=time.perf_counter() - began)
-        chosen = mean_score(list(scores.values()) if select == "mean" else [scores[select]])
-        say.scores(state.epoch, scores, mean_score(list(scores.values())), chosen > best)
-        if chosen > best:
-            best = chosen
-            model.save_pretrained(out / "best", tokenizer)
-    log.close()
-    timing.close()
-    if keep_optimizer:
-        save_checkpoint(out / "checkpoints" / "last", model, update, state)
+    _check_arguments(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
+    with locked(out):
+        if resume and _is_finished(out):
+            return Run.load(out, device=device, precision=config.train.precision)
+        session = _Session(config, out, device=device, select=select, limit=limit, resume=resume)
+        session.report = Reporter(progress)
+        with Signals().noted() as signals:
+            session.train(signals, save_every=save_every, keep=keep)
+        write_json(out / "record.json", {**session.record, "finished": True})
+        if not keep_optimizer:
+            remove_checkpoints(out / "checkpoints")
     return Run.load(out, device=device, precision=config.train.precision)
 
 
-def _check_arguments(config: RunConfig, out: Path, select: str, limit: int | None) -> None:
+class _Session:
+    """One call of train: everything that the loop needs, built once, at the position where it starts."""
+
+    def __init__(
+        self, config: RunConfig, out: Path, *, device: str, select: str, limit: int | None, resume: bool
+    ) -> None:
+        self.out, self.select, self.report = out, select, Reporter(False)
+        self.device = choose_device(device)
+        self.dtype, precision = choose_precision(config.train.precision, self.device)
+        prepared = prepare(config, limit=limit)
+        self.config = config = prepared.config
+        self.sampler = _sampler(config, {name: len(dataset.examples) for name, dataset in prepared.train.items()})
+        torch.manual_seed(config.train.seed)
+        self.model, self.tokenizer = build_model(config)
+        self.model.to(self.device)
+        order_rng = np.random.default_rng(config.train.seed)
+        self.update = UPDATES[config.train.update](self.model, config.train, order_rng, self.dtype)
+        self.train_data = encode(prepared.train, self.model, self.tokenizer)
+        self.dev_data = encode(prepared.dev, self.model, self.tokenizer)
+        self.record = _record(self.model, prepared.train, prepared.dev, self.train_data, precision)
+        self.identity = {"config": config.to_dict(), "select": select, "limit": limit, "data": _data_digests(config)}
+        self.state, self.evaluated, self.best = TrainState(), 0, -math.inf
+        lengths = self._restore() if resume else {}
+        write_json(out / "config.json", config.to_dict())
+        write_json(out / "record.json", self.record)
+        self.log = JsonLines(out / "metrics.jsonl", lengths.get("metrics", 0))
+        self.timing = JsonLines(out / "timing.jsonl", lengths.get("timing", 0))
+
+    def train(self, signals: Signals, *, save_every: int, keep: int) -> None:
+        """From the session's position to the last epoch's dev scores."""
+        epochs = self.config.train.epochs
+        self.report.opening(self.record, self.sampler.rounds_per_epoch, self.config.train, self._estimate)
+        while True:
+            if self.state.epoch > self.evaluated:
+                self._evaluate()
+                self._save(keep)
+            if self.state.epoch == epochs:
+                break
+            self._train_epoch(signals, save_every, keep)
+        self.log.close()
+        self.timing.close()
+
+    def _train_epoch(self, signals: Signals, save_every: int, keep: int) -> None:
+        per_epoch, start = self.sampler.rounds_per_epoch, self.state.round
+        rounds = train_rounds(
+            self.model, self.update, self.sampler, self.train_data, self.config.train, self.state, device=self.device
+        )
+        epoch = self.state.epoch + 1
+        for done in self.report.bar(rounds, start, per_epoch, epoch, self.config.train.epochs):
+            for name, step in done.tasks.items():
+                self.log.write(
+                    round=done.number,
+                    epoch=done.epoch,
+                    task=name,
+                    rows=step.rows,
+                    loss=step.loss,
+                    lr=step.lr,
+                    grad_norm=step.grad_norm,
+                )
+            self.timing.write(round=done.number, seconds=done.seconds)
+            if signals.caught or done.number % save_every == 0:
+                self._save(keep)
+            signals.check()
+
+    def _evaluate(self) -> None:
+        """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
+        began = time.perf_counter()
+        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, intervals=False)
+        epoch = self.evaluated = self.state.epoch
+        for name, score in scores.items():
+            value = None if math.isnan(score.value) else score.value
+            self.log.write(epoch=epoch, split="dev", task=name, metric=score.metric, value=value)
+        self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
+        chosen = mean_score(list(scores.values()) if self.select == "mean" else [scores[self.select]])
+        self.report.scores(epoch, scores, mean_score(list(scores.values())), chosen > self.best)
+        if chosen > self.best:
+            self.best = chosen
+            self.model.save_pretrained(self.out / "best", self.tokenizer)
+
+    def _save(self, keep: int) -> None:
+        state = {
+            "epoch": self.state.epoch,
+            "round": self.state.round,
+            "evaluated": self.evaluated,
+            "best": None if math.isinf(self.best) else self.best,
+            "lengths": {"metrics": self.log.length(), "timing": self.timing.length()},
+            "identity": self.identity,
+            "versions": self.record["versions"],
+            "threads": self.record["threads"],
+        }
+        number = self.state.step(self.sampler.rounds_per_epoch)
+        save_checkpoint(self.out / "checkpoints", self.model, self.update, state, number=number, keep=keep)
+
+    def _restore(self) -> dict[str, int]:
+        """Take up the last checkpoint, if there is one, and give back the logs' lengths."""
+        folder = latest_checkpoint(self.out / "checkpoints")
+        if folder is None:
+            return {}
+        state = restore_checkpoint(folder, self.model, self.update)
+        changed = _differences(state["identity"], self.identity)
+        if changed:
+            raise RunError(f"{self.out}: can't be resumed, since {'; '.join(changed[:5])}")
+        self.state = TrainState(state["epoch"], state["round"])
+        self.evaluated, self.best = state["evaluated"], -math.inf if state["best"] is None else state["best"]
+        for key in ("versions", "threads"):
+            if state[key] != self.record[key]:
+                self.record.setdefault("resumed_with_changes", []).append({key: [state[key], self.record[key]]})
+        lengths: dict[str, int] = state["lengths"]
+        return lengths
+
+    def _estimate(self) -> float:
+        return estimate_seconds(self.model, self.sampler, self.train_data, device=self.device, dtype=self.dtype)
+
+
+def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
     names = [task.name for task in config.tasks]
     if select != "mean" and select not in names:
         raise ConfigError(f"select is {select!r}; known: mean, {', '.join(names)}")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}; at least 1 row of each task is needed")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out}: is there already and not empty; name a new folder for the run, or remove it")
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; at least 1 is due")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; name a new folder for the run")
+    if not resume and out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):
+        raise RunError(f"{out}: is not empty; name a new folder for the run, or go on with it by --resume")
+
+
+def _is_finished(out: Path) -> bool:
+    try:
+        return bool(json.loads((out / "record.json").read_text(encoding="utf-8")).get("finished"))
+    except (OSError, ValueError):
+        return False
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, as sentences that name the key and both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*before, *now]))
+        found = [_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys]
+        return [difference for part in found for difference in part]
+    before, now = json.loads(json.dumps([before, now]))
+    return [] if before == now else [f"{path} was {before!r} and is {now!r}"]
+
+
+def _data_digests(config: RunConfig) -> dict[str, dict[str, str]]:
+    """SHA-256 of every data file, by task and split, to tell on resuming that they are the same."""
+    digests: dict[str, dict[str, str]] = {}
+    for task in config.tasks:
+        for split in ("train", "dev"):
+            if getattr(task, split) is not None:
+                with Path(getattr(task, split)).open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digests.setdefault(task.name, {})[split] = digest
+    return digests
 
 
 def _sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
@@ -138,6 +263,7 @@ def _record(
             "dev_rows": len(dev[name].examples),
             "truncated_rows": encoded[name].texts.truncated,
             "skipped": [str(row) for row in (*train[name].skipped, *dev[name].skipped)],
+            "dev_rows_also_in_train": len(shared_rows(train[name].examples, dev[name].examples)),
         }
         for name in model.tasks
     }
@@ -154,26 +280,3 @@ def _record(
         "weights": reports,
         "tasks": tasks,
     }
-
-
-def _log_round(log: "_JsonLines", timing: "_JsonLines", done: RoundRecord) -> None:
-    for name, step in done.tasks.items():
-        log.write(
-            round=done.number, epoch=done.epoch, task=name, rows=step.rows, loss=step.loss, lr=step.lr,
-            grad_norm=step.grad_norm,
-        )  # fmt: skip
-    timing.write(round=done.number, seconds=done.seconds)
-
-
-class _JsonLines:
-    """A log of one JSON object a line, flushed as it goes so that a killed run keeps what it did."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-
-    def write(self, **values: Any) -> None:
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()

@@ -1,0 +1,160 @@
+"""Fixtures of the tests that train: tiny encoders with random weights, three tasks on them, batches, files of rows."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import minbert
+from minbert.config import BertConfig
+from minbert.model import BertModel
+from minbert.token_batch import TokenBatch
+from multitask.config import RunConfig, build_config
+from multitask.model import MultitaskModel
+from multitask.tasks import Task
+from multitask.updates import Batch
+
+MakeModel = Callable[..., MultitaskModel]
+MakeBatch = Callable[..., Batch]
+GOOD, BAD = ("good", "lovely", "great"), ("bad", "dull", "poor")
+
+
+@pytest.fixture(params=["reference", "fast"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once with the formulas as they are written out and once with the fused functions."""
+    before = minbert.get_kernels()
+    minbert.set_kernels(request.param)
+    yield request.param
+    minbert.set_kernels(before)
+
+
+@pytest.fixture(scope="session")
+def three_tasks() -> tuple[Task, ...]:
+    """One task of each kind, with rates that differ and a weight decay that would show."""
+    pair = {"text": ("a", "b"), "dropout": 0.0}
+    return (
+        Task(name="sst", text=("a",), label="y", labels=tuple("01234"), dropout=0.0, lr=1e-3, weight_decay=0.1),
+        Task(name="para", **pair, label="y", kind="binary", labels=("0", "1"), lr=3e-3, weight_decay=0.2),
+        Task(name="sts", **pair, label="y", kind="regression", labels=(0.0, 5.0), lr=2e-3, weight_decay=0.3),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """A function of tasks, a seed and config values: a model in float64 and train mode, every parameter random."""
+
+    def make(tasks: Sequence[Task], *, seed: int = 0, pooler: bool = True, **values: Any) -> MultitaskModel:
+        sizes: dict[str, Any] = {
+            "vocab_size": 40,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 24,
+            "max_position_embeddings": 32,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+        config = BertConfig(**{**sizes, **values})
+        encoders = {task.encoder: BertModel(config, pooler) for task in tasks}
+        model = MultitaskModel(encoders, tasks).double()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                middle = 1.0 if name.endswith("norm.weight") else 0.0
+                parameter.copy_(middle + 0.3 * torch.randn(parameter.shape, generator=generator))
+        return model.train()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> MakeBatch:
+    """A function of a task, a number of rows and a seed: a random batch whose rows differ in length."""
+
+    def make(task: Task, rows: int = 9, seed: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        texts = rows * (2 if task.is_pair and task.input == "separate" else 1)
+        lengths = torch.randint(2, 11, (texts, 1), generator=generator)
+        mask = (torch.arange(int(lengths.max())) < lengths).long()
+        ids = torch.randint(1, 40, mask.shape, generator=generator) * mask
+        types = torch.randint(2, mask.shape, generator=generator) * mask
+        if task.kind == "regression":
+            labels = torch.rand(rows, generator=generator) * 5
+        else:
+            labels = torch.randint(len(task.classes), (rows,), generator=generator)
+        return Batch(TokenBatch(ids, types, mask), labels)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_batches(make_batch: MakeBatch) -> Callable[..., dict[str, Batch]]:
+    """A function of a model and a seed: one random batch of each of its tasks."""
+
+    def make(model: MultitaskModel, seed: int = 0) -> dict[str, Batch]:
+        tasks = enumerate(model.tasks.items())
+        return {name: make_batch(task, 7 + 2 * index, 10 * seed + index) for index, (name, task) in tasks}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def state_of() -> Callable[[nn.Module], dict[str, torch.Tensor]]:
+    """A function of a module: a copy of its tensors."""
+    return lambda module: {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.fixture(scope="session")
+def course_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files named and laid out as the course's, of words that the tiny vocabulary spells; labels can be learned."""
+    folder = tmp_path_factory.mktemp("course")
+    rng = np.random.default_rng(0)
+
+    def sentence(good: int) -> str:
+        words = [*rng.choice(GOOD, good), *rng.choice(BAD, 4 - good), *rng.choice(["film", "story", "the", "a"], 2)]
+        return " ".join(rng.permutation(words).tolist())
+
+    def write(name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        lines = ["\t".join(map(str, row)) for row in (["", *columns], *rows)]
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    for split, count in (("train", 300), ("dev", 24), ("test-student", 6)):
+        goods = rng.integers(0, 5, count).tolist()
+        rows = [[i, f"s{i}", sentence(good), good] for i, good in enumerate(goods)]
+        write(f"ids-sst-{split}.csv", ("id", "sentence", "sentiment"), rows)
+        pairs = [
+            (sentence(first), sentence(second), first, second) for first, second in itertools.pairwise([*goods, 2])
+        ]
+        rows = [[i, f"p{i}", a, b, float(x == y)] for i, (a, b, x, y) in enumerate(pairs)]
+        write(f"quora-{split}.csv", ("id", "sentence1", "sentence2", "is_duplicate"), rows)
+        rows = [[i, f"t{i}", a, b, 5 - 1.25 * abs(x - y)] for i, (a, b, x, y) in enumerate(pairs)]
+        write(f"sts-{split}.csv", ("id", "sentence1", "sentence2", "similarity"), rows)
+    return folder
+
+
+@pytest.fixture
+def make_config(course_like: Path, tiny_weights: Path) -> Callable[..., RunConfig]:
+    """A function of ``--set`` assignments: a short run of the three tasks on the tiny weights."""
+
+    def make(*sets: str, preset: str = "minilm", weights: Path = tiny_weights, epochs: int = 2) -> RunConfig:
+        small = [f"tasks.{name}.batch_size=8" for name in ("sst", "para", "sts")] if preset == "minilm" else []
+        given = {assignment.split("=")[0] for assignment in sets}
+        sets = (*(value for value in small if value.split("=")[0] not in given), *sets)
+        rounds = None if "train.rounds" in given else 3
+        return build_config(
+            preset=preset, sets=sets, data=course_like, weights=str(weights), epochs=epochs, rounds=rounds
+        )
+
+    return make
+
+
+@pytest.fixture
+def read_log() -> Callable[[Path], list[dict[str, Any]]]:
+    """A function of a .jsonl file: its objects."""
+    return lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

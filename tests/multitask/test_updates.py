@@ -1,0 +1,354 @@
+"""Updates against loops written out with torch's AdamW, in float64: whose parameters move, and on which gradient."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from minbert.optim import AdamW
+from multitask.config import TrainConfig
+from multitask.errors import ConfigError, RunError
+from multitask.losses import task_loss
+from multitask.model import MultitaskModel
+from multitask.tasks import Task
+from multitask.updates import UPDATES, Batch, Update, project_conflicts
+
+Tasks = tuple[Task, ...]
+NAMES = ("sst", "para", "sts")
+
+
+def make_update(kind: str, model: MultitaskModel, seed: int = 5, **settings: Any) -> Update:
+    return UPDATES[kind](model, TrainConfig(update=kind, **settings), np.random.default_rng(seed))
+
+
+def same_rates(tasks: Sequence[Task], **values: Any) -> Tasks:
+    return tuple(dataclasses.replace(task, lr=2e-3, weight_decay=0.1, **values) for task in tasks)
+
+
+def snapshot(update: Update) -> dict[str, Tensor]:
+    """Copies of every parameter, moment and step count, by name."""
+    model, kept = update.model, {}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    kept.update({name: parameter.detach().clone() for parameter, name in names.items()})
+    for owner, optimizer in update.optimizers.items():
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                kept[f"{owner}: {names[parameter]}: {key}"] = value.clone()
+    return kept
+
+
+def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    """Names of what is no longer there bit for bit, or is new."""
+    return {name for name in after if name not in before or not torch.equal(before[name], after[name])}
+
+
+def gradients_of(model: MultitaskModel, batches: Mapping[str, Batch]) -> dict[nn.Parameter, Tensor]:
+    """The gradient of the summed losses, by one autograd pass; parameters that no loss reaches are left out."""
+    losses = [task_loss(model.tasks[name], model(name, batch.tokens), batch.labels) for name, batch in batches.items()]
+    parameters = list(model.parameters())
+    found = torch.autograd.grad(torch.stack(losses).sum(), parameters, allow_unused=True)
+    return {p: gradient for p, gradient in zip(parameters, found, strict=True) if gradient is not None}
+
+
+def spy(update: Update, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Tensor]]]:
+    """Each optimizer's steps as they come: its name, and the gradients it stepped on by parameter name."""
+    names = {parameter: name for name, parameter in update.model.named_parameters()}
+    steps: list[tuple[str, dict[str, Tensor]]] = []
+    owners = {id(optimizer): name for name, optimizer in update.optimizers.items()}
+    plain = AdamW.step
+
+    def step(self: AdamW, closure: Any = None) -> Any:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        steps.append((owners[id(self)], {names[p]: p.grad.clone() for p in parameters if p.grad is not None}))
+        return plain(self, closure)
+
+    monkeypatch.setattr(AdamW, "step", step)
+    return steps
+
+
+# Separate
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_leaves_the_other_decoders_and_moments_bit_identical(
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, name: str
+) -> None:
+    update = make_update("separate", make_model(three_tasks))
+    for seed in range(2):
+        update.round(make_batches(update.model, seed), 1.0)
+    before = snapshot(update)
+    assert sum(key.endswith("exp_avg") for key in before) > 100  # moments that would move parameters are there
+    update.round({name: make_batches(update.model, 3)[name]}, 1.0)
+    for key in moved(before, snapshot(update)):
+        owner, _, parameter = key.partition(": ") if ": " in key else (name, "", key)
+        assert owner == name
+        assert parameter.startswith(("encoders.shared.", f"decoders.{name}."))
+    steps = {key: value.item() for key, value in snapshot(update).items() if key.endswith("step")}
+    assert {key.split(":")[0]: value for key, value in steps.items()} == {n: 2.0 + (n == name) for n in NAMES}
+
+
+def test_an_optimizer_covers_its_encoder_and_decoder_alone(make_model: Any, three_tasks: Tasks) -> None:
+    tasks = (dataclasses.replace(three_tasks[0], encoder="own"), *three_tasks[1:])
+    update = make_update("separate", make_model(tasks))
+    model = update.model
+    assert list(update.optimizers) == list(NAMES)
+    for name, optimizer in update.optimizers.items():
+        covered = {p for group in optimizer.param_groups for p in group["params"]}
+        assert covered == {*model.encoder_of(name).parameters(), *model.decoders[name].parameters()}
+
+
+def test_what_a_task_does_not_use_is_none_and_not_zero(
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks
+) -> None:
+    """Mean pooling reads no pooler: with a gradient of zero its task would still decay the shared one."""
+    tasks = (three_tasks[0], dataclasses.replace(three_tasks[1], pooling="mean"), three_tasks[2])
+    update = make_update("separate", make_model(tasks))
+    for seed in range(2):
+        update.round(make_batches(update.model, seed), 1.0)
+        assert all(parameter.grad is None for parameter in update.model.parameters())
+    pooler = update.model.encoder_of("para").pooler
+    assert pooler is not None
+    assert pooler.weight in update.optimizers["sst"].state
+    assert pooler.weight not in update.optimizers["para"].state
+    before = snapshot(update)
+    update.round({"para": make_batches(update.model, 3)["para"]}, 1.0)
+    assert not any("pooler" in name for name in moved(before, snapshot(update)))
+    # And where the task comes after one that used it, in the same round:
+    steps = {p: state["step"].item() for p, state in update.optimizers["para"].state.items()}
+    update.round(make_batches(update.model, 4), 1.0)
+    assert pooler.weight not in update.optimizers["para"].state
+    assert all(update.optimizers["para"].state[p]["step"].item() == n + 1 for p, n in steps.items())
+
+
+@pytest.mark.parametrize("kind", ["combined", "pcgrad"])
+def test_with_one_optimizer_a_task_that_has_no_batch_stays(
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str
+) -> None:
+    """The trap itself: this optimizer covers every decoder, and only None keeps the others bit-identical."""
+    update = make_update(kind, make_model(same_rates(three_tasks)))
+    for seed in range(2):
+        update.round(make_batches(update.model, seed), 1.0)
+    before = snapshot(update)
+    update.round({"sts": make_batches(update.model, 3)["sts"]}, 1.0)
+    changed = moved(before, snapshot(update))
+    assert any("decoders.sts" in name for name in changed)
+    assert not any("decoders.sst" in name or "decoders.para" in name for name in changed)
+
+
+def test_separate_rounds_equal_single_task_steps(
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each task's step: the gradient of its loss alone, at what the tasks before it left, by torch's AdamW."""
+    update, expected = make_update("separate", make_model(three_tasks)), make_model(three_tasks)
+    names = {parameter: name for name, parameter in expected.named_parameters()}
+    optimizers = {}
+    for name, task in expected.tasks.items():
+        mine = [*expected.encoder_of(name).parameters(), *expected.decoders[name].parameters()]
+        optimizers[name] = torch.optim.AdamW(mine, lr=task.lr, weight_decay=task.weight_decay, eps=1e-6)
+    steps = spy(update, monkeypatch)
+    for seed in range(3):
+        batches = make_batches(expected, seed)
+        records = update.round(batches, 0.5)
+        assert list(records) == list(NAMES)
+        for name, batch in batches.items():
+            loss = task_loss(expected.tasks[name], expected(name, batch.tokens), batch.labels).item()
+            gradients = gradients_of(expected, {name: batch})
+            who, seen = steps.pop(0)
+            assert who == name
+            assert set(seen) == {names[p] for p in gradients}
+            for parameter, gradient in gradients.items():
+                assert torch.allclose(seen[names[parameter]], gradient, rtol=1e-6, atol=1e-10)
+            for parameter in expected.parameters():
+                parameter.grad = gradients.get(parameter)
+            for group in optimizers[name].param_groups:
+                group["lr"] = 0.5 * expected.tasks[name].lr
+            optimizers[name].step()
+            norm = math.sqrt(sum(g.square().sum().item() for g in gradients.values()))
+            record = records[name]
+            assert record.rows == len(batch.labels)
+            assert record.lr == 0.5 * expected.tasks[name].lr
+            assert (record.loss, record.grad_norm) == (pytest.approx(loss), pytest.approx(norm))
+    for name, parameter in update.model.named_parameters():
+        assert torch.allclose(parameter, expected.get_parameter(name), atol=1e-8), name
+
+
+def test_decoders_may_have_a_rate_of_their_own(make_model: Any, make_batches: Any, three_tasks: Tasks) -> None:
+    for kind, tasks in (("separate", three_tasks), ("combined", same_rates(three_tasks))):
+        update = make_update(kind, make_model((*tasks[:2], dataclasses.replace(tasks[2], decoder_lr=0.5))))
+        update.round(make_batches(update.model), 0.25)
+        rates = {
+            parameter: group["lr"]
+            for optimizer in (update.optimizers.get("sts") or update.optimizers["all"],)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        assert {rates[p] for p in update.model.decoders["sts"].parameters()} == {0.125}
+        assert {rates[p] for p in update.model.encoder_of("sts").parameters()} == {0.25 * 2e-3}
+
+
+# Combined
+
+
+def test_combined_is_one_step_on_the_summed_loss(
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks
+) -> None:
+    tasks = same_rates(three_tasks)
+    tasks = (dataclasses.replace(tasks[0], loss_weight=0.3), *tasks[1:])
+    update, expected = make_update("combined", make_model(tasks)), make_model(tasks)
+    assert list(update.optimizers) == ["all"]
+    optimizer = torch.optim.AdamW(expected.parameters(), lr=2e-3, weight_decay=0.1, eps=1e-6)
+    for seed in range(3):
+        batches = make_batches(expected, seed)
+        gradients = gradients_of(expected, batches)
+        for parameter in expected.parameters():
+            parameter.grad = gradients.get(parameter)
+        norm = math.sqrt(sum(g.square().sum().item() for g in gradients.values()))
+        optimizer.step()
+        records = update.round(batches, 1.0)
+        assert [record.grad_norm for record in records.values()] == pytest.approx([norm] * 3)
+    for name, parameter in update.model.named_parameters():
+        assert torch.allclose(parameter, expected.get_parameter(name), atol=1e-8), name
+    assert {state["step"].item() for state in update.optimizers["all"].state.values()} == {3.0}
+
+
+@pytest.mark.parametrize("kind", ["combined", "pcgrad"])
+@pytest.mark.parametrize("change", [{"lr": 1e-5}, {"weight_decay": 0.5}])
+def test_one_step_needs_rates_that_agree(
+    make_model: Any, three_tasks: Tasks, kind: str, change: dict[str, float]
+) -> None:
+    tasks = same_rates(three_tasks)
+    model = make_model((dataclasses.replace(tasks[0], **change), *tasks[1:]))
+    with pytest.raises(ConfigError, match=r"one encoder have to agree in lr / weight_decay, not sst .*, para .*, sts"):
+        make_update(kind, model)
+    apart = (dataclasses.replace(tasks[0], encoder="own", **change), *tasks[1:])
+    make_update(kind, make_model(apart))
+
+
+# PCGrad
+
+
+def pcgrad_by_hand(gradients: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
+    """Yu et al. 2020, algorithm 1, as printed, on whole gradient vectors; ``rng`` draws each task's order."""
+    projected = []
+    for i, gradient in enumerate(gradients):
+        current = gradient.clone()
+        others = [j for j in range(len(gradients)) if j != i]
+        for j in rng.permutation(others).tolist():
+            inner = torch.dot(current, gradients[j])
+            if inner < 0:
+                current = current - inner / torch.dot(gradients[j], gradients[j]) * gradients[j]
+        projected.append(current)
+    return torch.stack(projected).sum(0)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 5])
+def test_projection_is_algorithm_1_of_yu(tasks: int) -> None:
+    conflicts = orders = 0
+    for seed in range(40):
+        vectors = torch.randn(tasks, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        gram = (vectors @ vectors.T).tolist()
+        weights = project_conflicts(gram, np.random.default_rng(seed))
+        found = torch.tensor(weights, dtype=torch.float64) @ vectors
+        assert torch.allclose(found, pcgrad_by_hand(list(vectors), np.random.default_rng(seed)), atol=1e-12)
+        conflicts += not torch.allclose(found, vectors.sum(0))
+        orders += not torch.allclose(found, pcgrad_by_hand(list(vectors), np.random.default_rng(seed + 1)))
+    assert conflicts > 10 or tasks == 1
+    assert orders > 5 or tasks < 3  # the passed generator's order matters
+
+
+def test_a_zero_gradient_has_no_direction_to_project_on() -> None:
+    assert project_conflicts([[0.0, 0.0], [0.0, 2.0]], np.random.default_rng(0)) == [1.0, 1.0]
+
+
+def test_pcgrad_projects_the_encoders_gradients_and_no_decoders(
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = make_update("pcgrad", make_model(same_rates(three_tasks)), seed=9)
+    model, rng = update.model, np.random.default_rng(9)
+    encoder = list(model.encoder_of("sst").named_parameters())
+    steps, conflicts = spy(update, monkeypatch), 0
+    for seed in range(4):
+        batches = make_batches(model, seed)
+        own = {name: gradients_of(model, {name: batch}) for name, batch in batches.items()}
+        vectors = [torch.cat([own[name][p].flatten() for _, p in encoder]) for name in NAMES]
+        expected = pcgrad_by_hand(vectors, rng)
+        conflicts += not torch.allclose(expected, torch.stack(vectors).sum(0))
+        records = update.round(batches, 1.0)
+        assert [owner for owner, _ in steps] == ["all"]
+        _, seen = steps.pop()
+        found = torch.cat([seen[f"encoders.shared.{name}"].flatten() for name, _ in encoder])
+        assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+        for name in NAMES:
+            for parameter_name, parameter in model.decoders[name].named_parameters():
+                # The step has moved the parameter, not the gradient that was taken before it.
+                assert torch.allclose(seen[f"decoders.{name}.{parameter_name}"], own[name][parameter], atol=1e-10)
+            norm = math.sqrt(sum(g.square().sum().item() for g in own[name].values()))
+            assert records[name].grad_norm == pytest.approx(norm)
+    assert conflicts
+
+
+# What all have in common
+
+
+@pytest.mark.parametrize("kind", list(UPDATES))
+def test_a_frozen_encoder_stays(
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str
+) -> None:
+    model = make_model(same_rates(three_tasks))
+    model.encoder_of("sst").requires_grad_(False)
+    update = make_update(kind, model)
+    before = snapshot(update)
+    records = update.round(make_batches(model), 1.0)
+    changed = moved(before, snapshot(update))
+    assert not any("encoders." in name for name in changed)
+    assert all(any(f"decoders.{name}" in key for key in changed) for name in NAMES)
+    assert all(record.grad_norm > 0 for record in records.values())
+
+
+@pytest.mark.parametrize("kind", list(UPDATES))
+def test_clip(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(same_rates(three_tasks))
+    batches = make_batches(model)
+    seen = {}
+    for clip in (None, 0.01, 1e6):
+        update = make_update(kind, make_model(same_rates(three_tasks)), clip=clip)
+        with monkeypatch.context() as patch:
+            steps = spy(update, patch)
+            records = update.round(batches, 1.0)
+        owner, gradients = steps[0]
+        seen[clip] = torch.cat([gradients[name].flatten() for name in sorted(gradients)])
+        assert records["sst"].grad_norm > 0.1  # as it was before clipping
+    assert seen[0.01].norm().item() == pytest.approx(0.01)
+    assert torch.allclose(seen[0.01], seen[None] * (0.01 / seen[None].norm()), rtol=1e-9)
+    assert torch.equal(seen[1e6], seen[None])
+
+
+@pytest.mark.parametrize("kind", list(UPDATES))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_its_task(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str, value: float
+) -> None:
+    update = make_update(kind, make_model(same_rates(three_tasks)))
+    batches = make_batches(update.model)
+    with torch.no_grad():
+        update.model.decoders["para"].head.bias.fill_(value)
+    with pytest.raises(
+        RunError, match=r"^task para: the loss is (nan|inf); lower its lr \(0\.002\) or set train\.clip"
+    ):
+        update.round(batches, 1.0)
+
+
+def test_order_of_the_mapping_is_the_order_of_steps(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = make_update("separate", make_model(three_tasks))
+    steps, batches = spy(update, monkeypatch), make_batches(update.model)
+    update.round({name: batches[name] for name in ("sts", "sst", "para")}, 1.0)
+    assert [owner for owner, _ in steps] == ["sts", "sst", "para"]

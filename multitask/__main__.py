@@ -86,6 +86,9 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
     )
     train.add_argument("--select", default="mean", metavar="mean|TASK", help="whose dev score picks the best epoch")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    train.add_argument("--save-every", type=_at_least(1), default=100, metavar="N", help="rounds a checkpoint (100)")
+    train.add_argument("--keep", type=_at_least(1), default=1, metavar="N", help="checkpoints to keep (1)")
     train.add_argument("--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run")
     _add_machine(train)
 
@@ -173,13 +176,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from minbert.errors import MinbertError
         from multitask import commands
-        from multitask.errors import ConfigError
+        from multitask.errors import ConfigError, StoppedError
 
         try:
             commands.COMMANDS[args.command](args)
             sys.stdout.flush()
         except MinbertError as error:
             print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+            if isinstance(error, StoppedError):
+                return 128 + error.signum  # as shells count: 143 after SIGTERM, 130 after SIGINT
             return USAGE_ERROR if isinstance(error, ConfigError) else TROUBLE
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)

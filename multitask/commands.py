@@ -57,6 +57,9 @@ def train(args: argparse.Namespace) -> None:
         device=args.device,
         select=args.select,
         limit=args.limit,
+        resume=args.resume,
+        save_every=args.save_every,
+        keep=args.keep,
         keep_optimizer=args.keep_optimizer,
         progress=not args.quiet,
     )

@@ -2,7 +2,7 @@
 
 from minbert.errors import MinbertError
 
-__all__ = ["ConfigError", "DataError", "RunError"]
+__all__ = ["ConfigError", "DataError", "RunError", "StoppedError"]
 
 
 class ConfigError(MinbertError):
@@ -15,3 +15,11 @@ class DataError(MinbertError):
 
 class RunError(MinbertError):
     """A run folder can't be written, read or gone on with."""
+
+
+class StoppedError(RunError):
+    """A training was stopped by a signal, after its state was saved; ``signum`` is the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}; --resume goes on from the last checkpoint")
+        self.signum = signum

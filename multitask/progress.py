@@ -31,6 +31,8 @@ class Reporter:
             self._say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows")
             for row in task["skipped"]:
                 self._say(f"{name}: left out {row}")
+            if task["dev_rows_also_in_train"]:
+                self._say(f"{name}: {task['dev_rows_also_in_train']} dev rows also stand in train")
             if task["truncated_rows"]:
                 self._say(f"{name}: {task['truncated_rows']} training rows cut to the encoder's length")
         rounds = settings.epochs * rounds_per_epoch
@@ -40,12 +42,16 @@ class Reporter:
             f" about {minutes:.1f} minutes of training"
         )
 
-    def bar(self, rounds: Iterable[RoundRecord], total: int, epoch: int, epochs: int) -> Iterator[RoundRecord]:
-        """Hand the rounds on, showing rows/s, each task's loss (a running mean) and the time left."""
+    def bar(
+        self, rounds: Iterable[RoundRecord], start: int, total: int, epoch: int, epochs: int
+    ) -> Iterator[RoundRecord]:
+        """Hand on an epoch's rounds from ``start``, showing rows/s, running means of the losses and the time left."""
         means: dict[str, float] = {}
         rows, seconds = 0, 0.0
-        title = f"epoch {epoch + 1}/{epochs}"
-        with tqdm(total=total, desc=title, unit="round", disable=not self.active, mininterval=1.0) as bar:
+        title = f"epoch {epoch}/{epochs}"
+        with tqdm(
+            total=total, initial=start, desc=title, unit="round", disable=not self.active, mininterval=1.0
+        ) as bar:
             for done in rounds:
                 for name, step in done.tasks.items():
                     means[name] = step.loss if name not in means else 0.95 * means[name] + 0.05 * step.loss

@@ -1,0 +1,90 @@
+"""What a run folder holds while it is trained: logs that can be cut back, a lock, and signals taken between rounds."""
+
+import fcntl
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from multitask.errors import RunError, StoppedError
+
+__all__ = ["JsonLines", "Signals", "locked"]
+
+
+class JsonLines:
+    """A log of one JSON object a line, flushed as it goes so that a killed run keeps what it did.
+
+    :param length: bytes of an existing file to keep and go on from; what a killed run wrote after them is cut off.
+    """
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        self._file = path.open("ab")
+        size = os.fstat(self._file.fileno()).st_size
+        if size < length:
+            raise RunError(f"{path}: has {size} bytes, its checkpoint knows of {length}; the log was changed since")
+        self._file.truncate(length)
+
+    def write(self, **values: Any) -> None:
+        self._file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def length(self) -> int:
+        """Bytes written so far, safe on disk when this returns."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock dies with it. RunError if another process has it."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{folder}: another process is training into it; name a new folder, or wait") from None
+        yield
+
+
+class Signals:
+    """SIGTERM and SIGINT are noted, not acted on, so that a round is never cut in two."""
+
+    def __init__(self) -> None:
+        self._caught: int | None = None
+
+    def check(self) -> None:
+        """Raise StoppedError if a signal came."""
+        if self._caught is not None:
+            raise StoppedError(self._caught)
+
+    @property
+    def caught(self) -> bool:
+        return self._caught is not None
+
+    @contextmanager
+    def noted(self) -> Iterator["Signals"]:
+        """Note the signals within; a second one acts at once. Does nothing outside of the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._caught = number
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        try:
+            for number in before:
+                signal.signal(number, note)
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +112,15 @@ class _Session:
     def train(self, signals: Signals, *, save_every: int, keep: int) -> None:
         """From the session's position to the last epoch's dev scores."""
         epochs = self.config.train.epochs
-        self.report.opening(self.record, self.sampler.rounds_per_epoch, self.config.train, self._estimate)
-        while True:
-            if self.state.epoch > self.evaluated:
-                self._evaluate()
-                self._save(keep)
-            if self.state.epoch == epochs:
-                break
-            self._train_epoch(signals, save_every, keep)
-        self.log.close()
-        self.timing.close()
+        with closing(self.log), closing(self.timing):
+            self.report.opening(self.record, self.sampler.rounds_per_epoch, self.config.train, self._estimate)
+            while True:
+                if self.state.epoch > self.evaluated:
+                    self._evaluate()
+                    self._save(keep)
+                if self.state.epoch == epochs:
+                    break
+                self._train_epoch(signals, save_every, keep)
 
     def _train_epoch(self, signals: Signals, save_every: int, keep: int) -> None:
         per_epoch, start = self.sampler.rounds_per_epoch, self.state.round

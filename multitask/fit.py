@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 

@@ -56,6 +56,10 @@ _RENAMES = (
 _LEGACY = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))
 # Buffers of old files, and copies of tied parameters.
 _BUFFERS = re.compile(r"^(embeddings\.(position_ids|token_type_ids)|cls\.predictions\.decoder\.(weight|bias))$")
+_TIED = {
+    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
 _HEADS = re.compile(r"^(cls|classifier|qa_outputs|score)\.")
 _POOLER = re.compile(r"^pooler\.")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -214,6 +218,8 @@ def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str
     for name, tensor in read.items():
         plain = name.removeprefix("bert.") if prefixed else name
         is_head = bool(_HEADS.match(plain)) and plain == name
+        if with_heads and plain in _TIED:
+            _check_tied(folder, name, tensor, read)
         if _BUFFERS.match(plain) or (is_head and not with_heads) or (_POOLER.match(plain) and not with_pooler):
             dropped.append(name)
             continue
@@ -221,6 +227,13 @@ def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str
             renamed.append(name)
         tensors[to_our_name(plain)] = tensor
     return tensors, {"renamed": tuple(renamed), "dropped": tuple(dropped)}
+
+
+def _check_tied(folder: Path, name: str, tensor: Tensor, read: Mapping[str, Tensor]) -> None:
+    """Leaving a tied copy out is only right where it is one."""
+    original = next((key for key in read if key.removeprefix("bert.") == _TIED[name]), None)
+    if original is None or not torch.equal(read[original], tensor):
+        raise WeightsError(f"{folder}: {name} is not equal to {_TIED[name]}; this model ties the two")
 
 
 def load_encoder(model: "BertModel", folder: Path) -> LoadReport:

@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 

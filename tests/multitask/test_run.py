@@ -1,0 +1,357 @@
+"""Runs in their folders: a user's own tasks, what is kept and what is not, moving, and answers that agree."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import multitask.fit
+from minbert.checkpoint import read_tensors, write_tensors
+from minbert.model import BertModel
+from multitask.config import build_config
+from multitask.data import read_examples
+from multitask.errors import ConfigError, RunError
+from multitask.fit import train
+from multitask.metrics import Score
+from multitask.model import MultitaskModel
+from multitask.run import Run
+
+NAMES = ("sst", "para", "sts")
+QUICK = """
+[encoder]
+weights = '{weights}'
+[train]
+epochs = 3
+rounds = 11
+schedule = "constant"
+warmup = 0
+[tasks.own]
+train = "{file}"
+text = {text}
+label = "answer"
+kind = "{kind}"
+pooling = "mean"
+batch_size = 16
+lr = 2e-3
+decoder_lr = 1e-2
+"""
+# File, kind of task, columns of text, and the labels of a row that is good, or that has a good and a bad text.
+OWN = [
+    ("rows.csv", "classification", ["message"], ("fine, thanks", "sad")),
+    ("rows.tsv", "classification", ["message"], ("10", "9")),
+    ("rows.jsonl", "classification", ["first", "second"], ("same", "other")),
+    ("rows.jsonl", "binary", ["message"], (True, False)),
+    ("rows.csv", "binary", ["first", "second"], ("yes", "no")),
+    ("rows.tsv", "regression", ["message"], ("3.5", "-1.25")),
+    ("rows.jsonl", "regression", ["first", "second"], (3.5, 0.5)),
+]
+
+
+def write_own(folder: Path, weights: Path, file: str, kind: str, text: list[str], labels: Any) -> Path:
+    """200 rows whose label follows from their words, and the TOML file that names them."""
+    rng, rows = np.random.default_rng(0), []
+    for index in range(200):
+        good = bool(index % 2)
+        words = [str(rng.choice(["film", "story", "the"])), "good" if good else "bad"]
+        texts = [" ".join(words), "good film"][: len(text)]
+        rows.append({**dict(zip(text, texts, strict=True)), "answer": labels[0] if good else labels[1]})
+    if file.endswith("jsonl"):
+        lines = [json.dumps(row) for row in rows]
+    else:
+        mark = "," if file.endswith("csv") else "\t"
+        cells = [[f'"{cell}"' if "," in str(cell) else str(cell) for cell in row.values()] for row in rows]
+        lines = [mark.join(row) for row in ([*text, "answer"], *cells)]
+    (folder / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    toml = folder / "own.toml"
+    columns = json.dumps(text if len(text) == 2 else text[0])
+    toml.write_text(QUICK.format(weights=weights, file=file, text=columns, kind=kind), encoding="utf-8")
+    return toml
+
+
+@pytest.mark.parametrize(("file", "kind", "text", "labels"), OWN)
+def test_a_task_of_each_kind(
+    tiny_weights: Path, tmp_path: Path, file: str, kind: str, text: list[str], labels: tuple[Any, Any]
+) -> None:
+    """A TOML file and nothing else; predictions are spelled as the training file spells its labels."""
+    toml = write_own(tmp_path, tiny_weights, file, kind, text, labels)
+    run = train(build_config(tasks_file=toml), tmp_path / "run", progress=False)
+    score = run.evaluate()["own"]  # without a dev file: a tenth of the rows
+    assert score.n == 20
+    assert score.value > 0.9
+    rows = [(first, "good film")[: len(text)] for first in ("film good", "story bad")]
+    found = run.predict("own", rows)
+    assert [row.id for row in found] == ["1", "2"]
+    if kind == "regression":
+        half = abs(float(labels[0]) - float(labels[1])) / 2
+        assert [row.label for row in found] == [pytest.approx(float(label), abs=half) for label in labels]
+        assert [row.probabilities for row in found] == [None, None]
+        return
+    spelled = [str(label).lower() if isinstance(label, bool) else label for label in labels]
+    assert [row.label for row in found] == spelled
+    for row in found:
+        assert row.probabilities is not None
+        assert sum(row.probabilities) == pytest.approx(1, abs=1e-5)
+        assert run.config.task("own").classes[int(np.argmax(row.probabilities))] == row.label
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, course_like: Path, tiny_weights: Path) -> Run:
+    """Three tasks on one encoder, with all the default preset has but its batches."""
+    sets = [f"tasks.{name}.{value}" for name in NAMES for value in ("batch_size=16", "lr=1e-3", "decoder_lr=3e-3")]
+    config = build_config(sets=sets, data=course_like, weights=str(tiny_weights), epochs=2, rounds=6)
+    return train(config, tmp_path_factory.mktemp("trained") / "run", progress=False)
+
+
+def dev_rows(run: Run, name: str) -> Any:
+    task = run.config.task(name)
+    assert task.dev is not None
+    return read_examples(task.dev, task).examples
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predict_equals_evaluate(trained: Run, name: str) -> None:
+    examples, task = dev_rows(trained, name), trained.config.task(name)
+    score, found = trained.evaluate()[name], list(trained.predict_stream(name, examples))
+    assert [row.id for row in found] == [example.id for example in examples]
+    if task.kind == "regression":
+        pearson = np.corrcoef([row.label for row in found], [example.label for example in examples])[0, 1]
+        assert score.value == pytest.approx(pearson, abs=1e-6)
+    else:
+        right = [row.label == task.classes[example.label] for row, example in zip(found, examples, strict=True)]
+        assert score.value == sum(right) / len(right)
+    assert (score.n, score.metric) == (len(examples), task.metric)
+    assert score.low <= score.value <= score.high
+    for row, example in zip(found, examples, strict=True):
+        alone = trained.predict(name, [example.texts])[0]
+        if task.kind == "regression":
+            assert isinstance(row.label, float)
+            assert alone.label == pytest.approx(row.label, abs=1e-5)
+        else:
+            assert alone.label == row.label
+            assert alone.probabilities == pytest.approx(row.probabilities, abs=1e-5)
+
+
+def test_labels_are_spelled_as_in_training(trained: Run) -> None:
+    assert {row.label for row in trained.predict_stream("sst", dev_rows(trained, "sst"))} <= set("01234")
+    # The course spells Quora's labels 0.0 and 1.0, and wants 0 and 1.
+    assert {row.label for row in trained.predict_stream("para", dev_rows(trained, "para"))} <= {"0", "1"}
+
+
+def test_rows_are_answered_in_their_order(trained: Run) -> None:
+    texts = ["good " * n + "film" for n in (9, 1, 30, 3, 300)]
+    found = trained.predict("sst", texts)
+    assert [row.id for row in found] == list("12345")
+    assert [row.probabilities for row in trained.predict("sst", texts[::-1])][::-1] == [
+        pytest.approx(row.probabilities, abs=1e-5) for row in found
+    ]
+    assert trained.predict("sst", []) == []
+
+
+def test_bad_questions(trained: Run) -> None:
+    with pytest.raises(ConfigError, match="task is 'emotion'; this run has: sst, para, sts"):
+        trained.predict("emotion", ["a"])
+    with pytest.raises(ConfigError, match="row 2 has 1 texts; task para takes 2"):
+        trained.predict("para", [("a", "b"), "c"])
+    with pytest.raises(ConfigError, match="split is 'valid'; known: train, dev, test"):
+        trained.evaluate("valid")
+
+
+def test_the_folder_works_elsewhere_and_without_cache(
+    make_config: Any, tiny_weights: Path, course_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, out = tmp_path / "weights", tmp_path / "run"
+    shutil.copytree(tiny_weights, weights)
+    run = train(make_config(weights=weights), out, progress=False)
+    question = [("good film", "bad film")]
+    before, scores = run.predict("sts", question), run.evaluate()
+    shutil.rmtree(weights)
+    moved = shutil.move(out, tmp_path / "else where")
+    monkeypatch.setenv("MINBERT_CACHE", str(tmp_path / "no cache"))
+    monkeypatch.chdir(tmp_path)
+    again = Run.load("else where")
+    assert again.predict("sts", question) == before
+    assert again.evaluate(data=course_like) == scores
+    assert MultitaskModel.from_pretrained(moved).tasks == again.model.tasks
+    best = Path(moved) / "best"
+    assert {path.name for path in best.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert BertModel.from_pretrained(best).config.hidden_size == 32
+    assert not (tmp_path / "no cache").exists()
+
+
+def test_metrics_are_the_same_bytes_each_time(make_config: Any, tmp_path: Path, read_log: Any) -> None:
+    train(make_config(), tmp_path / "a", progress=False)
+    train(make_config(), tmp_path / "b", progress=True)  # the estimate and bars leave no trace
+    train(make_config("train.seed=7"), tmp_path / "c", progress=False)
+    first, second, other = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc")
+    assert first == second
+    assert first != other
+    weights = [(tmp_path / name / "best" / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    lines = read_log(tmp_path / "a" / "metrics.jsonl")
+    assert [set(line) for line in lines if "round" in line] == [
+        {"round", "epoch", "task", "rows", "loss", "lr", "grad_norm"}
+    ] * 18
+    scores = [line for line in lines if "round" not in line]
+    assert [(line["epoch"], line["task"]) for line in scores] == [(n, name) for n in (1, 2) for name in NAMES]
+    assert all(set(line) == {"epoch", "split", "task", "metric", "value"} for line in scores)
+
+
+# Which epoch is kept. Dev scores of three epochs as they are dealt out to the run, in the order of NAMES:
+DEALT = [(0.9, 0.1, 0.2), (0.5, 0.6, 0.4), (0.1, 0.7, 0.3)]
+
+
+@pytest.mark.parametrize(("select", "epoch"), [("mean", 2), ("sst", 1), ("para", 3), ("sts", 2)])
+def test_the_best_epoch_is_kept(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: str, epoch: int
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def deal(model: MultitaskModel, data: Any, **_: Any) -> dict[str, Score]:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        values = zip(NAMES, DEALT[len(seen) - 1], strict=True)
+        return {name: Score(value, math.nan, math.nan, 24, "accuracy") for name, value in values}
+
+    monkeypatch.setattr(multitask.fit, "evaluate_tasks", deal)
+    run = train(make_config("train.rounds=1", epochs=3), tmp_path / "run", select=select, progress=False)
+    kept = run.model.state_dict()
+    same = [all(torch.equal(kept[name], value) for name, value in state.items()) for state in seen]
+    assert same == [number == epoch for number in (1, 2, 3)]
+
+
+def test_a_score_that_is_not_defined_keeps_the_first_epoch(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_log: Any
+) -> None:
+    nothing = {"sts": Score(math.nan, math.nan, math.nan, 24, "pearson")}
+    monkeypatch.setattr(multitask.fit, "evaluate_tasks", lambda *_, **__: nothing)
+    run = train(make_config("train.rounds=1"), tmp_path / "run", select="sts", progress=False)
+    assert (run.folder / "best" / "tasks.json").is_file()
+    assert [line["value"] for line in read_log(run.folder / "metrics.jsonl") if "value" in line] == [None, None]
+
+
+def test_without_a_dev_file_a_tenth_is_held_out(make_config: Any, tmp_path: Path) -> None:
+    run = train(make_config("tasks.sst.dev=none", epochs=1), tmp_path / "run", progress=False)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert (record["tasks"]["sst"]["train_rows"], record["tasks"]["sst"]["dev_rows"]) == (270, 30)
+    last = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-3:]
+    score = run.evaluate("dev")["sst"]
+    assert score.n == 30
+    assert json.loads(last[0])["value"] == pytest.approx(score.value)  # the same rows, drawn again
+    assert run.evaluate("train")["sst"].n == 270
+
+
+def moments(folder: Path) -> list[str]:
+    return [name for file in folder.rglob("*.safetensors") for name in read_tensors(file) if "exp_avg" in name]
+
+
+def test_a_finished_run_keeps_no_moments_unless_asked(make_config: Any, tmp_path: Path) -> None:
+    train(make_config(epochs=1), tmp_path / "lean", progress=False)
+    assert not moments(tmp_path / "lean")
+    assert not list((tmp_path / "lean").rglob("checkpoints/*"))
+    train(make_config(epochs=1), tmp_path / "whole", keep_optimizer=True, progress=False)
+    assert moments(tmp_path / "whole")
+
+
+def test_freeze_trains_the_decoders_alone(make_config: Any, tiny_weights: Path, tmp_path: Path) -> None:
+    run = train(make_config("encoder.freeze=true", epochs=1), tmp_path / "run", progress=False)
+    start = BertModel.from_pretrained(tiny_weights).state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in run.model.encoder_of("sst").state_dict().items())
+    fresh = train(make_config("encoder.freeze=true", "train.rounds=1", epochs=1), tmp_path / "less", progress=False)
+    for name, decoder in run.model.decoders.items():
+        assert not torch.equal(decoder.head.weight, fresh.model.decoders[name].head.weight)
+
+
+def test_encoders_of_their_own_are_saved_and_loaded(make_config: Any, tmp_path: Path) -> None:
+    rates = [f"tasks.{name}.lr=1e-3" for name in NAMES]
+    sets = (*rates, *(f"tasks.{name}.batch_size=8" for name in NAMES))
+    run = train(make_config(*sets, preset="slt", epochs=1), tmp_path / "run", progress=False)
+    assert {path.parent.name for path in (tmp_path / "run" / "best").glob("*/config.json")} == set(NAMES)
+    weights = [run.model.encoder_of(name).layers[0].output.weight for name in NAMES]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+    again = Run.load(tmp_path / "run")
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+    assert again.evaluate() == run.evaluate()
+    # One task's training is what it would be without the others.
+    alone = [f"tasks.{name}.lr=0" for name in ("para", "sts")]
+    other = train(make_config(*sets[3:], rates[0], *alone, preset="slt", epochs=1), tmp_path / "b", progress=False)
+    assert torch.equal(
+        other.model.encoder_of("para").layers[0].output.weight, other.model.encoders["sts"].layers[0].output.weight
+    )
+    assert not torch.equal(
+        other.model.encoder_of("sst").layers[0].output.weight, other.model.encoders["sts"].layers[0].output.weight
+    )
+
+
+def without_pooler(weights: Path, folder: Path) -> Path:
+    shutil.copytree(weights, folder)
+    tensors = read_tensors(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".pooler." not in name and not name.startswith("cls")}
+    assert len(kept) < len(tensors)
+    write_tensors(folder / "model.safetensors", kept)
+    return folder
+
+
+def test_weights_without_a_pooler(make_config: Any, tiny_weights: Path, tmp_path: Path) -> None:
+    weights = without_pooler(tiny_weights, tmp_path / "weights")
+    with pytest.raises(ConfigError, match=r"tasks\.sst\.pooling is 'attention', which reads the pooler, .*has none"):
+        train(make_config(weights=weights), tmp_path / "run", progress=False)
+    mean = [f"tasks.{name}.pooling=mean" for name in NAMES]
+    run = train(make_config(*mean, weights=weights, epochs=1), tmp_path / "mean", progress=False)
+    assert run.model.encoder_of("sst").pooler is None
+    assert Run.load(tmp_path / "mean").evaluate() == run.evaluate()
+
+
+def test_limit(make_config: Any, tmp_path: Path) -> None:
+    config = make_config("train.rounds=2", epochs=1)
+    train(config, tmp_path / "run", limit=17, progress=False)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert {(task["train_rows"], task["dev_rows"]) for task in record["tasks"].values()} == {(17, 17)}
+
+
+def test_refusals(make_config: Any, tmp_path: Path) -> None:
+    config = make_config()
+    with pytest.raises(ConfigError, match="select is 'best'; known: mean, sst, para, sts"):
+        train(config, tmp_path / "run", select="best", progress=False)
+    with pytest.raises(ConfigError, match="limit is 0"):
+        train(config, tmp_path / "run", limit=0, progress=False)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="full: is .*not empty"):
+        train(config, tmp_path / "full", progress=False)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+    with pytest.raises(RunError, match="there is no such run folder"):
+        Run.load(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"is no run folder; neither best/tasks\.json nor tasks\.json"):
+        Run.load(tmp_path / "full")
+
+
+def test_broken_run_folders_are_named(trained: Run, tmp_path: Path) -> None:
+    def copied(name: str) -> Path:
+        return Path(shutil.copytree(trained.folder, tmp_path / name))
+
+    folder = copied("version")
+    description = json.loads((folder / "best" / "tasks.json").read_text())
+    (folder / "best" / "tasks.json").write_text(json.dumps({**description, "format_version": 99}))
+    with pytest.raises(RunError, match=r"tasks\.json: has format_version 99; this version reads 1"):
+        Run.load(folder)
+    description["encoders"]["shared"]["folder"] = "../.."
+    (folder / "best" / "tasks.json").write_text(json.dumps(description))
+    with pytest.raises(RunError, match=r"names the folder '\.\./\.\.', which lies outside of the run"):
+        Run.load(folder)
+    folder = copied("decoders")
+    tensors = read_tensors(folder / "best" / "decoders.safetensors")
+    tensors.pop("sst.head.bias")
+    write_tensors(folder / "best" / "decoders.safetensors", {**tensors, "sts.head.bias": torch.zeros(2)})
+    with pytest.raises(Exception, match=r"does not fit tasks\.json at sst\.head\.bias, sts\.head\.bias"):
+        Run.load(folder)
+    folder = copied("config")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"config\.json: can't be read"):
+        Run.load(folder)

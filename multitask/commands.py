@@ -40,20 +40,16 @@ def train(args: argparse.Namespace) -> None:
         seed=args.seed,
         precision=args.precision,
     )
-    names = [task.name for task in config.tasks]
-    if args.select not in ["mean", *names]:
-        raise ConfigError(f"--select is {args.select!r}; it may be mean or a task: {', '.join(names)}")
     for task in config.tasks:
         if task.train is not None and not Path(task.train).exists():
             raise DataError(f"{task.train} does not exist; `multitask fetch data` downloads the course's files")
-    out = args.out or Path("runs") / config.preset
     # Brings torch, so not before the settings are known to be right.
     from multitask.fit import train as train_run
 
     _use_threads(args.threads)
     run = train_run(
         config,
-        out,
+        args.out,
         device=args.device,
         select=args.select,
         limit=args.limit,
@@ -64,7 +60,8 @@ def train(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     print_scores(run.evaluate("dev"))
-    print(f"The run is in {out}. Next: multitask predict {out} --task {names[0]} --input FILE --output FILE")
+    first = config.tasks[0].name
+    print(f"The run is in {run.folder}. Next: multitask predict {run.folder} --task {first} --input F --output G")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -239,10 +236,11 @@ def open_output(output: str) -> Iterator[Output]:
     try:
         with _disk_errors(output):
             file = partial.open("w", encoding="utf-8", newline="")
-        with file:
+        try:
             yield Output(output, file)
-            with _disk_errors(output):
-                file.flush()
+        finally:
+            with _disk_errors(output):  # closing writes what is still held
+                file.close()
         if not direct:
             with _disk_errors(output):
                 partial.replace(path)

@@ -48,7 +48,6 @@ def command(*argv: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         (["train", "--set", "tasks.nope.lr=1"], ["nope", "sst", "para", "sts"]),
         (["train", "--set", "epochs"], ["epochs", "KEY=VALUE"]),
         (["train", "--tasks", "no-such.toml"], ["no-such.toml"]),
-        (["train", "--select", "best"], ["--select", "best", "mean", "sst", "para", "sts"]),
     ],
 )
 def test_wrong_usage_is_status_2_and_one_line(error_of, argv: list[str], words: list[str]) -> None:

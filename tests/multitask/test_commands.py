@@ -77,6 +77,16 @@ def test_a_second_run_into_the_same_folder_is_refused(
     assert str(trained) in line
 
 
+def test_a_select_that_is_no_task_is_status_2(
+    error_of: Error, course_like: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    words = ["--data", course_like, "--weights", tiny_weights, "--out", tmp_path / "run", "--select", "best"]
+    status, line = error_of("train", *words)
+    assert status == 2
+    for name in ("best", "mean", "sst", "para", "sts"):
+        assert name in line
+
+
 def test_evaluate_prints_a_table(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained), "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -99,8 +109,9 @@ def test_evaluate_prints_one_json_object(trained: Path, capsys: pytest.CaptureFi
         assert (shown["macro_f1"] is None) == (name == "sts")
 
 
-def test_evaluate_of_rows_without_labels_is_status_1(error_of: Error, trained: Path) -> None:
-    status, line = error_of("evaluate", trained, "--split", "test", "--quiet")
+def test_evaluate_of_rows_without_labels_is_status_1(error_of: Error, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids-sst-test-student.csv").write_text("id\tsentence\n1\ta good film\n", encoding="utf-8")
+    status, line = error_of("evaluate", trained, "--split", "test", "--data", tmp_path, "--quiet")
     assert status == 1
     assert "sentiment" in line
 

@@ -280,8 +280,16 @@ def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A file to write beside ``path``, synced and moved onto it when all went well, removed otherwise."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """A file to write beside ``path``, synced and moved onto it when all went well, removed otherwise.
+
+    Raises WeightsError where the disk refuses.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be written ({error.strerror})") from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -290,6 +298,8 @@ def staged(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: can't be written ({getattr(error, 'strerror', None) or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
 

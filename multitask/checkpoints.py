@@ -50,9 +50,9 @@ def save_checkpoint(
         _sync(place)
         write_json(final / _MARKER, {name: _digest(final / name) for name in _FILES})
         _sync(final)
-    except OSError as error:
+    except (OSError, WeightsError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise RunError(f"{final}: the checkpoint can't be written ({error.strerror or error})") from None
+        raise RunError(f"{final}: the checkpoint can't be written ({error})") from None
     for old in _complete(place)[:-keep]:
         # The marker goes first, so that a half-removed checkpoint is never taken for a whole one.
         (old / _MARKER).unlink()

@@ -23,15 +23,21 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        self._file = path.open("ab")
+        try:
+            self._file = path.open("ab")
+        except OSError as error:
+            raise RunError(f"{path}: can't be written ({error.strerror})") from None
         size = os.fstat(self._file.fileno()).st_size
         if size < length:
             raise RunError(f"{path}: has {size} bytes, its checkpoint knows of {length}; the log was changed since")
         self._file.truncate(length)
 
     def write(self, **values: Any) -> None:
-        self._file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(f"{self._file.name}: can't be written ({error.strerror})") from None
 
     def length(self) -> int:
         """Bytes written so far, safe on disk when this returns."""

@@ -1,0 +1,331 @@
+"""A stopped run goes on to the bytes of a run that was never stopped."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import minbert.checkpoint
+from multitask import checkpoints, fit
+from multitask.checkpoints import latest_checkpoint
+from multitask.config import RunConfig
+from multitask.errors import RunError, StoppedError
+from multitask.journal import JsonLines, locked
+
+MakeConfig = Callable[..., RunConfig]
+Contents = dict[str, bytes]
+# Three tasks, dropout on, five rounds an epoch so that a save every second round falls mid-epoch, a long warm-up.
+SETS = ("train.rounds=5", "train.warmup=0.7", "tasks.sst.dropout=0.2")
+UPDATES = ("separate", "combined", "pcgrad")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the package may catch it."""
+
+
+def train(config: RunConfig, out: Path, **options: Any) -> None:
+    fit.train(config, out, progress=False, keep_optimizer=True, **{"save_every": 2, **options})
+
+
+def contents(out: Path) -> Contents:
+    """Every file that has to be equal to the byte: log, best epoch, last checkpoint less its own log's length."""
+    files = [out / "metrics.jsonl", *sorted((out / "best").iterdir())]
+    last = latest_checkpoint(out / "checkpoints")
+    assert last is not None
+    files += [last / name for name in ("model.safetensors", "optimizers.safetensors", "generators.safetensors")]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Contents]:
+    """What a run without interruption leaves, by update; filled as tests ask."""
+    return {}
+
+
+@pytest.fixture
+def whole(
+    undisturbed: dict[str, Contents], make_config: MakeConfig, tmp_path: Path
+) -> Callable[[str], tuple[RunConfig, Contents]]:
+    def of(update: str) -> tuple[RunConfig, Contents]:
+        config = make_config(*SETS, f"train.update={update}")
+        if update not in undisturbed:
+            train(config, tmp_path / "undisturbed")
+            undisturbed[update] = contents(tmp_path / "undisturbed")
+        return config, undisturbed[update]
+
+    return of
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, lines: int, act: Callable[[], None]) -> None:
+    """Call ``act`` once, after so many lines of a log (four a round: three tasks and the time)."""
+    write, count = JsonLines.write, [0]
+
+    def counting(self: JsonLines, **values: Any) -> None:
+        write(self, **values)
+        count[0] += 1
+        if count[0] == lines:
+            act()
+
+    monkeypatch.setattr(JsonLines, "write", counting)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_state_and_resume_ends_in_the_same_bytes(
+    whole: Callable[[str], tuple[RunConfig, Contents]],
+    update: str,
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, expected = whole(update)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4 * 3, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(StoppedError) as stopped:
+            train(config, tmp_path / "run", save_every=1000)
+    assert stopped.value.signum == number
+    train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize("lines", np.random.default_rng(0).integers(1, 4 * 10, 6).tolist())
+def test_a_run_killed_anywhere_between_saves_ends_in_the_same_bytes(
+    whole: Callable[[str], tuple[RunConfig, Contents]], lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, expected = whole("separate")
+
+    def kill() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, lines, kill)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == expected
+
+
+# Each call that a save makes on the file system, in turn: staged files and their syncs, rename, marker.
+FAULTS = [
+    (checkpoints, "write_tensors", 1),
+    (checkpoints, "write_tensors", 2),
+    (checkpoints, "write_tensors", 3),
+    (minbert.checkpoint.os, "fsync", 1),
+    (minbert.checkpoint.os, "replace", 2),
+    (checkpoints, "write_json", 1),
+    (Path, "rename", 1),
+    (checkpoints, "_sync", 1),
+    (checkpoints, "write_json", 2),
+    (checkpoints, "_sync", 2),
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("owner", "name", "call"), FAULTS, ids=[f"{name}-{call}" for _, name, call in FAULTS])
+def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_save(
+    whole: Callable[[str], tuple[RunConfig, Contents]],
+    owner: Any,
+    name: str,
+    call: int,
+    when: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, expected = whole("separate")
+    save, saves, armed, calls = fit.save_checkpoint, [0], [False], [0]
+    original = getattr(owner, name)
+
+    def second_save(*args: Any, **options: Any) -> Path:
+        saves[0] += 1
+        armed[0] = saves[0] == 2
+        return save(*args, **options)
+
+    def faulty(*args: Any, **options: Any) -> Any:
+        calls[0] += armed[0]
+        due = armed[0] and calls[0] == call
+        if due and when == "before":
+            raise Killed
+        result = original(*args, **options)
+        if due:
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "save_checkpoint", second_save)
+        patch.setattr(owner, name, faulty)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints") is not None
+    train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == expected
+
+
+SCRIPT = """
+import json, sys, torch
+torch.set_num_threads(1)
+from multitask.config import RunConfig
+from multitask.fit import train
+config = RunConfig.from_dict(json.load(open(sys.argv[1])))
+train(config, sys.argv[2], resume=True, save_every=2, keep_optimizer=True, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_ten_real_kills_at_random_moments(whole: Callable[[str], tuple[RunConfig, Contents]], tmp_path: Path) -> None:
+    """SIGKILL to a process of its own, resumed and killed again ten times."""
+    config, expected = whole("separate")
+    minbert.checkpoint.write_json(tmp_path / "config.json", config.to_dict())
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json"), str(tmp_path / "run")]
+    delays = np.random.default_rng(1).uniform(1.0, 8.0, 10).tolist()
+    for delay in delays:
+        process = subprocess.Popen(command)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+    subprocess.run(command, check=True)
+    assert contents(tmp_path / "run") == expected
+
+
+def skip_schedule(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("multitask.training.TrainState.step", lambda self, per_epoch: self.round)
+
+
+def skip_moments(patch: pytest.MonkeyPatch) -> None:
+    read = checkpoints.read_tensors
+
+    def without_sts(path: Path) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in read(path).items() if not name.startswith("sts/")}
+
+    patch.setattr(checkpoints, "read_tensors", without_sts)
+
+
+def skip_sampler(patch: pytest.MonkeyPatch) -> None:
+    restore = fit.restore_checkpoint
+    patch.setattr(fit, "restore_checkpoint", lambda *args: {**restore(*args), "round": 1})
+
+
+def skip_generator(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch, "set_rng_state", lambda state: None)
+
+
+@pytest.mark.parametrize("mutant", [skip_schedule, skip_moments, skip_sampler, skip_generator])
+def test_each_thing_that_is_not_restored_shows(
+    whole: Callable[[str], tuple[RunConfig, Contents]],
+    mutant: Callable[[pytest.MonkeyPatch], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, expected = whole("separate")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4 * 7 + 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            train(config, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        mutant(patch)
+        train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") != expected
+
+
+def stopped_run(config: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            train(config, out)
+
+
+def test_a_changed_configuration_is_refused_with_what_changed(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_run(make_config(*SETS), tmp_path / "run", monkeypatch)
+    with pytest.raises(RunError, match=r"tasks\.sst\.lr was 5e-05 and is 0\.001"):
+        train(make_config(*SETS, "tasks.sst.lr=1e-3"), tmp_path / "run", resume=True)
+
+
+def test_changed_data_is_refused(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(*SETS)
+    source = Path(str(config.task("sst").train))
+    moved = tmp_path / "sst.tsv"
+    moved.write_bytes(source.read_bytes())
+    config = make_config(*SETS, f'tasks.sst.train="{moved}"')
+    stopped_run(config, tmp_path / "run", monkeypatch)
+    moved.write_bytes(source.read_bytes().replace(b"film", b"story"))
+    with pytest.raises(RunError, match=r"data\.sst\.train was"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_refused(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_run(make_config(*SETS), tmp_path / "run", monkeypatch)
+    last = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert last is not None
+    content = bytearray((last / "optimizers.safetensors").read_bytes())
+    content[-5] ^= 1
+    (last / "optimizers.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match="optimizers.safetensors: its checksum is not the one written"):
+        train(make_config(*SETS), tmp_path / "run", resume=True)
+
+
+def test_two_runs_into_one_folder_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"), pytest.raises(RunError, match="another process is training into it"):
+        train(make_config(*SETS), tmp_path / "run")
+
+
+def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, saves = fit.save_checkpoint, [0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def second_has_no_room(*args: Any, **options: Any) -> Path:
+        saves[0] += 1
+        if saves[0] == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        try:
+            return save(*args, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    config = make_config(*SETS)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "save_checkpoint", second_has_no_room)
+        with pytest.raises(RunError, match="the checkpoint can't be written"):
+            train(config, tmp_path / "run")
+    last = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert last is not None
+    assert last.name == "round-00000002"
+    train(config, tmp_path / "run", resume=True)
+
+
+def test_resume_without_a_checkpoint_starts_anew_and_a_finished_run_is_given_back(
+    whole: Callable[[str], tuple[RunConfig, Contents]], tmp_path: Path
+) -> None:
+    config, expected = whole("separate")
+    train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == expected
+    before = (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns
+    train(config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_keeps_no_moments_unless_asked(make_config: MakeConfig, tmp_path: Path) -> None:
+    fit.train(make_config(*SETS), tmp_path / "run", progress=False, save_every=2)
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -18,6 +18,7 @@ class MultiHeadAttention(nn.Module):
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; dropout acts on the attention weights, as in BERT.
 
     :param hidden_size: width of tokens and queries; a multiple of ``num_heads``.
+    :param num_heads: heads, each of hidden_size / num_heads of the width.
     :param dropout: probability that an attention weight is dropped in train mode.
     """
 
@@ -33,6 +34,7 @@ class MultiHeadAttention(nn.Module):
         """Attend to ``hidden``, each row of the batch to its own real tokens alone.
 
         :param hidden: keys and values, packed (tokens, hidden_size).
+        :param packing: says which token is whose.
         :param queries: (batch, hidden_size), one query a row; without it each token is a query (self-attention).
         :return: (batch, hidden_size) with ``queries``, else packed (tokens, hidden_size).
         """

@@ -1,12 +1,9 @@
-"""safetensors <-> parameters: one reversible table of names, loaded strictly, written whole or not at all."""
+"""safetensors <-> parameters: one reversible table of names, loaded strictly."""
 
 import json
 import logging
-import os
 import re
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minbert.errors import WeightsError
+from minbert.storage import read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from minbert.heads import BertForPreTraining
@@ -25,14 +23,10 @@ __all__ = [
     "has_pooler",
     "load_encoder",
     "load_pretraining",
-    "read_tensors",
     "save_encoder",
     "save_pretraining",
-    "staged",
     "to_hub_name",
     "to_our_name",
-    "write_json",
-    "write_tensors",
 ]
 
 _logger = logging.getLogger("minbert")
@@ -108,37 +102,6 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def _check_header(path: Path) -> None:
-    """Say what a file that can't be safetensors is, before the library's own, terser words."""
-    advice = "fetch it anew"
-    with path.open("rb") as file:
-        head = file.read(64)
-    size = path.stat().st_size
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` where it came from")
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        raise WeightsError(f"{path}: is a pickle or zip, which is never opened here; save it as safetensors instead")
-    header = int.from_bytes(head[:8], "little")
-    if size < 10 or header < 2:
-        raise WeightsError(f"{path}: holds {size} bytes and no safetensors header; {advice}")
-    if header + 8 > size:
-        raise WeightsError(f"{path}: is cut short (header of {header} bytes in a file of {size}); {advice}")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one safetensors file. Raises WeightsError with the file, what is wrong and what to do."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        _check_header(path)
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: there is no such file") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: can't be read as safetensors ({error}); fetch it anew") from None
-
-
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     if (folder / _WEIGHTS).exists():
         return read_tensors(folder / _WEIGHTS)
@@ -181,27 +144,33 @@ def has_pooler(folder: Path) -> bool:
     return any(_POOLER.match(name.removeprefix("bert.")) for name in names)
 
 
+def _file_name(our_name: str) -> str:
+    """The name of a tensor in a file, with ``bert.`` where a model with heads has it."""
+    plain = our_name.removeprefix("bert.")
+    return our_name[: len(our_name) - len(plain)] + to_hub_name(plain)
+
+
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
     """Copy ``tensors`` (our names) into ``module``; every misfit is in the one error."""
     own = dict(module.named_parameters())
-    wrong = [f"missing {to_hub_name(name)}" for name in own if name not in tensors]
-    wrong += [f"unexpected {to_hub_name(name)}" for name in tensors if name not in own]
+    wrong = [f"missing {_file_name(name)}" for name in own if name not in tensors]
+    wrong += [f"unexpected {_file_name(name)}" for name in tensors if name not in own]
     converted = []
     for name, parameter in own.items():
         given = tensors.get(name)
         if given is None:
             continue
         if given.shape != parameter.shape:
-            wrong.append(f"{to_hub_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
+            wrong.append(f"{_file_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
         elif not given.is_floating_point():
-            wrong.append(f"{to_hub_name(name)} holds {given.dtype}, a floating type is due")
+            wrong.append(f"{_file_name(name)} holds {given.dtype}, a floating type is due")
         elif not bool(given.isfinite().all()):
-            wrong.append(f"{to_hub_name(name)} holds NaN or infinite values")
+            wrong.append(f"{_file_name(name)} holds NaN or infinite values")
         elif given.dtype != parameter.dtype:
-            converted.append(f"{to_hub_name(name)} from {given.dtype}")
+            converted.append(f"{_file_name(name)} from {given.dtype}")
     if wrong:
         hint = ""
-        if any(problem.startswith("missing pooler.") for problem in wrong):
+        if "pooler.weight" in own and "pooler.weight" not in tensors:
             hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
         raise WeightsError(f"{folder}: the weights do not fit the model: {'; '.join(wrong)}{hint}")
     with torch.no_grad():
@@ -265,10 +234,7 @@ def save_encoder(model: "BertModel", folder: str | Path) -> None:
 
 def save_pretraining(model: "BertForPreTraining", folder: str | Path) -> None:
     """The same for an encoder with both heads; the tied decoder weight is written once, as the embedding."""
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        plain = name.removeprefix("bert.")
-        tensors[to_hub_name(plain) if plain == name else f"bert.{to_hub_name(plain)}"] = tensor
+    tensors = {_file_name(name): tensor for name, tensor in model.state_dict().items()}
     _save(tensors, {**model.config.to_dict(), "architectures": ["BertForPreTraining"]}, Path(folder))
 
 
@@ -276,43 +242,3 @@ def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / _WEIGHTS, tensors, {"format": "pt"})
     write_json(folder / "config.json", config)
-
-
-@contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """A file to write beside ``path``, synced and moved onto it when all went well, removed otherwise.
-
-    Raises WeightsError where the disk refuses.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be written ({error.strerror})") from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: can't be written ({getattr(error, 'strerror', None) or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all, also onto the file that the tensors were read from."""
-    from safetensors.torch import save_file
-
-    with staged(path) as temporary:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON whole or not at all. NaN is refused, since no other reader takes it."""
-    with staged(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ class BertConfig:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"BertConfig.{name} is {getattr(self, name)}; it has to be in [0, 1)")
+        if not (self.layer_norm_eps > 0 and math.isfinite(self.layer_norm_eps)):
+            raise InputError(f"BertConfig.layer_norm_eps is {self.layer_norm_eps}; it has to be above 0")
+        if not (self.initializer_range >= 0 and math.isfinite(self.initializer_range)):
+            raise InputError(f"BertConfig.initializer_range is {self.initializer_range}; it has to be at least 0")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"BertConfig.hidden_size is {self.hidden_size}; it has to be a multiple of"
@@ -70,11 +75,6 @@ class BertConfig:
             raise InputError(f"BertConfig.hidden_act is {self.hidden_act!r}; known: {', '.join(_ACTIVATIONS)}")
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise InputError(f"BertConfig.pad_token_id is {self.pad_token_id}; vocab_size is {self.vocab_size}")
-
-    @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "BertConfig":

@@ -2,7 +2,8 @@
 
 ``set_kernels("reference")`` makes every layer compute the formulas as they stand in layers.py, attention.py and
 optim.py; ``set_kernels("fast")``, the default, computes the same through the functions here. Tests hold the two
-together. Dropout draws differ between the two: equal seeds give equal runs on one path, not across them.
+together. Dropout draws differ between the two: equal seeds give equal runs on one path, not across them. Second
+derivatives need the reference path; the fast one refuses them.
 """
 
 import math
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from minbert.errors import InputError
 from minbert.packing import Packing
@@ -42,7 +44,7 @@ def keep_mask(shape: torch.Size, p: float, device: torch.device) -> tuple[Tensor
     """
     if device.type != "cpu":
         return torch.rand(shape, device=device) >= p, 1 / (1 - p)
-    dropped = round(p * 65536)
+    dropped = min(round(p * 65536), 65535)
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     keep = words.view(torch.int16)[:count].view(shape) >= dropped - 32768
@@ -57,6 +59,7 @@ class _Dropout(torch.autograd.Function):
         return torch.where(keep, x, 0.0).mul_(ctx.scale)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
         return torch.where(keep, gradients[0], 0.0).mul_(ctx.scale), None
@@ -122,6 +125,7 @@ class _Attention(torch.autograd.Function):
         return context
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         packing, heads, pooled, saved = ctx.packing, ctx.heads, ctx.pooled, ctx.saved_tensors
         scale = 1 / math.sqrt(gradients[0].shape[1] // heads)

@@ -15,7 +15,8 @@ class LayerNorm(nn.Module):
     """Normalise over the last axis, then scale and shift: (..., hidden_size) -> (..., hidden_size).
 
     Source: Ba et al. 2016 (arXiv 1607.06450), equation 4; variance without Bessel's correction, ``eps`` inside the
-    root. BERT's eps is 1e-12. Computed in float32 at least, given back in the input's type.
+    root. BERT's eps is 1e-12. Computed in the parameters' type, which autocast leaves at float32, and given back in
+    the input's.
     """
 
     def __init__(self, hidden_size: int, eps: float) -> None:

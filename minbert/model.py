@@ -71,7 +71,10 @@ class BertEmbeddings(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Self-attention and a feed-forward part, each followed by dropout, the residual and a layer norm."""
+    """Self-attention and a feed-forward part, each followed by dropout, the residual and a layer norm.
+
+    Source: Vaswani et al. 2017, sections 3.1 and 3.3 (equation 2), with GELU for ReLU as in Devlin et al., A.2.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -136,6 +139,7 @@ class BertModel(nn.Module):
         :param attention_mask: (batch, seq), bool or 0 and 1; 1 at real tokens, each row's first among them. All
             real without it.
         :param token_type_ids: int64 (batch, seq), each in [0, type_vocab_size); all 0 without it.
+        :return: see BertOutput; (batch, seq, hidden_size) and (batch, hidden_size).
         :raises InputError: (a ValueError) for anything else, before any product is computed.
         """
         mask, types = self._checked(input_ids, attention_mask, token_type_ids)

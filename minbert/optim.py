@@ -24,6 +24,10 @@ class AdamW(torch.optim.Optimizer):
     :param betas: decay rates of the two moments, each in [0, 1).
     :param eps: added to the root of the second moment, after its bias correction.
     :param weight_decay: each step first scales a parameter by 1 - lr * weight_decay.
+    :param amsgrad: divide by the largest second moment so far (Reddi et al. 2018, arXiv 1904.09237, algorithm 2).
+    :param maximize: step up the gradient instead of down.
+    :raises InputError: for a setting outside its range. torch's switches between implementations (foreach, fused,
+        capturable, differentiable) have no place here: minbert.set_kernels chooses.
     """
 
     def __init__(
@@ -33,13 +37,23 @@ class AdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(f"AdamW: {name} is {value}; it has to be finite and at least 0")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise InputError(f"AdamW: betas is {betas}; each has to be in [0, 1)")
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**settings, "amsgrad": amsgrad, "maximize": maximize})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own; InputError for a setting outside what is allowed."""
+        for name in ("lr", "eps", "weight_decay"):
+            value = param_group.get(name, self.defaults[name])
+            if not (isinstance(value, int | float) and value >= 0 and math.isfinite(value)):
+                raise InputError(f"AdamW: {name} is {value!r}; a finite number of at least 0 is due")
+        betas = param_group.get("betas", self.defaults["betas"])
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise InputError(f"AdamW: betas is {betas}; two numbers in [0, 1) are due")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -59,6 +73,8 @@ class AdamW(torch.optim.Optimizer):
                         "exp_avg": torch.zeros_like(parameter),
                         "exp_avg_sq": torch.zeros_like(parameter),
                     }
+                    if group.get("amsgrad"):
+                        self.state[parameter]["max_exp_avg_sq"] = torch.zeros_like(parameter)
             if kernels.get_kernels() == "fast" and _fused_fits(parameters):
                 self._fused_step(parameters, group)
             else:
@@ -70,12 +86,16 @@ class AdamW(torch.optim.Optimizer):
         """Algorithm 2 written out, for one parameter."""
         gradient, (beta1, beta2) = parameter.grad, group["betas"]
         assert gradient is not None
+        gradient = -gradient if group.get("maximize") else gradient
         state["step"] += 1
         step = state["step"].item()
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        corrected_root = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        second = state["exp_avg_sq"]
+        if group.get("amsgrad"):
+            second = torch.maximum(state["max_exp_avg_sq"], second, out=state["max_exp_avg_sq"])
+        corrected_root = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
         parameter.addcdiv_(state["exp_avg"], corrected_root, value=-group["lr"] / (1 - beta1**step))
 
     def _fused_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
@@ -88,15 +108,15 @@ class AdamW(torch.optim.Optimizer):
             [parameter.grad for parameter in parameters if parameter.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
-            [],
+            [state["max_exp_avg_sq"] for state in states] if group.get("amsgrad") else [],
             steps,
             lr=group["lr"],
             beta1=group["betas"][0],
             beta2=group["betas"][1],
             weight_decay=group["weight_decay"],
             eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
+            amsgrad=bool(group.get("amsgrad")),
+            maximize=bool(group.get("maximize")),
         )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from minbert import sources
 from minbert.errors import WeightsError
+from minbert.storage import sha256_of
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "cache_folder", "is_safe_url", "resolve"]
 
@@ -148,9 +149,7 @@ def _fetch_once(weights: KnownWeights, cache: Path, place: Path, progress: bool)
             origin |= {
                 "name": weights.name,
                 "license": weights.license,
-                "files": {
-                    path.name: {"size": path.stat().st_size, "sha256": sources.sha256_of(path)} for path in files
-                },
+                "files": {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in files},
             }
             (staging / SOURCE_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
             _check(weights, staging)
@@ -193,7 +192,7 @@ def _check_hashes(weights: KnownWeights, folder: Path, origin: str) -> None:
     for name, wanted in weights.sha256.items():
         if not (folder / name).is_file():
             raise WeightsError(f"{origin} holds no {name}, which {weights.name} needs")
-        found = sources.sha256_of(folder / name)
+        found = sha256_of(folder / name)
         if found != wanted:
             raise WeightsError(
                 f"{name} of {origin} is not that of {weights.name}: its SHA-256 is {found}, not {wanted}"

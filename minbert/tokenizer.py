@@ -7,7 +7,6 @@ at the right.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import tokenizers
 from tokenizers import Tokenizer, normalizers, processors
 
 from minbert.errors import InputError, WeightsError
+from minbert.storage import staged
 from minbert.token_batch import TokenBatch, TokenizedTexts
 from minbert.tokenizer_files import (
     bert_normalizer,
@@ -259,7 +259,5 @@ def _padding_width(padding: Padding, max_length: int) -> int | None:
 
 
 def _write(file: Path, text: str) -> None:
-    """Writes beside and renames, so that `file` is never half written."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(file)
+    with staged(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -3,7 +3,6 @@
 A folder without the marker is never read. All tensors are safetensors, all else JSON; nothing is unpickled.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -13,29 +12,31 @@ from typing import Any
 
 import torch
 
-from minbert.checkpoint import read_tensors, write_json, write_tensors
 from minbert.errors import WeightsError
+from minbert.storage import read_tensors, sha256_of, write_json, write_tensors
 from multitask.errors import RunError
 from multitask.model import MultitaskModel
 from multitask.updates import Update
 
-__all__ = ["latest_checkpoint", "remove_checkpoints", "restore_checkpoint", "save_checkpoint"]
+__all__ = ["latest_checkpoint", "read_state", "remove_checkpoints", "restore_checkpoint", "save_checkpoint"]
 
-_NAME = re.compile(r"round-(\d{8})")
+_NAME = re.compile(r"round-\d{8}(-scored)?")
 _FILES = ("model.safetensors", "optimizers.safetensors", "generators.safetensors", "state.json")
 _MARKER = "complete.json"
 
 
 def save_checkpoint(
-    place: Path, model: MultitaskModel, update: Update, state: dict[str, Any], *, number: int, keep: int
+    place: Path, model: MultitaskModel, update: Update, state: dict[str, Any], *, number: int, scored: bool, keep: int
 ) -> Path:
     """Write weights, every optimizer's moments and step counts, generators and ``state`` after round ``number``.
 
     :param place: the folder of all checkpoints of a run; the ``keep`` newest complete ones stay in it.
+    :param scored: whether the epoch that the round ended has been scored; such a save has a name of its own, so that
+        it never has to replace the one made before the scoring.
     :param state: what else the training needs, as JSON has it.
     :raises RunError: when the disk refuses; the checkpoints that were there stay whole.
     """
-    final = place / f"round-{number:08d}"
+    final = place / f"round-{number:08d}{'-scored' if scored else ''}"
     staging = place / f".{final.name}.writing"
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -45,10 +46,9 @@ def save_checkpoint(
         write_tensors(staging / _FILES[1], _moments(update))
         write_tensors(staging / _FILES[2], _generators())
         write_json(staging / _FILES[3], {**state, "order": update.order_rng.bit_generator.state})
-        shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
         _sync(place)
-        write_json(final / _MARKER, {name: _digest(final / name) for name in _FILES})
+        write_json(final / _MARKER, {name: sha256_of(final / name) for name in _FILES})
         _sync(final)
     except (OSError, WeightsError) as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -70,24 +70,31 @@ def latest_checkpoint(place: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def restore_checkpoint(folder: Path, model: MultitaskModel, update: Update) -> dict[str, Any]:
-    """Put everything back in place and give back the ``state`` that was saved.
+def read_state(folder: Path) -> dict[str, Any]:
+    """The ``state`` of a checkpoint, after every file's checksum has been compared.
 
-    :raises RunError: for a file whose bytes are not those that were written, or that does not fit the run.
+    :raises RunError: for a file whose bytes are not those that were written.
     """
     try:
         digests = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
         for name in _FILES:
-            if _digest(folder / name) != digests[name]:
+            if sha256_of(folder / name) != digests[name]:
                 raise RunError(
                     f"{folder / name}: its checksum is not the one written; remove {folder} to resume before it"
                 )
-        weights, moments, generators = (read_tensors(folder / name) for name in _FILES[:3])
         state: dict[str, Any] = json.loads((folder / _FILES[3]).read_text(encoding="utf-8"))
-        order = state.pop("order")
-    except (OSError, ValueError, KeyError, WeightsError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: the checkpoint can't be read ({error}); remove it to resume before it") from None
+    return state
+
+
+def restore_checkpoint(folder: Path, model: MultitaskModel, update: Update, state: dict[str, Any]) -> None:
+    """Put weights, moments and generators back in place; ``state`` is the checkpoint's.
+
+    :raises RunError: for files that do not fit the run.
+    """
     try:
+        weights, moments, generators = (read_tensors(folder / name) for name in _FILES[:3])
         model.load_state_dict(weights)
         for name, optimizer in update.optimizers.items():
             mine: dict[int, dict[str, torch.Tensor]] = {}
@@ -96,13 +103,12 @@ def restore_checkpoint(folder: Path, model: MultitaskModel, update: Update) -> d
                     index, entry = key.removeprefix(f"{name}/").split("/")
                     mine.setdefault(int(index), {})[entry] = value
             optimizer.load_state_dict({"state": mine, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise RunError(f"{folder}: does not fit the run's model ({error})") from None
-    torch.set_rng_state(generators["cpu"])
-    if "cuda" in generators and torch.cuda.is_available():
-        torch.cuda.set_rng_state(generators["cuda"])
-    update.order_rng.bit_generator.state = order
-    return state
+        torch.set_rng_state(generators["cpu"])
+        if "cuda" in generators and torch.cuda.is_available():
+            torch.cuda.set_rng_state(generators["cuda"])
+        update.order_rng.bit_generator.state = state["order"]
+    except (RuntimeError, ValueError, KeyError, WeightsError) as error:
+        raise RunError(f"{folder}: does not fit the run ({error})") from None
 
 
 def remove_checkpoints(place: Path) -> None:
@@ -134,11 +140,6 @@ def _generators() -> dict[str, torch.Tensor]:
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(folder: Path) -> None:

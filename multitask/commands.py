@@ -127,7 +127,7 @@ def _load(args: argparse.Namespace) -> "Run":
     from multitask.run import Run
 
     _use_threads(args.threads)
-    run = Run.load(args.run, device=args.device, precision=args.precision or "auto")
+    run = Run.load(args.run, device=args.device, precision=args.precision)
     if not args.quiet:
         print(f"precision {run.precision}", file=sys.stderr)
     return run

@@ -1,9 +1,9 @@
 """Training a run into a folder: what stands around the loop, from the rows that are read to the epoch that is kept."""
 
-import hashlib
 import json
 import math
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -15,9 +15,9 @@ import tokenizers
 import torch
 
 import minbert
-from minbert.checkpoint import write_json
+from minbert.storage import sha256_of, write_json
 from multitask.batches import TaskData
-from multitask.checkpoints import latest_checkpoint, remove_checkpoints, restore_checkpoint, save_checkpoint
+from multitask.checkpoints import latest_checkpoint, read_state, remove_checkpoints, restore_checkpoint, save_checkpoint
 from multitask.config import RunConfig
 from multitask.data import Dataset, shared_rows
 from multitask.errors import ConfigError, RunError
@@ -25,7 +25,7 @@ from multitask.inference import evaluate_tasks, mean_score
 from multitask.journal import JsonLines, Signals, locked
 from multitask.model import MultitaskModel
 from multitask.precision import choose_device, choose_precision
-from multitask.prepare import build_model, encode, prepare
+from multitask.prepare import Prepared, build_model, encode, prepare
 from multitask.progress import Reporter
 from multitask.run import Run
 from multitask.sampling import RoundSampler
@@ -69,29 +69,30 @@ def train(
     except OSError as error:
         raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
     with locked(out):
-        if resume and _is_finished(out):
-            return Run.load(out, device=device, precision=config.train.precision)
-        session = _Session(config, out, device=device, select=select, limit=limit, resume=resume)
+        prepared = prepare(config, limit=limit)
+        identity = _identity(prepared.config, select, limit)
+        finished = _finished(out) if resume else None
+        if finished is not None:
+            _refuse_changes(out, finished, identity)
+            return Run.load(out, device=device)
+        session = _Session(prepared, out, identity, device=device, resume=resume)
         session.report = Reporter(progress)
         with Signals().noted() as signals:
             session.train(signals, save_every=save_every, keep=keep)
-        write_json(out / "record.json", {**session.record, "finished": True})
+        write_json(out / "record.json", {**session.record, "finished": identity})
         if not keep_optimizer:
             remove_checkpoints(out / "checkpoints")
-    return Run.load(out, device=device, precision=config.train.precision)
+    return Run.load(out, device=device)
 
 
 class _Session:
     """One call of train: everything that the loop needs, built once, at the position where it starts."""
 
-    def __init__(
-        self, config: RunConfig, out: Path, *, device: str, select: str, limit: int | None, resume: bool
-    ) -> None:
-        self.out, self.select, self.report = out, select, Reporter(False)
+    def __init__(self, prepared: Prepared, out: Path, identity: dict[str, Any], *, device: str, resume: bool) -> None:
+        self.out, self.identity, self.report = out, identity, Reporter(False)
+        self.config = config = prepared.config
         self.device = choose_device(device)
         self.dtype, precision = choose_precision(config.train.precision, self.device)
-        prepared = prepare(config, limit=limit)
-        self.config = config = prepared.config
         self.sampler = _sampler(config, {name: len(dataset.examples) for name, dataset in prepared.train.items()})
         torch.manual_seed(config.train.seed)
         self.model, self.tokenizer = build_model(config)
@@ -101,7 +102,6 @@ class _Session:
         self.train_data = encode(prepared.train, self.model, self.tokenizer)
         self.dev_data = encode(prepared.dev, self.model, self.tokenizer)
         self.record = _record(self.model, prepared.train, prepared.dev, self.train_data, precision)
-        self.identity = {"config": config.to_dict(), "select": select, "limit": limit, "data": _data_digests(config)}
         self.state, self.evaluated, self.best = TrainState(), 0, -math.inf
         lengths = self._restore() if resume else {}
         write_json(out / "config.json", config.to_dict())
@@ -153,11 +153,23 @@ class _Session:
             value = None if math.isnan(score.value) else score.value
             self.log.write(epoch=epoch, split="dev", task=name, metric=score.metric, value=value)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
-        chosen = mean_score(list(scores.values()) if self.select == "mean" else [scores[self.select]])
+        select = self.identity["select"]
+        chosen = mean_score(list(scores.values()) if select == "mean" else [scores[select]])
         self.report.scores(epoch, scores, mean_score(list(scores.values())), chosen > self.best)
         if chosen > self.best:
             self.best = chosen
-            self.model.save_pretrained(self.out / "best", self.tokenizer)
+            self._replace_best()
+
+    def _replace_best(self) -> None:
+        """Write the epoch beside ``best/`` and swap the two, so that no mixture of epochs is ever there."""
+        best, new, old = (self.out / name for name in ("best", ".best.new", ".best.old"))
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.model.save_pretrained(new, self.tokenizer)
+        if best.exists():
+            best.rename(old)
+        new.rename(best)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _save(self, keep: int) -> None:
         state = {
@@ -170,18 +182,24 @@ class _Session:
             "versions": self.record["versions"],
             "threads": self.record["threads"],
         }
-        number = self.state.step(self.sampler.rounds_per_epoch)
-        save_checkpoint(self.out / "checkpoints", self.model, self.update, state, number=number, keep=keep)
+        save_checkpoint(
+            self.out / "checkpoints",
+            self.model,
+            self.update,
+            state,
+            number=self.state.step(self.sampler.rounds_per_epoch),
+            scored=self.state.round == 0 and self.evaluated == self.state.epoch,
+            keep=keep,
+        )
 
     def _restore(self) -> dict[str, int]:
         """Take up the last checkpoint, if there is one, and give back the logs' lengths."""
         folder = latest_checkpoint(self.out / "checkpoints")
         if folder is None:
             return {}
-        state = restore_checkpoint(folder, self.model, self.update)
-        changed = _differences(state["identity"], self.identity)
-        if changed:
-            raise RunError(f"{self.out}: can't be resumed, since {'; '.join(changed[:5])}")
+        state = read_state(folder)
+        _refuse_changes(self.out, state["identity"], self.identity)
+        restore_checkpoint(folder, self.model, self.update, state)
         self.state = TrainState(state["epoch"], state["round"])
         self.evaluated, self.best = state["evaluated"], -math.inf if state["best"] is None else state["best"]
         for key in ("versions", "threads"):
@@ -207,11 +225,29 @@ def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, co
         raise RunError(f"{out}: is not empty; name a new folder for the run, or go on with it by --resume")
 
 
-def _is_finished(out: Path) -> bool:
+def _finished(out: Path) -> dict[str, Any] | None:
+    """What a finished run was trained from; None where there is none."""
     try:
-        return bool(json.loads((out / "record.json").read_text(encoding="utf-8")).get("finished"))
+        record = json.loads((out / "record.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return None
+    finished: dict[str, Any] | None = record.get("finished") if isinstance(record, dict) else None
+    return finished
+
+
+def _identity(config: RunConfig, select: str, limit: int | None) -> dict[str, Any]:
+    """All that decides a run's bytes but machine and versions: settings, and the data files' SHA-256."""
+    digests: dict[str, dict[str, str]] = {}
+    for task in config.tasks:
+        paths = {split: getattr(task, split) for split in ("train", "dev")}
+        digests[task.name] = {split: sha256_of(Path(path)) for split, path in paths.items() if path is not None}
+    return {"config": config.to_dict(), "select": select, "limit": limit, "data": digests}
+
+
+def _refuse_changes(out: Path, before: Any, now: Any) -> None:
+    changed = _differences(before, now)
+    if changed:
+        raise RunError(f"{out}: can't be resumed, since {'; '.join(changed[:5])}")
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:
@@ -222,18 +258,6 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
         return [difference for part in found for difference in part]
     before, now = json.loads(json.dumps([before, now]))
     return [] if before == now else [f"{path} was {before!r} and is {now!r}"]
-
-
-def _data_digests(config: RunConfig) -> dict[str, dict[str, str]]:
-    """SHA-256 of every data file, by task and split, to tell on resuming that they are the same."""
-    digests: dict[str, dict[str, str]] = {}
-    for task in config.tasks:
-        for split in ("train", "dev"):
-            if getattr(task, split) is not None:
-                with Path(getattr(task, split)).open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                digests.setdefault(task.name, {})[split] = digest
-    return digests
 
 
 def _sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:

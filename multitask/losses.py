@@ -38,7 +38,10 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
     if task.class_weights is not None:
         weights = torch.tensor(task.class_weights, dtype=rows.dtype, device=rows.device)[labels]
     total = (rows * weights).sum()
-    return task.loss_weight * (total if task.reduction == "sum" else total / weights.sum())
+    if task.reduction == "sum":
+        return task.loss_weight * total
+    # A batch of rows that all weigh nothing has a loss of 0, not of 0 / 0.
+    return task.loss_weight * total / weights.sum().clamp_min(torch.finfo(rows.dtype).tiny)
 
 
 def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None]:

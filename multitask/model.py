@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from minbert.checkpoint import read_tensors, write_json, write_tensors
 from minbert.errors import WeightsError
 from minbert.model import BertModel
+from minbert.storage import read_tensors, write_json, write_tensors
 from minbert.token_batch import TokenBatch
 from minbert.tokenizer import BertTokenizer
 from multitask.decoders import TaskDecoder
@@ -42,7 +42,7 @@ class MultitaskModel(nn.Module):
                     f" {task.encoder!r} has none; choose cls, mean or max"
                 )
         for name in (*encoders, *self.tasks):
-            if hasattr(nn.ModuleDict, name):
+            if hasattr(nn.ModuleDict(), name):
                 raise ConfigError(
                     f"{name!r} can't be the name of a task or an encoder: torch's ModuleDict has one such"
                 )
@@ -98,10 +98,10 @@ class MultitaskModel(nn.Module):
         folder = best_folder(Path(folder))
         description = read_description(folder)
         tasks = [Task.from_dict(name, values) for name, values in description["tasks"].items()]
-        encoders = {}
-        for name, entry in description["encoders"].items():
-            place = _inside(folder, entry["folder"])
-            encoders[name] = BertModel.from_pretrained(place, add_pooling_layer=entry["pooler"])
+        encoders = {
+            name: BertModel.from_pretrained(_inside(folder, entry["folder"]), add_pooling_layer=entry["pooler"])
+            for name, entry in description["encoders"].items()
+        }
         model = cls(encoders, tasks)
         tensors = read_tensors(folder / "decoders.safetensors")
         own = model.decoders.state_dict()
@@ -127,11 +127,16 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
-        description["encoders"], description["tasks"]
+        encoders, tasks = description["encoders"], description["tasks"]
+        fits = all(isinstance(table, dict) and table for table in (encoders, tasks)) and all(
+            isinstance(entry["folder"], str) and isinstance(entry["pooler"], bool) for entry in encoders.values()
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: can't be read ({error!r})") from None
     if version != FORMAT_VERSION:
         raise RunError(f"{path}: has format_version {version!r}; this version reads {FORMAT_VERSION}")
+    if not fits:
+        raise RunError(f"{path}: does not describe encoders and tasks as this version writes them")
     result: dict[str, Any] = description
     return result
 

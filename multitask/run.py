@@ -46,16 +46,19 @@ class Run:
         tokenizer: BertTokenizer,
         *,
         device: str = "auto",
-        precision: str = "auto",
+        precision: str | None = None,
     ) -> None:
         self.folder, self.config, self.tokenizer = folder, config, tokenizer
         self.device = choose_device(device)
-        self.dtype, self.precision = choose_precision(precision, self.device)
+        self.dtype, self.precision = choose_precision(precision or config.train.precision, self.device)
         self.model = model.to(self.device).eval()
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto", precision: str = "auto") -> Self:
-        """The best epoch of a run folder. Raises RunError for a folder that is no finished run."""
+    def load(cls, folder: str | Path, *, device: str = "auto", precision: str | None = None) -> Self:
+        """The best epoch so far of a run folder. Raises RunError for a folder that holds none.
+
+        :param precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` instead of what the run was trained with.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise RunError(f"{folder}: there is no such run folder")

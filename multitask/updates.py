@@ -76,6 +76,14 @@ class Update(ABC):
     def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
         """Update on one batch of each task, in the mapping's order, at ``factor`` times the learning rates."""
 
+    def _adamw(self, groups: Sequence[dict[str, Any]], whose: str) -> AdamW:
+        trainable = [group for group in groups if group["params"]]
+        if not trainable:
+            raise ConfigError(
+                f"{whose} has nothing to train: encoder.freeze is true, and a cosine head has no weights of its own"
+            )
+        return AdamW(trainable, eps=self.settings.eps)
+
     def _scale_rates(self, factor: float) -> None:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
@@ -93,10 +101,15 @@ class Update(ABC):
         loss.backward()
         return value
 
-    def _clip(self, parameters: Sequence[nn.Parameter]) -> float:
-        """The gradient's norm; scales the gradient down to ``train.clip`` if that is set and smaller."""
+    def _clip(self, parameters: Sequence[nn.Parameter], tasks: str) -> float:
+        """The gradient's norm; scales the gradient down to ``train.clip`` if that is set and smaller.
+
+        RunError, before any step is taken, if the norm is not finite.
+        """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = math.sqrt(sum(part.item() ** 2 for part in torch._foreach_norm(gradients))) if gradients else 0.0
+        if not math.isfinite(norm):
+            raise RunError(f"task {tasks}: the gradient's norm is {norm}, no step was taken; lower lr or loss_weight")
         if self.settings.clip is not None and norm > self.settings.clip:
             torch._foreach_mul_(gradients, self.settings.clip / norm)
         return norm
@@ -118,7 +131,7 @@ class SeparateUpdate(Update):
             encoder = _trainable(self.model.encoder_of(name))
             groups = [_group(encoder, task.lr, task.weight_decay)] if encoder else []
             groups.append(_decoder_group(self.model, name))
-            optimizers[name] = AdamW([group for group in groups if group["params"]], eps=self.settings.eps)
+            optimizers[name] = self._adamw(groups, f"task {name}")
         return optimizers
 
     def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
@@ -128,7 +141,7 @@ class SeparateUpdate(Update):
             self._clear()
             loss = self._backward(name, batch)
             optimizer = self.optimizers[name]
-            norm = self._clip([p for group in optimizer.param_groups for p in group["params"]])
+            norm = self._clip([p for group in optimizer.param_groups for p in group["params"]], name)
             optimizer.step()
             rate = self.model.tasks[name].lr * factor
             records[name] = StepRecord(len(batch.labels), loss, rate, norm)
@@ -154,10 +167,10 @@ class _OneOptimizer(Update):
             if trainable and users:
                 groups.append(_group(trainable, *rates[users[0]]))
         groups += [_decoder_group(self.model, name) for name in self.model.tasks]
-        return {"all": AdamW([group for group in groups if group["params"]], eps=self.settings.eps)}
+        return {"all": self._adamw(groups, "the run")}
 
     def _step(self) -> float:
-        norm = self._clip(_trainable(self.model))
+        norm = self._clip(_trainable(self.model), " + ".join(self.model.tasks))
         self.optimizers["all"].step()
         self._clear()
         return norm

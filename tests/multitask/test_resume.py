@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import minbert.checkpoint
+import minbert.storage
 from multitask import checkpoints, fit
 from multitask.checkpoints import latest_checkpoint
 from multitask.config import RunConfig
@@ -127,8 +127,8 @@ FAULTS = [
     (checkpoints, "write_tensors", 1),
     (checkpoints, "write_tensors", 2),
     (checkpoints, "write_tensors", 3),
-    (minbert.checkpoint.os, "fsync", 1),
-    (minbert.checkpoint.os, "replace", 2),
+    (minbert.storage.os, "fsync", 1),
+    (minbert.storage.os, "replace", 2),
     (checkpoints, "write_json", 1),
     (Path, "rename", 1),
     (checkpoints, "_sync", 1),
@@ -191,7 +191,7 @@ train(config, sys.argv[2], resume=True, save_every=2, keep_optimizer=True, progr
 def test_ten_real_kills_at_random_moments(whole: Callable[[str], tuple[RunConfig, Contents]], tmp_path: Path) -> None:
     """SIGKILL to a process of its own, resumed and killed again ten times."""
     config, expected = whole("separate")
-    minbert.checkpoint.write_json(tmp_path / "config.json", config.to_dict())
+    minbert.storage.write_json(tmp_path / "config.json", config.to_dict())
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json"), str(tmp_path / "run")]
     delays = np.random.default_rng(1).uniform(1.0, 8.0, 10).tolist()
     for delay in delays:
@@ -217,8 +217,8 @@ def skip_moments(patch: pytest.MonkeyPatch) -> None:
 
 
 def skip_sampler(patch: pytest.MonkeyPatch) -> None:
-    restore = fit.restore_checkpoint
-    patch.setattr(fit, "restore_checkpoint", lambda *args: {**restore(*args), "round": 1})
+    read = fit.read_state
+    patch.setattr(fit, "read_state", lambda folder: {**read(folder), "round": 1})
 
 
 def skip_generator(patch: pytest.MonkeyPatch) -> None:
@@ -329,3 +329,50 @@ def test_resume_without_a_checkpoint_starts_anew_and_a_finished_run_is_given_bac
 def test_a_finished_run_keeps_no_moments_unless_asked(make_config: MakeConfig, tmp_path: Path) -> None:
     fit.train(make_config(*SETS), tmp_path / "run", progress=False, save_every=2)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_finished_run_of_other_settings_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    fit.train(make_config(*SETS), tmp_path / "run", progress=False)
+    with pytest.raises(RunError, match=r"config\.train\.seed was 11711 and is 5"):
+        fit.train(make_config(*SETS, "train.seed=5"), tmp_path / "run", progress=False, resume=True)
+
+
+def test_another_decoder_is_refused_by_its_setting_not_by_its_tensors(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_run(make_config(*SETS), tmp_path / "run", monkeypatch)
+    with pytest.raises(RunError, match=r"tasks\.sst\.pooling was 'attention' and is 'mean'"):
+        train(make_config(*SETS, "tasks.sst.pooling=mean"), tmp_path / "run", resume=True)
+
+
+def test_a_kill_while_an_epochs_last_round_is_saved_again_keeps_a_checkpoint(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, renames = Path.rename, [0]
+
+    def faulty(self: Path, target: Path) -> Path:
+        renames[0] += self.name.endswith(".writing")
+        if renames[0] == 6:  # five rounds saved, then the fifth once more, scored
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", faulty)
+        with pytest.raises(Killed):
+            train(make_config(*SETS), tmp_path / "run", save_every=1)
+    last = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert last is not None
+    assert last.name == "round-00000005"
+
+
+def test_a_kill_while_best_is_written_leaves_no_mixture_of_epochs(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*args: Any, **options: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multitask.model.write_tensors", kill)
+        with pytest.raises(Killed):
+            train(make_config(*SETS), tmp_path / "run")
+    assert not (tmp_path / "run" / "best").exists()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import multitask.fit
-from minbert.checkpoint import read_tensors, write_tensors
 from minbert.model import BertModel
+from minbert.storage import read_tensors, write_tensors
 from multitask.config import build_config
 from multitask.data import read_examples
 from multitask.errors import ConfigError, RunError

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from multitask.rows import Fault, Source, read_rows, source_name
 from multitask.tasks import Task, label_key, parse_number
 
 __all__ = [
+    "ON_BAD",
     "BadRow",
+    "BadRows",
     "Dataset",
     "Example",
+    "OnBad",
     "infer_labels",
     "iter_examples",
     "read_examples",
@@ -56,6 +59,12 @@ class BadRow:
         value = shown(self.value)
         where = f"column {self.column!r} holds {value}, which" if self.column else f"the row {value}"
         return f"{self.path}:{self.line}: {where} {self.reason}"
+
+
+class BadRows(Protocol):
+    """Takes the rows that are left out: a list does, or what only counts them."""
+
+    def append(self, row: BadRow, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -108,12 +117,12 @@ def iter_examples(
     *,
     labelled: bool = False,
     on_bad: OnBad = "error",
-    skipped: list[BadRow] | None = None,
+    skipped: BadRows | None = None,
 ) -> Iterator[Example]:
     """The rows of a file or open stream one by one, in constant memory; arguments as in read_examples.
 
-    Without labels, plain text is welcome too: one sentence a line, or two with a tab between, and no header.
-    Rows left out are appended to ``skipped``, if given.
+    Without labels, plain text is welcome too: one sentence a line, or two with a tab between, and no header;
+    sniff.py says how it is told from a table. Rows left out are appended to ``skipped``, if given.
     """
     return _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=not labelled)
 
@@ -180,7 +189,7 @@ def _normal(example: Example) -> tuple[str, ...]:
 
 
 def _examples(
-    source: Source, task: Task, *, labelled: bool, on_bad: OnBad, skipped: list[BadRow] | None, plain: bool
+    source: Source, task: Task, *, labelled: bool, on_bad: OnBad, skipped: BadRows | None, plain: bool
 ) -> Iterator[Example]:
     check_choice("on_bad", on_bad, ON_BAD)
     if labelled and task.kind != "regression":
@@ -192,7 +201,9 @@ def _examples(
         fault = row.fault
         label: int | float | None = None
         if fault is None:
-            fault = next(filter(None, map(_text_fault, task.text, row.cells)), None)
+            missing = frozenset({""}) if row.plain else MISSING
+            faults = (_text_fault(column, row.cells[place], missing) for place, column in enumerate(task.text))
+            fault = next(filter(None, faults), None)
         if fault is None and labelled:
             checked = _check_label(task, row.cells[width])
             fault, label = (checked, None) if isinstance(checked, Fault) else (None, checked)
@@ -209,14 +220,14 @@ def _examples(
             skipped.append(bad)
 
 
-def _text_fault(column: str, value: Any) -> Fault | None:
-    """What keeps a cell from being a text, if anything does."""
+def _text_fault(column: str, value: Any, missing: frozenset[str] = MISSING) -> Fault | None:
+    """What keeps a cell from being a text, if anything does. missing: the words that stand for none."""
     if not isinstance(value, str):
         # NaN is the one value that is not itself.
         if value is None or value != value:  # noqa: PLR0124
             return Fault(column, value, "is no text", missing=True)
         return Fault(column, value, "is not a text")
-    if not value.strip() or value in MISSING:
+    if not value.strip() or value in missing:
         return Fault(column, value, "is no text", missing=True)
     if "\0" in value:
         return Fault(column, value, "has a NUL character")

@@ -9,11 +9,13 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from multitask.checks import shown
 from multitask.errors import DataError
+from multitask.sniff import FOLLOWING, looks_like_header, looks_like_json
 
 __all__ = ["Fault", "Row", "Source", "read_rows", "source_name"]
 
@@ -38,11 +40,15 @@ class Fault(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row as it stands: the required cells and then the optional one; None for a cell that is not there."""
+    """A row as it stands: the required cells and then the optional one; None for a cell that is not there.
+
+    plain: it is a line of plain text, in which any word is text, "None" and "null" too.
+    """
 
     line: int
     cells: tuple[Any, ...]
     fault: Fault | None = None
+    plain: bool = False
 
 
 def source_name(source: Source) -> str:
@@ -56,8 +62,9 @@ def read_rows(source: Source, required: Sequence[str], optional: str | None, *, 
     """The rows of a file or of an open stream (text or bytes), one after another, in constant memory.
 
     required, optional: the columns wanted. plain: where there is no header, take lines of this many texts
-    with tabs between them (0: never; nor in files called .csv or .tsv). DataError for a file that can't be
-    read or lacks a column; what is wrong with single rows stands in the rows.
+    with tabs between them (0: never; nor in files called .csv, .tsv or .jsonl, nor where the first line looks
+    like a header or JSON, which sniff.py decides). DataError for a file that can't be read or lacks a column;
+    what is wrong with single rows stands in the rows.
     """
     name = source_name(source)
     if isinstance(source, str | Path):
@@ -95,22 +102,35 @@ def _rows(name: str, lines: Iterator[Line], required: Sequence[str], optional: s
         if plain and ending not in TABLE_ENDINGS:
             return
         raise DataError(f"{name} is empty")
-    if ending in JSON_ENDINGS or (ending not in TABLE_ENDINGS and _has_columns(first[1], required)):
+    if ending in JSON_ENDINGS or (ending not in TABLE_ENDINGS and looks_like_json(first[1])):
+        if plain:
+            _check_object(name, *first, required)
         yield from _json_rows(_chain([first], lines), required, optional)
         return
     separator = "\t" if "\t" in first[1] or "," not in first[1] else ","
     split = _split(first[1], separator)
     header = [cell.strip() for cell in split] if isinstance(split, list) else [first[1]]
     missing = [column for column in required if column not in header]
-    if missing:
-        if plain and ending not in TABLE_ENDINGS and first[1].count("\t") == plain - 1:
-            yield from _plain_rows(_chain([*skipped, first], lines), plain, len(required))
+    if not missing:
+        yield from _table_rows(name, first[0], header, lines, separator, required, optional)
+        return
+    hint = ""
+    if plain and ending not in TABLE_ENDINGS and first[1].count("\t") == plain - 1:
+        ahead: list[Line] = []
+
+        def following() -> list[str]:
+            ahead.extend(islice(lines, FOLLOWING - len(ahead)))
+            return [line for _, line in ahead if line.strip()]
+
+        columns = [*required, *([optional] if optional is not None else [])]
+        if not looks_like_header(first[1], following, columns, _cells):
+            yield from _plain_rows(_chain([*skipped, first, *ahead], lines), plain, len(required))
             return
-        raise DataError(
-            f"{name}:{first[0]}: no column {', '.join(map(shown, missing))} in the header, "
-            f"which has {', '.join(map(shown, header[:20]))}"
-        )
-    yield from _table_rows(name, first[0], header, lines, separator, required, optional)
+        hint = f" (if that is plain text, put the line {shown(chr(9).join(required))} above it)"
+    raise DataError(
+        f"{name}:{first[0]}: no column {', '.join(map(shown, missing))} in the header, "
+        f"which has {', '.join(map(shown, header[:20]))}{hint}"
+    )
 
 
 def _chain(first: Iterable[Line], rest: Iterator[Line]) -> Iterator[Line]:
@@ -118,12 +138,14 @@ def _chain(first: Iterable[Line], rest: Iterator[Line]) -> Iterator[Line]:
     yield from rest
 
 
-def _has_columns(line: str, required: Sequence[str]) -> bool:
-    """Whether a line is a JSON object with the first of the columns."""
-    if not line.lstrip().startswith("{"):
-        return False
+def _check_object(name: str, number: int, line: str, required: Sequence[str]) -> None:
+    """DataError where the first object has none of the columns: then they are called otherwise throughout."""
     value = _parse_json(line)
-    return isinstance(value, dict) and required[0] in value
+    if isinstance(value, dict) and not any(column in value for column in required):
+        raise DataError(
+            f"{name}:{number}: no column {', '.join(map(shown, required))} in the object, "
+            f"which has {', '.join(map(shown, list(value)[:20])) or 'nothing'}"
+        )
 
 
 def _parse_json(line: str) -> Any:
@@ -143,7 +165,7 @@ def _json_rows(lines: Iterator[Line], required: Sequence[str], optional: str | N
             cells = tuple(value.get(column) for column in required)
             yield Row(number, (*cells, value.get(optional) if optional is not None else None))
         else:
-            yield Row(number, (), Fault("", line, "is not a JSON object"))
+            yield Row(number, (), Fault("", line, "is not a JSON object on one line"))
 
 
 def _plain_rows(lines: Iterator[Line], plain: int, width: int) -> Iterator[Row]:
@@ -155,11 +177,11 @@ def _plain_rows(lines: Iterator[Line], plain: int, width: int) -> Iterator[Row]:
             blank.append(number)
             continue
         for before in blank:
-            yield Row(before, ("",) * plain + padding)
+            yield Row(before, (), Fault("", "", "is blank", missing=True), plain=True)
         blank.clear()
         cells = line.split("\t")
         if len(cells) == plain:
-            yield Row(number, (*cells, *padding))
+            yield Row(number, (*cells, *padding), plain=True)
         else:
             yield Row(
                 number,
@@ -226,6 +248,11 @@ def _split(line: str, separator: str) -> list[str] | str | None:
         if end == len(line):
             return cells
         start = end + 1
+
+
+def _cells(line: str, separator: str) -> list[str] | None:
+    cells = _split(line, separator)
+    return cells if isinstance(cells, list) else None
 
 
 def _continued(line: str, separator: str, lines: Iterator[Line], waiting: deque[Line]) -> list[str] | str:

@@ -279,7 +279,7 @@ def test_json_faults(tmp_path: Path, line: str, reason: str, missing: bool) -> N
 
 def test_plain_text_for_prediction(tmp_path: Path) -> None:
     path = put(tmp_path, 'Good, "really".\n\nIt is {odd}\n\n\n', "rows.txt")
-    with pytest.raises(DataError, match=r"rows.txt:2: column 'text' holds '', which is no text"):
+    with pytest.raises(DataError, match=r"rows.txt:2: the row '' is blank"):
         list(iter_examples(path, MOOD))
     rows = list(iter_examples(path, MOOD, on_bad="skip"))
     assert rows == [Example("1", ('Good, "really".',), None, 1), Example("3", ("It is {odd}",), None, 3)]

@@ -1,0 +1,140 @@
+"""Plain text for prediction, and what must not pass as that: tables and JSON with other columns."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multitask.data import Example, iter_examples
+from multitask.errors import DataError
+from multitask.tasks import Task
+
+MOOD = Task(name="mood", text=("sentence",), label="mood", labels=("0", "1"))
+SAME = Task(name="same", text=("sentence1", "sentence2"), label="same", kind="binary", labels=("0", "1"))
+OTHER = Task(name="other", text=("a", "b"), label="same", kind="binary", labels=("0", "1"))
+
+
+def read(content: str, task: Task = MOOD, **settings: Any) -> list[Example]:
+    return list(iter_examples(io.BytesIO(content.encode()), task, **settings))
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ("id,text\nr1,Great film\n", "'id', 'text'"),
+        ("id,text", "'id', 'text'"),
+        ("text\nGreat film\n", "'text'"),
+        ("Sentence\nGreat film\n", "'Sentence'"),
+        ('"id","Sentence"\n"r1","Great film, really"\n', "'id', 'Sentence'"),
+        ("id, review\nr1, Great film\n", "'id', 'review'"),
+        (",review,stars\n0,Great film,5\n1,Bad one,1\n", "'', 'review', 'stars'"),
+        ("review,stars\nGreat film,5\n\nBad one,1\n", "'review', 'stars'"),
+        ("Review Text,Number of stars\nGreat film,5\n", "'Review Text', 'Number of stars'"),
+        ("id;text\nr1;Great film\n", "'id;text'"),
+        ("\n\nid,text\nr1,Great film\n", "'id', 'text'"),
+        ("id\ttext\nr1\tGreat film\n", "'id', 'text'"),
+    ],
+)
+def test_a_table_with_other_columns_is_refused(tmp_path: Path, content: str, columns: str) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text(content, encoding="utf-8")
+    for source in (path, io.StringIO(content)):
+        with pytest.raises(DataError) as caught:
+            list(iter_examples(source, MOOD, on_bad="skip"))
+        line = len(content) - len(content.lstrip("\n")) + 1
+        name = path if source is path else "<stream>"
+        assert str(caught.value).startswith(f"{name}:{line}: no column 'sentence' in the header, which has {columns}")
+
+
+@pytest.mark.parametrize("first", ["id\tsentence1", "Sentence1\tSentence2", "text\tother"])
+def test_a_table_of_two_columns_is_no_pair_of_texts(first: str) -> None:
+    with pytest.raises(DataError, match=r"^<stream>:1: no column 'sentence"):
+        read(f"{first}\nr1\tGreat film\nr2\tBad film\n", SAME)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "txt"])
+@pytest.mark.parametrize("task", [MOOD, SAME])
+def test_json_with_other_keys_is_refused(tmp_path: Path, task: Task, ending: str) -> None:
+    path = tmp_path / f"rows.{ending}"
+    path.write_text('{"id": 1, "text": "Great film"}\n', encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        list(iter_examples(path, task, on_bad="skip"))
+    due = ", ".join(map(repr, task.text))
+    assert str(caught.value) == f"{path}:1: no column {due} in the object, which has 'id', 'text'"
+
+
+@pytest.mark.parametrize("first", ["{", "[", '[{"sentence": "x"},', '{"sentence": "x",', '  { "sentence"'])
+def test_json_that_is_not_one_object_a_line_is_no_text(first: str) -> None:
+    with pytest.raises(DataError, match=r"^<stream>:1: the row .* is not a JSON object on one line"):
+        read(f"{first}\n")
+
+
+def test_json_lines_may_leave_out_what_is_null() -> None:
+    rows = [{"sentence1": "x"}, {"sentence1": "x", "sentence2": "y"}]
+    content = "\n".join(map(json.dumps, rows))
+    assert [row.texts for row in read(content, SAME, on_bad="skip")] == [("x", "y")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Good, bad and ugly.", "Long, slow, dull."],
+        ["Good, bad", "Slow, dull"],  # as many cells on each line, but prose has a blank after its comma
+        ["Great film", "Bad film"],
+        ["Great"],
+        ["Yes,no", "A line of another form"],
+        ["Yes,no"],
+        ["Yes; no | maybe", "No; yes | maybe"],
+        ["1,000 people came,all of them glad", "2,000 people came,all of them sad"],
+        ["This sentence, I think, is text.", "It says so, twice, I think."],
+        ["[Applause] He left.", "{odd} but text"],
+        ["Text of five words here", "x"],
+        ['He said "no", and left.', '"Never", she said.'],
+        ["None", "nan", "null", "NaN", "NULL"],
+    ],
+)
+def test_sentences_stay_sentences(lines: list[str]) -> None:
+    assert [(row.id, *row.texts) for row in read("\n".join(lines))] == [
+        (str(number), line) for number, line in enumerate(lines, 1)
+    ]
+
+
+def test_plain_pairs_stay_pairs() -> None:
+    assert [row.texts for row in read("good\tbad\nfine\tsad\n", OTHER)] == [("good", "bad"), ("fine", "sad")]
+    assert [row.texts for row in read("None\tnull\n", SAME)] == [("None", "null")]
+    with pytest.raises(DataError, match=r"<stream>:2: column 'sentence2' holds '', which is no text"):
+        read("good\tbad\nfine\t\n", SAME)
+
+
+def test_a_line_with_the_column_makes_text_of_what_looks_like_a_header() -> None:
+    with pytest.raises(DataError, match=r"\(if that is plain text, put the line 'sentence' above it\)$"):
+        read("review,text\nGreat,film\n")
+    assert [row.texts for row in read("sentence\nreview,text\nGreat,film\n")] == [("review,text",), ("Great,film",)]
+
+
+def test_a_blank_line_between_others_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("one\n\n \ntwo\n\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows\.txt:2: the row '' is blank$"):
+        list(iter_examples(path, MOOD))
+    skipped: list[Any] = []
+    rows = list(iter_examples(path, MOOD, on_bad="skip", skipped=skipped))
+    assert [(row.id, row.line) for row in rows] == [("1", 1), ("4", 4)]
+    assert [bad.line for bad in skipped] == [2, 3]
+
+
+def test_words_for_nothing_stay_that_in_tables() -> None:
+    with pytest.raises(DataError, match=r"<stream>:2: column 'sentence' holds 'None', which is no text"):
+        read("sentence\nNone\n")
+    with pytest.raises(DataError, match=r"<stream>:1: column 'sentence' holds 'null', which is no text"):
+        read('{"sentence": "null"}\n')
+
+
+def test_a_pipe_is_not_read_ahead_where_the_first_line_decides() -> None:
+    def endless() -> Any:
+        yield b"A film, I think, to see.\n"
+        raise AssertionError("read ahead")
+
+    assert next(iter_examples(endless(), MOOD)).texts == ("A film, I think, to see.",)

@@ -107,7 +107,7 @@ class Update(ABC):
         RunError, before any step is taken, if the norm is not finite.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = math.sqrt(sum(part.item() ** 2 for part in torch._foreach_norm(gradients))) if gradients else 0.0
+        norm = math.hypot(*(part.item() for part in torch._foreach_norm(gradients))) if gradients else 0.0
         if not math.isfinite(norm):
             raise RunError(f"task {tasks}: the gradient's norm is {norm}, no step was taken; lower lr or loss_weight")
         if self.settings.clip is not None and norm > self.settings.clip:

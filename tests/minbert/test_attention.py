@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import minbert
 from minbert.attention import MultiHeadAttention
 from minbert.layers import Dropout
 from minbert.packing import Packing
@@ -97,3 +98,33 @@ def test_gradients_through_plain_dropout(kernels: str) -> None:
     gone = dropped(states) == 0
     assert 0 < gone.sum() < 35
     assert torch.allclose(dropped(states)[~gone], states[~gone] / 0.6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mask", ["none", "right"])
+def test_second_derivatives_are_refused_by_the_fast_path_and_right_on_the_reference(mask: str) -> None:
+    attention, hidden, _, kept = make_case(3, mask)
+    packing = Packing(kept)
+    states = packing.pack(hidden).requires_grad_()
+
+    def penalty() -> Tensor:
+        (gradient,) = torch.autograd.grad(attention(states, packing).square().sum(), states, create_graph=True)
+        return gradient.square().sum()
+
+    minbert.set_kernels("fast")
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        penalty().backward()
+    minbert.set_kernels("reference")
+    attention.zero_grad()
+    penalty().backward()
+    weight, step = attention.query.weight, 1e-5
+    assert weight.grad is not None
+    found = weight.grad[2, 1].item()
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight[2, 1] += sign * step
+        values.append(penalty().item())
+        with torch.no_grad():
+            weight[2, 1] -= sign * step
+    minbert.set_kernels("fast")
+    assert found == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5)

@@ -77,6 +77,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     train.add_argument("--rounds", type=_at_least(1), metavar="N", help="rounds in an epoch")
     train.add_argument("--seed", type=_at_least(0), metavar="S", help="the one seed of everything drawn")
     train.add_argument("--limit", type=_at_least(1), metavar="ROWS", help="use this many rows of each task")
+    _add_bad_rows(train, "missing")
     train.add_argument(
         "--set",
         dest="sets",
@@ -104,6 +105,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of the data files (where train found them)")
     evaluate.add_argument("--split", default="dev", choices=["train", "dev", "test"], help="which rows (dev)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    _add_bad_rows(evaluate, "missing")
     _add_machine(evaluate)
 
 
@@ -120,7 +122,18 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     predict.add_argument("--task", metavar="NAME", help="the task to predict (may be left out if the run has one)")
     predict.add_argument("--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)")
     predict.add_argument("--output", default="-", metavar="FILE", help="where to write, - for standard output (-)")
+    _add_bad_rows(predict, "error")
     _add_machine(predict)
+
+
+def _add_bad_rows(command: _Parser, default: str) -> None:
+    missing = "missing: leave out those without text or label, and stop at others; " if default == "missing" else ""
+    command.add_argument(
+        "--bad-rows",
+        default=default,
+        choices=["error", "skip"] if default == "error" else ["missing", "error", "skip"],
+        help=f"rows that can't be used: {missing}error: stop; skip: leave them out, and count them ({default})",
+    )
 
 
 def _add_machine(command: _Parser) -> None:

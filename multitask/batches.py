@@ -23,7 +23,7 @@ class EncodedTexts:
     """Token ids of a task's rows, tokenized once: joint pairs as one text, separate pairs as two.
 
     :param texts: one or two texts a row, as the task has columns.
-    :param max_length: tokens a row is cut to, longest text first; ``truncated`` counts the rows that were.
+    :param max_length: tokens a row is cut to, longest text first; ``truncated``, bool (rows,), says which were.
     """
 
     def __init__(self, task: Task, texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int) -> None:
@@ -37,7 +37,7 @@ class EncodedTexts:
         else:
             self._tokens = tokenizer.tokenize_all(first, second, max_length=max_length)
         cut = self._tokens.truncated
-        self.truncated = int((cut[: self.rows] | cut[self.rows :] if self.separate else cut).sum())
+        self.truncated: np.ndarray = cut[: self.rows] | cut[self.rows :] if self.separate else cut
         lengths = self._tokens.lengths
         self.lengths: np.ndarray = lengths[: self.rows] + lengths[self.rows :] if self.separate else lengths
 

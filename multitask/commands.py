@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from multitask.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
+    from multitask.data import BadRow
     from multitask.metrics import Score
     from multitask.run import Prediction, Run
     from multitask.tasks import Task
@@ -53,13 +54,14 @@ def train(args: argparse.Namespace) -> None:
         device=args.device,
         select=args.select,
         limit=args.limit,
+        bad_rows=args.bad_rows,
         resume=args.resume,
         save_every=args.save_every,
         keep=args.keep,
         keep_optimizer=args.keep_optimizer,
         progress=not args.quiet,
     )
-    print_scores(run.evaluate("dev"))
+    print_scores(run.evaluate("dev", bad_rows=args.bad_rows))
     first = config.tasks[0].name
     print(f"The run is in {run.folder}. Next: multitask predict {run.folder} --task {first} --input F --output G")
 
@@ -67,7 +69,7 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Scores a run on labelled rows: a table, or one JSON object."""
     run = _load(args)
-    scores = run.evaluate(args.split, data=args.data)
+    scores = run.evaluate(args.split, data=args.data, bad_rows=args.bad_rows)
     if args.json:
         print(json.dumps(scores_as_json(scores, split=args.split), indent=2))
     else:
@@ -81,10 +83,46 @@ def predict(args: argparse.Namespace) -> None:
 
     run = _load(args)
     task = _chosen_task(run, args.task)
+    tally = Tally()
     with open_output(args.output) as sink:
         source = sys.stdin.buffer if args.input == STANDARD_STREAM else Path(args.input)
-        examples = iter_examples(source, task, labelled=False)
-        write_predictions(sink, task, run.predict_stream(task.name, examples))
+        examples = iter_examples(source, task, labelled=False, on_bad=args.bad_rows, skipped=tally)
+        write_predictions(sink, task, tally.counted(run.predict_stream(task.name, examples)))
+        if tally.first is not None and not tally.answered:
+            raise DataError(f"--input {args.input} has no usable row for task {task.name}: {tally.first}")
+    # Also when --quiet: these are no notes, they say what the output is not.
+    if tally.left_out:
+        print(f"left out {_rows(tally.left_out)} of {tally.rows}, the first: {tally.first}", file=sys.stderr)
+    if tally.cut:
+        print(f"cut {_rows(tally.cut)} of {tally.rows} to the encoder's {run.model.max_length} tokens", file=sys.stderr)
+
+
+class Tally:
+    """Counts rows as they pass: those answered, those cut for being too long, those left out."""
+
+    def __init__(self) -> None:
+        self.answered = self.cut = self.left_out = 0
+        self.first: BadRow | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.answered + self.left_out
+
+    def append(self, row: "BadRow", /) -> None:
+        """Counts a row that is left out."""
+        self.left_out += 1
+        self.first = self.first or row
+
+    def counted(self, predictions: Iterable["Prediction"]) -> Iterator["Prediction"]:
+        """Hands the predictions on."""
+        for prediction in predictions:
+            self.answered += 1
+            self.cut += prediction.truncated
+            yield prediction
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 def fetch(args: argparse.Namespace) -> None:

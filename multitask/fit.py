@@ -19,7 +19,7 @@ from minbert.storage import sha256_of, write_json
 from multitask.batches import TaskData
 from multitask.checkpoints import latest_checkpoint, read_state, remove_checkpoints, restore_checkpoint, save_checkpoint
 from multitask.config import RunConfig
-from multitask.data import Dataset, shared_rows
+from multitask.data import OnBad, shared_rows
 from multitask.errors import ConfigError, RunError
 from multitask.inference import evaluate_tasks, mean_score
 from multitask.journal import JsonLines, Signals, locked
@@ -42,6 +42,7 @@ def train(
     device: str = "auto",
     select: str = "mean",
     limit: int | None = None,
+    bad_rows: OnBad = "missing",
     resume: bool = False,
     save_every: int = 100,
     keep: int = 1,
@@ -53,6 +54,8 @@ def train(
     :param out: ``runs/`` and the preset's name, unless told.
     :param select: ``"mean"`` of the dev scores, or the task whose dev score says which epoch is kept in ``best/``.
     :param limit: take at most so many of the first training and dev rows of each task.
+    :param bad_rows: ``"missing"`` leaves out rows without text or label and refuses any other that can't be used,
+        ``"error"`` refuses both, ``"skip"`` leaves both out; record.json names each row that was left out.
     :param resume: go on from the folder's last checkpoint, to the same bytes as a run that was never stopped on the
         same machine, torch and thread count; starts anew where there is no checkpoint, gives back a finished run.
     :param save_every: rounds between checkpoints; there is one after each epoch, too.
@@ -69,7 +72,7 @@ def train(
     except OSError as error:
         raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
     with locked(out):
-        prepared = prepare(config, limit=limit)
+        prepared = prepare(config, limit=limit, bad_rows=bad_rows)
         identity = _identity(prepared.config, select, limit)
         finished = _finished(out) if resume else None
         if finished is not None:
@@ -101,7 +104,7 @@ class _Session:
         self.update = UPDATES[config.train.update](self.model, config.train, order_rng, self.dtype)
         self.train_data = encode(prepared.train, self.model, self.tokenizer)
         self.dev_data = encode(prepared.dev, self.model, self.tokenizer)
-        self.record = _record(self.model, prepared.train, prepared.dev, self.train_data, precision)
+        self.record = _record(self.model, prepared, self.train_data, self.dev_data, precision)
         self.state, self.evaluated, self.best = TrainState(), 0, -math.inf
         lengths = self._restore() if resume else {}
         write_json(out / "config.json", config.to_dict())
@@ -274,18 +277,20 @@ def _sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
 
 def _record(
     model: MultitaskModel,
-    train: Mapping[str, Dataset],
-    dev: Mapping[str, Dataset],
-    encoded: Mapping[str, TaskData],
+    prepared: Prepared,
+    train_data: Mapping[str, TaskData],
+    dev_data: Mapping[str, TaskData],
     precision: str,
 ) -> dict[str, Any]:
     """What a reader of the run has to know beside its configuration: versions, rows, what was left out."""
+    train, dev = prepared.train, prepared.dev
     reports = {name: str(encoder.load_report) for name, encoder in model.encoders.items()}
     tasks = {
         name: {
             "train_rows": len(train[name].examples),
             "dev_rows": len(dev[name].examples),
-            "truncated_rows": encoded[name].texts.truncated,
+            "truncated_train_rows": int(train_data[name].texts.truncated.sum()),
+            "truncated_dev_rows": int(dev_data[name].texts.truncated.sum()),
             "skipped": [str(row) for row in (*train[name].skipped, *dev[name].skipped)],
             "dev_rows_also_in_train": len(shared_rows(train[name].examples, dev[name].examples)),
         }

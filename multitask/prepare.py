@@ -10,7 +10,7 @@ from minbert.registry import resolve
 from minbert.tokenizer import BertTokenizer
 from multitask.batches import TaskData
 from multitask.config import RunConfig
-from multitask.data import Dataset, infer_labels, read_examples, stratified_split
+from multitask.data import Dataset, OnBad, infer_labels, read_examples, stratified_split
 from multitask.errors import ConfigError, DataError
 from multitask.model import MultitaskModel
 from multitask.tasks import Task
@@ -27,19 +27,20 @@ class Prepared:
     dev: dict[str, Dataset] = field(default_factory=dict)
 
 
-def prepare(config: RunConfig, *, limit: int | None = None) -> Prepared:
+def prepare(config: RunConfig, *, limit: int | None = None, bad_rows: OnBad = "missing") -> Prepared:
     """Read every task's training and dev rows.
 
     :param limit: at most so many of the first rows of each file, to try a run out.
+    :param bad_rows: what becomes of rows that can't be used: ``on_bad`` of data.read_examples.
     :raises DataError: for files and rows that can't be used, naming file and line.
     """
     tasks, result = [], Prepared(config)
     for task in config.tasks:
         task = infer_labels(task)
         tasks.append(task)
-        rows = read_examples(_path(task, "train"), task)
+        rows = read_examples(_path(task, "train"), task, on_bad=bad_rows)
         if task.dev is not None:
-            dev = read_examples(task.dev, task)
+            dev = read_examples(task.dev, task, on_bad=bad_rows)
         else:
             rows, dev = stratified_split(rows, task, config.train.seed)
         for name, dataset in (("train", rows), ("dev", dev)):
@@ -50,17 +51,18 @@ def prepare(config: RunConfig, *, limit: int | None = None) -> Prepared:
     return result
 
 
-def read_split(config: RunConfig, split: str) -> dict[str, Dataset]:
+def read_split(config: RunConfig, split: str, *, bad_rows: OnBad = "missing") -> dict[str, Dataset]:
     """Labelled rows of one split for each task of a configuration whose labels are known."""
     if split not in ("train", "dev", "test"):
         raise ConfigError(f"split is {split!r}; known: train, dev, test")
     result = {}
     for task in config.tasks:
         if task.dev is None and split in ("train", "dev"):
-            train, dev = stratified_split(read_examples(_path(task, "train"), task), task, config.train.seed)
+            rows = read_examples(_path(task, "train"), task, on_bad=bad_rows)
+            train, dev = stratified_split(rows, task, config.train.seed)
             result[task.name] = train if split == "train" else dev
         else:
-            result[task.name] = read_examples(_path(task, split), task)
+            result[task.name] = read_examples(_path(task, split), task, on_bad=bad_rows)
     return result
 
 

@@ -33,8 +33,9 @@ class Reporter:
                 self._say(f"{name}: left out {row}")
             if task["dev_rows_also_in_train"]:
                 self._say(f"{name}: {task['dev_rows_also_in_train']} dev rows also stand in train")
-            if task["truncated_rows"]:
-                self._say(f"{name}: {task['truncated_rows']} training rows cut to the encoder's length")
+            cut, cut_dev = task["truncated_train_rows"], task["truncated_dev_rows"]
+            if cut or cut_dev:
+                self._say(f"{name}: {cut} training and {cut_dev} dev rows cut to the encoder's length")
         rounds = settings.epochs * rounds_per_epoch
         minutes = estimate() * rounds / 60
         self._say(

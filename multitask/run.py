@@ -7,10 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
+from minbert.errors import InputError
 from minbert.tokenizer import BertTokenizer
 from multitask.batches import EncodedTexts
+from multitask.checks import shown
 from multitask.config import RunConfig
-from multitask.data import Example
+from multitask.data import Example, OnBad
 from multitask.errors import ConfigError, RunError
 from multitask.inference import evaluate_tasks, outputs_of
 from multitask.losses import predicted_values
@@ -28,11 +30,15 @@ _WINDOW = 4096
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one row: the label as the training file spells it, or a number, and each class's probability."""
+    """The answer for one row: the label as the training file spells it, or a number, and each class's probability.
+
+    truncated: the row was longer than the encoder's positions, so the answer is one to its beginning.
+    """
 
     id: str
     label: str | float
     probabilities: tuple[float, ...] | None
+    truncated: bool = False
 
 
 class Run:
@@ -74,20 +80,31 @@ class Run:
         tokenizer = BertTokenizer.from_pretrained(_first_encoder_folder(best))
         return cls(folder, config, model, tokenizer, device=device, precision=precision)
 
-    def evaluate(self, split: str = "dev", *, data: str | Path | None = None) -> dict[str, Score]:
+    def evaluate(
+        self, split: str = "dev", *, data: str | Path | None = None, bad_rows: OnBad = "missing"
+    ) -> dict[str, Score]:
         """Score of each task on a split's labelled rows, with its 95 % bootstrap interval.
 
         :param data: a folder with the files of the configuration, if they moved.
+        :param bad_rows: as in ``train``.
         """
         config = self.config if data is None else self.config.with_data(data)
-        rows = encode(read_split(config, split), self.model, self.tokenizer)
+        rows = encode(read_split(config, split, bad_rows=bad_rows), self.model, self.tokenizer)
         return evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
 
     def predict(self, task: str, rows: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
-        """Answers for texts, or pairs of texts, in their order; ids count from 1."""
+        """Answers for texts, or pairs of texts, in their order; ids count from 1.
+
+        :raises InputError: for a single text in the place of a list, or a row that is no text or tuple of texts.
+        """
+        if isinstance(rows, str):
+            raise InputError(f"rows is the text {shown(rows)}; a list of texts is due, such as [{shown(rows)}]")
         examples = []
         for number, row in enumerate(rows, 1):
-            texts = (row,) if isinstance(row, str) else tuple(row)
+            texts = (row,) if isinstance(row, str) else row
+            if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"row {number} is {shown(row)}; a text or a tuple of texts is due")
+            texts = tuple(texts)
             examples.append(Example(id=str(number), texts=texts, label=None, line=number))
         return list(self.predict_stream(task, examples))
 
@@ -111,9 +128,9 @@ class Run:
         outputs = outputs_of(self.model, task.name, texts, device=self.device, dtype=self.dtype)
         values, probabilities = predicted_values(task, outputs)
         spread = [None] * len(window) if probabilities is None else [tuple(row) for row in probabilities.tolist()]
-        for example, value, row in zip(window, values.tolist(), spread, strict=True):
+        for example, value, row, cut in zip(window, values.tolist(), spread, texts.truncated.tolist(), strict=True):
             label = value if task.kind == "regression" else task.classes[value]
-            yield Prediction(example.id, label, row)
+            yield Prediction(example.id, label, row, cut)
 
 
 def _first_encoder_folder(best: Path) -> Path:

@@ -21,7 +21,7 @@ TASKS = Path(__file__).parent / "tasks.toml"
 
 NEW_ROWS: dict[str, Sequence[str | tuple[str, str]]] = {
     "sst": [
-        "I have seldom been so moved in a cinema, and I would go again tonight.",
+        "A warm, funny and very moving film that I would gladly see again.",
         "Two hours of my life that nobody will give back to me.",
     ],
     "para": [

@@ -10,27 +10,20 @@ A TOML file that has tasks names all tasks of the run. One called as a task of t
 preset's values of it (less its files and labels where it brings a training file or kind of its own), any
 other from the preset's ``defaults``. TOML has no null: the word "none" unsets what may be unset. Paths in a
 TOML file are relative to that file, those of ``--set`` to the working directory, and the file names of a
-preset to the data folder; all are kept as absolute paths.
+preset to the data folder; all are kept as absolute paths, as is a folder of weights.
 """
 
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from multitask.checks import (
-    check_choice,
-    check_flag,
-    check_integer,
-    check_known,
-    check_number,
-    check_string,
-    shown,
-)
+from multitask.checks import check_known, check_string, shown
 from multitask.errors import ConfigError
 from multitask.presets import DEFAULT_PRESET, PRESETS, preset_names
+from multitask.settings import KEYS, EncoderConfig, TrainConfig
 from multitask.sources import as_table, assignments, read_toml
 from multitask.tasks import TASK_KEYS, Task
 
@@ -46,68 +39,6 @@ OPTIONAL = {
     "tasks": ("id", "labels", "class_weights", "decoder_lr", "sample_size", *PATHS),
 }
 Table = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """Which encoder every task's encoder starts from.
-
-    weights: a name that minbert.registry knows, a hub id or a folder. dropout: rate in [0, 1) inside the
-    encoder (None: as the weights' config.json says). freeze: only the decoders learn.
-    """
-
-    weights: str
-    dropout: float | None = None
-    freeze: bool = False
-
-    def __post_init__(self) -> None:
-        check_string("encoder.weights", self.weights)
-        if self.dropout is not None:
-            rate = check_number("encoder.dropout", self.dropout, high=1.0, open_high=True)
-            object.__setattr__(self, "dropout", rate)
-        check_flag("encoder.freeze", self.freeze)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How the tasks are trained together.
-
-    update: "separate" (one backward and step per task: the report's Algorithm 1), "combined" (one over the
-    summed losses) or "pcgrad". rounds: per epoch (None: the smallest rows // batch_size over the tasks).
-    warmup: share in [0, 1] of all rounds in which the rate rises. clip: largest gradient norm (None: no
-    clipping). eps: of AdamW.
-    """
-
-    update: str = "separate"
-    epochs: int = 3
-    rounds: int | None = None
-    seed: int = 11711
-    schedule: str = "constant"
-    warmup: float = 0.0
-    precision: str = "auto"
-    clip: float | None = None
-    task_order: str = "fixed"
-    eps: float = 1e-6
-
-    def __post_init__(self) -> None:
-        check_choice("train.update", self.update, ("separate", "combined", "pcgrad"))
-        check_integer("train.epochs", self.epochs, low=1)
-        if self.rounds is not None:
-            check_integer("train.rounds", self.rounds, low=1)
-        check_integer("train.seed", self.seed, high=2**63 - 1)
-        check_choice("train.schedule", self.schedule, ("constant", "linear", "cosine"))
-        object.__setattr__(self, "warmup", check_number("train.warmup", self.warmup, high=1.0))
-        check_choice("train.precision", self.precision, ("auto", "float32", "bfloat16"))
-        if self.clip is not None:
-            object.__setattr__(self, "clip", check_number("train.clip", self.clip, open_low=True))
-        check_choice("train.task_order", self.task_order, ("fixed", "shuffled"))
-        object.__setattr__(self, "eps", check_number("train.eps", self.eps, open_low=True))
-
-
-KEYS = {
-    "encoder": tuple(field.name for field in fields(EncoderConfig)),
-    "train": tuple(field.name for field in fields(TrainConfig)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +68,12 @@ class RunConfig:
         return next(task for task in self.tasks if task.name == name)
 
     def with_data(self, folder: str | Path) -> Self:
-        """The same run on the files of the same names in another folder."""
+        """The same run on the files of the same names in another folder.
+
+        Raises ConfigError where two different files have one name, since that folder can hold only one of them.
+        """
         moved = []
+        sources: dict[str, str] = {}
         for task in self.tasks:
             names = {key: getattr(task, key) for key in PATHS}
             paths: dict[str, Any] = {
@@ -146,6 +81,11 @@ class RunConfig:
                 for key, path in names.items()
                 if path is not None
             }
+            for key, path in paths.items():
+                source = sources.setdefault(path, names[key])
+                if os.path.abspath(source) != os.path.abspath(names[key]):
+                    both = f"{source} and {names[key]}"
+                    raise ConfigError(f"{both} can't both be {path}: give each file a name of its own")
             moved.append(replace(task, **paths))
         return replace(self, tasks=tuple(moved))
 
@@ -232,6 +172,8 @@ def build_config(
         # What is no path at all is left to Task, which says so.
         paths = {key: task[key] for key in PATHS if isinstance(task.get(key), str | Path) and task[key] != ""}
         task.update({key: os.path.abspath(path) for key, path in paths.items()})
+    if isinstance(result["encoder"].get("weights"), str):
+        result["encoder"]["weights"] = _weights_beside(Path(), result["encoder"]["weights"])
     return RunConfig.from_dict({"format": FORMAT, "preset": preset, **result})
 
 
@@ -279,9 +221,12 @@ def _own(defaults: Table, name: str) -> Table:
 
 
 def _weights_beside(folder: Path, weights: str) -> str:
-    """A folder given relative to the TOML file as an absolute path; names and hub ids as they are."""
-    beside = folder / weights
-    if weights.startswith(("./", "../")) or beside.is_dir():
+    """A folder of weights as an absolute path, where it is relative to ``folder``; names and hub ids as they are.
+
+    What starts like a path is one; else it is a folder if there is one, as minbert.registry has it.
+    """
+    beside = folder / os.path.expanduser(weights)
+    if weights.startswith(("./", "../", "~")) or weights in (".", "..") or (weights and beside.is_dir()):
         return os.path.abspath(beside)
     return weights
 

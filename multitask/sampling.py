@@ -1,17 +1,16 @@
 """Which rows of which task come next.
 
-Every order follows from (seed, epoch, task) alone, so the position (epoch, round) is all there is to save,
-and an epoch can be entered anywhere without going through what came before it.
+Every order follows from (seed, epoch, task) alone: a sampler has no position of its own (training.TrainState
+is that), and an epoch can be entered anywhere without going through what came before it.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from multitask.checks import check_choice, check_integer
-from multitask.errors import ConfigError, RunError
+from multitask.errors import ConfigError
 
 __all__ = ["Indices", "RoundSampler"]
 
@@ -51,8 +50,6 @@ class RoundSampler:
             name: min(samples.get(name, self.rounds_per_epoch * batch), self.rounds_per_epoch * batch)
             for name, batch in self.batch_sizes.items()
         }
-        self.epoch = 0
-        self.index = 0
         self._orders: tuple[int, dict[str, Indices]] | None = None
 
     def _count_rounds(self, samples: Mapping[str, int], rounds: int | None) -> int:
@@ -73,12 +70,21 @@ class RoundSampler:
         count = rounds or next(iter(counts.values()), min(fitting.values()))
         short = [name for name in self.sizes if name not in samples and fitting[name] < max(count, 1)]
         if short:
-            name = short[0]
-            raise ConfigError(
-                f"task {name} has {self.sizes[name]} rows, too few for {max(count, 1)} rounds of "
-                f"{self.batch_sizes[name]}: set train.rounds, tasks.{name}.batch_size or sample_size lower"
-            )
+            raise ConfigError(self._too_few(short[0], count, by_samples=bool(samples)))
         return count
+
+    def _too_few(self, name: str, count: int, *, by_samples: bool) -> str:
+        rows, batch = self.sizes[name], self.batch_sizes[name]
+        has = f"task {name} has {_counted(rows, 'row')}"
+        if rows < batch:
+            return (
+                f"{has}, fewer than its batch_size {batch}: set tasks.{name}.batch_size to at most {rows}, "
+                "or give it more rows (a higher --limit, if one is set)"
+            )
+        mend = ["the other tasks' sample_size lower" if by_samples else f"train.rounds to at most {rows // batch}"]
+        if rows >= count:
+            mend.append(f"tasks.{name}.batch_size to at most {rows // count}")
+        return f"{has}, too few for {_counted(count, 'round')} of {batch}: set {', or '.join(mend)}"
 
     def round(self, epoch: int, index: int) -> dict[str, Indices]:
         """Row indices, int64 (batch_size,), of each task, the tasks in the order of this round."""
@@ -90,37 +96,6 @@ class RoundSampler:
             names = [names[i] for i in self._generator(epoch, ORDER, index).permutation(len(names))]
         starts = {name: index * self.batch_sizes[name] for name in names}
         return {name: orders[name][starts[name] : starts[name] + self.batch_sizes[name]] for name in names}
-
-    def rounds(self, epoch: int, start: int = 0) -> Iterator[dict[str, Indices]]:
-        """The rounds of an epoch from ``start`` on; while one is worked on, the position is the next."""
-        for index in range(start, self.rounds_per_epoch):
-            batch = self.round(epoch, index)
-            last = index + 1 == self.rounds_per_epoch
-            self.epoch, self.index = (epoch + 1, 0) if last else (epoch, index + 1)
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position of the next round, and what the orders follow from, as JSON has it."""
-        return {"epoch": self.epoch, "round": self.index, **self._identity()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up the position; RunError where it is that of a sampler over other rows, batches or seed."""
-        for key, value in self._identity().items():
-            if state.get(key) != value:
-                raise RunError(f"the sampler's {key} was {state.get(key)} and is now {value}: the run can't go on")
-        if not 0 <= state["round"] < self.rounds_per_epoch or state["epoch"] < 0:
-            raise RunError(f"the sampler's position {state['epoch']}, {state['round']} is outside the run")
-        self.epoch, self.index = state["epoch"], state["round"]
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "seed": self.seed,
-            "sizes": self.sizes,
-            "batch_sizes": self.batch_sizes,
-            "rows_per_epoch": self.rows_per_epoch,
-            "rounds_per_epoch": self.rounds_per_epoch,
-            "task_order": self.task_order,
-        }
 
     def _epoch_orders(self, epoch: int) -> dict[str, Indices]:
         """The drawn rows of each task; kept for the epoch at hand, as drawing costs a pass over the rows."""
@@ -134,3 +109,7 @@ class RoundSampler:
 
     def _generator(self, *words: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((self.seed, *words)))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

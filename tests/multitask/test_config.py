@@ -66,6 +66,47 @@ def test_paths_are_absolute_and_known_by_folder(tmp_path: Path, monkeypatch: pyt
     assert build_config(sets=["tasks.sst.train=x.csv"]).task("sst").train == str(tmp_path / "x.csv")
 
 
+def test_two_files_of_one_name_do_not_fit_into_one_folder(tmp_path: Path) -> None:
+    toml = [f'[tasks.{name}]\ntrain = "{name}/train.tsv"\ntext = "t"\nlabel = "l"\nkind = "binary"' for name in "ab"]
+    config = build_config(tasks_file=write(tmp_path, "\n".join(toml)))
+    with pytest.raises(ConfigError) as caught:
+        config.with_data("/data")
+    assert str(caught.value) == (
+        f"{tmp_path}/a/train.tsv and {tmp_path}/b/train.tsv can't both be /data/train.tsv: "
+        "give each file a name of its own"
+    )
+    # One file for both tasks stays one file.
+    shared = build_config(tasks_file=write(tmp_path, "\n".join(toml).replace("b/train", "a/train")))
+    assert [task.train for task in shared.with_data("/data").tasks] == ["/data/train.tsv"] * 2
+
+
+def test_a_folder_of_weights_is_absolute_and_a_name_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    for given, kept in [
+        ("./w", tmp_path / "w"),
+        ("../w", tmp_path.parent / "w"),
+        ("~/w", tmp_path / "home" / "w"),
+        ("models/mine", tmp_path / "models" / "mine"),
+        (".", tmp_path),
+        ("models/other", "models/other"),
+        ("all-minilm-l6-v2", "all-minilm-l6-v2"),
+        (str(tmp_path / "w"), tmp_path / "w"),
+    ]:
+        assert build_config(weights=given).encoder.weights == str(kept)
+        assert build_config(sets=[f"encoder.weights={given}"]).encoder.weights == str(kept)
+    # In a TOML file it is relative to that file.
+    (tmp_path / "toml").mkdir()
+    path = write(tmp_path / "toml", '[encoder]\nweights = "./w"\n')
+    assert build_config(tasks_file=path).encoder.weights == str(tmp_path / "toml" / "w")
+
+
+def test_an_empty_table_keeps_one_task_of_the_preset(tmp_path: Path) -> None:
+    config = build_config(tasks_file=write(tmp_path, "[tasks.para]\n"), data="/data")
+    assert config.tasks == (build_config(data="/data").task("para"),)
+
+
 def test_toml_over_preset_and_set_over_toml(tmp_path: Path) -> None:
     path = write(tmp_path, OWN)
     config = build_config(tasks_file=path, data="/data", sets=["train.epochs=5", "tasks.topic.pooling=mean"])

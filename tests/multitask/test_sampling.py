@@ -1,12 +1,10 @@
 """RoundSampler: counts, no row twice, any position at once, and the refusals with their sizes."""
 
-import json
-
 import numpy as np
 import pytest
 
-from multitask.errors import ConfigError, RunError
-from multitask.sampling import RoundSampler
+from multitask.errors import ConfigError
+from multitask.sampling import Indices, RoundSampler
 
 SIZES = {"sst": 100, "para": 205, "sts": 61}
 BATCHES = {"sst": 10, "para": 20, "sts": 7}
@@ -16,9 +14,13 @@ def make(seed: int = 1, **settings: object) -> RoundSampler:
     return RoundSampler(SIZES, BATCHES, seed=seed, **settings)  # type: ignore[arg-type]
 
 
+def rounds_of(sampler: RoundSampler, epoch: int) -> list[dict[str, Indices]]:
+    return [sampler.round(epoch, index) for index in range(sampler.rounds_per_epoch)]
+
+
 def drawn(sampler: RoundSampler, epoch: int) -> dict[str, list[int]]:
     rows: dict[str, list[int]] = {name: [] for name in sampler.sizes}
-    for batch in sampler.rounds(epoch):
+    for batch in rounds_of(sampler, epoch):
         for name, indices in batch.items():
             rows[name] += indices.tolist()
     return rows
@@ -28,7 +30,7 @@ def test_an_epoch_is_as_long_as_the_smallest_task_allows() -> None:
     sampler = make()
     assert sampler.rounds_per_epoch == 8  # 100 // 10, 205 // 20, 61 // 7
     assert sampler.rows_per_epoch == {"sst": 80, "para": 160, "sts": 56}
-    rounds = list(sampler.rounds(0))
+    rounds = rounds_of(sampler, 0)
     assert len(rounds) == 8
     for batch in rounds:
         assert [(name, len(rows)) for name, rows in batch.items()] == [("sst", 10), ("para", 20), ("sts", 7)]
@@ -62,7 +64,7 @@ def test_tasks_of_one_size_have_orders_of_their_own() -> None:
 
 
 def test_any_position_at_once() -> None:
-    through = [batch for epoch in range(3) for batch in make().rounds(epoch)]
+    through = [batch for epoch in range(3) for batch in rounds_of(make(), epoch)]
     fresh = make()
     for position in (23, 0, 9, 16):
         batch = fresh.round(*divmod(position, 8))
@@ -72,44 +74,9 @@ def test_any_position_at_once() -> None:
         fresh.round(0, 8)
 
 
-@pytest.mark.parametrize("stop", [1, 5, 8, 11])
-@pytest.mark.parametrize("order", ["fixed", "shuffled"])
-def test_resume_goes_on_where_it_stopped(stop: int, order: str) -> None:
-    whole = [
-        {k: v.tolist() for k, v in batch.items()}
-        for epoch in range(2)
-        for batch in make(task_order=order).rounds(epoch)
-    ]
-    sampler = make(task_order=order)
-    seen = []
-    while len(seen) < stop:
-        for batch in sampler.rounds(sampler.epoch, sampler.index):
-            seen.append({k: v.tolist() for k, v in batch.items()})
-            if len(seen) == stop:
-                break
-    state = json.loads(json.dumps(sampler.state_dict()))
-    assert (state["epoch"], state["round"]) == divmod(stop, 8)
-    other = make(task_order=order)
-    other.load_state_dict(state)
-    while other.epoch < 2:
-        seen += [{k: v.tolist() for k, v in batch.items()} for batch in other.rounds(other.epoch, other.index)]
-    assert seen == whole
-    assert [list(batch) for batch in seen] == [list(batch) for batch in whole]
-
-
-def test_a_state_of_other_rows_is_refused() -> None:
-    state = make().state_dict()
-    with pytest.raises(RunError, match="the sampler's seed was 1 and is now 2"):
-        make(seed=2).load_state_dict(state)
-    with pytest.raises(RunError, match="rows_per_epoch was"):
-        make(rounds=3).load_state_dict(state)
-    with pytest.raises(RunError, match="position 0, 8 is outside"):
-        make().load_state_dict(state | {"round": 8})
-
-
 def test_shuffled_task_order() -> None:
     sampler = make(task_order="shuffled")
-    orders = {tuple(batch) for epoch in range(10) for batch in sampler.rounds(epoch)}
+    orders = {tuple(batch) for epoch in range(10) for batch in rounds_of(sampler, epoch)}
     assert len(orders) == 6
     fixed = make().round(3, 2)
     assert {name: rows.tolist() for name, rows in sampler.round(3, 2).items()} == {
@@ -120,7 +87,8 @@ def test_shuffled_task_order() -> None:
 def test_sample_sizes_and_rounds() -> None:
     sampler = make(sample_sizes={"sst": 35, "para": 80, "sts": None})
     assert sampler.rounds_per_epoch == 4
-    assert [[len(rows) for rows in batch.values()] for batch in sampler.rounds(0)] == [[10, 20, 7]] * 3 + [[5, 20, 7]]
+    counts = [[len(rows) for rows in batch.values()] for batch in rounds_of(sampler, 0)]
+    assert counts == [[10, 20, 7]] * 3 + [[5, 20, 7]]
     assert sampler.rows_per_epoch == {"sst": 35, "para": 80, "sts": 28}
     assert make(rounds=2).rounds_per_epoch == 2
     assert make(rounds=8).rounds_per_epoch == 8
@@ -136,8 +104,17 @@ def test_sample_sizes_and_rounds() -> None:
             "tasks differ in their rounds (sample_size / batch_size: sst 50 / 10 = 5, para 80 / 20 = 4)",
         ),
         ({"sample_sizes": {"sst": 50}, "rounds": 4}, "sst 50 / 10 = 5), and train.rounds is 4"),
-        ({"rounds": 9}, "task sts has 61 rows, too few for 9 rounds of 7"),
-        ({"sample_sizes": {"sst": 100}}, "task sts has 61 rows, too few for 10 rounds of 7"),
+        (
+            {"rounds": 9},
+            "task sts has 61 rows, too few for 9 rounds of 7: "
+            "set train.rounds to at most 8, or tasks.sts.batch_size to at most 6",
+        ),
+        (
+            {"sample_sizes": {"sst": 100}},
+            "task sts has 61 rows, too few for 10 rounds of 7: "
+            "set the other tasks' sample_size lower, or tasks.sts.batch_size to at most 6",
+        ),
+        ({"rounds": 62}, "task sst has 100 rows, too few for 62 rounds of 10: set train.rounds to at most 10, or"),
         ({"rounds": 0}, "train.rounds must be at least 1, not 0"),
         ({"task_order": "random"}, "must be one of fixed, shuffled"),
     ],
@@ -149,7 +126,16 @@ def test_refusals(settings: dict[str, object], message: str) -> None:
 
 
 def test_fewer_rows_than_a_batch() -> None:
-    with pytest.raises(ConfigError, match="task a has 3 rows, too few for 1 rounds of 4"):
-        RoundSampler({"a": 3}, {"a": 4}, seed=0)
+    for rounds in (None, 9):
+        with pytest.raises(ConfigError) as caught:
+            RoundSampler({"a": 3}, {"a": 4}, seed=0, rounds=rounds)
+        assert str(caught.value) == (
+            "task a has 3 rows, fewer than its batch_size 4: set tasks.a.batch_size to at most 3, "
+            "or give it more rows (a higher --limit, if one is set)"
+        )
+    with pytest.raises(ConfigError, match=r"^task a has 1 row, fewer than its batch_size 2: "):
+        RoundSampler({"a": 1}, {"a": 2}, seed=0)
+    with pytest.raises(ConfigError, match=r"3 rows, too few for 9 rounds of 2: set train\.rounds to at most 1$"):
+        RoundSampler({"a": 3}, {"a": 2}, seed=0, rounds=9)
     with pytest.raises(ConfigError, match="at least one task"):
         RoundSampler({}, {}, seed=0)

@@ -60,7 +60,10 @@ def pearson(predictions: Values, labels: Values) -> float:
 
 
 def spearman(predictions: Values, labels: Values) -> float:
-    """Pearson's correlation of the ranks, ties having their mean rank."""
+    """Pearson's correlation of the ranks, ties having their mean rank; nan where pearson's is.
+
+    No task is scored by it: it is for comparison with figures of STS that others give.
+    """
     predicted, wanted = _pair(predictions, labels)
     if not (np.isfinite(predicted).all() and np.isfinite(wanted).all()):
         return float("nan")

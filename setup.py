@@ -24,9 +24,9 @@ setup(
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",
-        "tokenizers>=0.19",
+        "tokenizers>=0.20",
         "safetensors>=0.4.3",
-        "huggingface_hub>=0.24",
+        "huggingface_hub>=1.0",
         "tqdm>=4.66",
         "filelock>=3.12",
     ],

@@ -1,11 +1,23 @@
 """What tests of both packages share: weights and data, with a skip that says what is not there."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import minbert
+
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(params=["reference", "fast"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once with the formulas as they are written out and once with the fused functions."""
+    before = minbert.get_kernels()
+    minbert.set_kernels(request.param)
+    yield request.param
+    minbert.set_kernels(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Fixtures of the encoder's tests: both kernels, equal random models here and in `transformers`, inputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,15 +19,6 @@ TINY_SIZES: dict[str, Any] = {
 }
 MakePair = Callable[..., tuple[Any, Any]]
 MakeInputs = Callable[..., dict[str, torch.Tensor]]
-
-
-@pytest.fixture(params=["reference", "fast"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the test once with the formulas as they are written out and once with the fused functions."""
-    before = minbert.get_kernels()
-    minbert.set_kernels(request.param)
-    yield request.param
-    minbert.set_kernels(before)
 
 
 @pytest.fixture(scope="session")

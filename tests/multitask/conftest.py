@@ -2,36 +2,28 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-import minbert
 from minbert.config import BertConfig
 from minbert.model import BertModel
+from minbert.optim import AdamW
 from minbert.token_batch import TokenBatch
 from multitask.config import RunConfig, build_config
+from multitask.losses import task_loss
 from multitask.model import MultitaskModel
 from multitask.tasks import Task
-from multitask.updates import Batch
+from multitask.updates import Batch, Update
 
 MakeModel = Callable[..., MultitaskModel]
 MakeBatch = Callable[..., Batch]
 GOOD, BAD = ("good", "lovely", "great"), ("bad", "dull", "poor")
-
-
-@pytest.fixture(params=["reference", "fast"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the test once with the formulas as they are written out and once with the fused functions."""
-    before = minbert.get_kernels()
-    minbert.set_kernels(request.param)
-    yield request.param
-    minbert.set_kernels(before)
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +100,44 @@ def make_batches(make_batch: MakeBatch) -> Callable[..., dict[str, Batch]]:
 def state_of() -> Callable[[nn.Module], dict[str, torch.Tensor]]:
     """A function of a module: a copy of its tensors."""
     return lambda module: {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.fixture(scope="session")
+def gradients_of() -> Callable[..., dict[nn.Parameter, Tensor]]:
+    """A function of a model and batches: each parameter's gradient, where a loss reaches it."""
+
+    def gradients(model: MultitaskModel, batches: Mapping[str, Batch]) -> dict[nn.Parameter, Tensor]:
+        """The gradient of the summed losses, by one autograd pass; parameters that no loss reaches are left out."""
+        losses = [
+            task_loss(model.tasks[name], model(name, batch.tokens), batch.labels) for name, batch in batches.items()
+        ]
+        parameters = list(model.parameters())
+        found = torch.autograd.grad(torch.stack(losses).sum(), parameters, allow_unused=True)
+        return {p: gradient for p, gradient in zip(parameters, found, strict=True) if gradient is not None}
+
+    return gradients
+
+
+@pytest.fixture(scope="session")
+def spy() -> Callable[..., list[tuple[str, dict[str, Tensor]]]]:
+    """A function of an update and a monkeypatch: a list that its optimizers' steps will be put into."""
+
+    def watched(update: Update, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Tensor]]]:
+        """Each optimizer's steps as they come: its name, and the gradients it stepped on by parameter name."""
+        names = {parameter: name for name, parameter in update.model.named_parameters()}
+        steps: list[tuple[str, dict[str, Tensor]]] = []
+        owners = {id(optimizer): name for name, optimizer in update.optimizers.items()}
+        plain = AdamW.step
+
+        def step(self: AdamW, closure: Any = None) -> Any:
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            steps.append((owners[id(self)], {names[p]: p.grad.clone() for p in parameters if p.grad is not None}))
+            return plain(self, closure)
+
+        monkeypatch.setattr(AdamW, "step", step)
+        return steps
+
+    return watched
 
 
 @pytest.fixture(scope="session")

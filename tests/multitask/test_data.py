@@ -1,6 +1,5 @@
 """Readers: whatever is odd in a file either works or is named by file, line, column and value."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ from multitask.config import build_config
 from multitask.data import (
     Dataset,
     Example,
-    infer_labels,
-    iter_examples,
     read_examples,
     shared_rows,
-    stratified_split,
 )
 from multitask.errors import ConfigError, DataError
 from multitask.tasks import Task
@@ -275,105 +271,6 @@ def test_json_faults(tmp_path: Path, line: str, reason: str, missing: bool) -> N
         assert len(read_examples(path, MOOD).skipped) == 1
     else:
         assert refusal(path) == message
-
-
-def test_plain_text_for_prediction(tmp_path: Path) -> None:
-    path = put(tmp_path, 'Good, "really".\n\nIt is {odd}\n\n\n', "rows.txt")
-    with pytest.raises(DataError, match=r"rows.txt:2: the row '' is blank"):
-        list(iter_examples(path, MOOD))
-    rows = list(iter_examples(path, MOOD, on_bad="skip"))
-    assert rows == [Example("1", ('Good, "really".',), None, 1), Example("3", ("It is {odd}",), None, 3)]
-    pairs = list(iter_examples(io.BytesIO(b"p\tq\nc\td"), SAME))
-    assert [row.texts for row in pairs] == [("p", "q"), ("c", "d")]
-    with pytest.raises(DataError, match="<stream>:2: the row 'c' has 1 texts with tabs between them instead of 2"):
-        list(iter_examples(io.StringIO("p\tq\nc\n"), SAME))
-    assert [row.texts for row in iter_examples(io.StringIO("text\nx\n"), MOOD)] == [("x",)]
-    assert list(iter_examples(io.StringIO(""), MOOD)) == []
-    # A table with other columns is no plain text.
-    with pytest.raises(DataError, match="no column 'text' in the header"):
-        list(iter_examples(put(tmp_path, "id,sentence\n1,x\n", "rows.csv"), MOOD))
-    with pytest.raises(DataError, match="no column 'text' in the header"):
-        list(iter_examples(io.StringIO("id\tsentence\n1\tx\n"), MOOD))
-
-
-def test_streaming_reads_no_further_than_asked() -> None:
-    def endless() -> Any:
-        yield b"text\n"
-        while True:
-            yield b"again\n"
-
-    rows = iter_examples(endless(), MOOD)
-    assert [next(rows).id for _ in range(3)] == ["1", "2", "3"]
-
-
-def test_skipped_rows_of_a_stream_are_handed_out() -> None:
-    skipped: list[Any] = []
-    rows = list(iter_examples(io.StringIO("text\nx\n \ny\n"), MOOD, on_bad="skip", skipped=skipped))
-    assert [row.id for row in rows] == ["1", "3"]
-    assert [(bad.line, bad.path) for bad in skipped] == [(3, "<stream>")]
-
-
-def test_infer_labels(tmp_path: Path) -> None:
-    def inferred(column: list[str], **changes: Any) -> Task:
-        path = put(tmp_path, "text\tmood\n" + "".join(f"x\t{label}\n" for label in column))
-        settings = {"name": "mood", "text": "text", "label": "mood", "train": str(path)}
-        return infer_labels(Task(**(settings | changes)))
-
-    assert inferred(["10", "9", "9.0", "", "NaN"]).labels == ("9", "10")
-    assert inferred(["good", "bad", "10"]).labels == ("10", "bad", "good")
-    assert inferred(["1.0", "0.0", "1"], kind="binary").labels == ("0.0", "1.0")
-    assert inferred(["1"], labels=("0", "1")).labels == ("0", "1")
-    assert inferred(["1"], kind="regression").labels is None
-    with pytest.raises(ConfigError, match="two classes, not 3"):
-        inferred(["a", "b", "c"], kind="binary")
-    with pytest.raises(ConfigError, match="at least two classes"):
-        inferred(["a"])
-    with pytest.raises(DataError, match="holds 30 classes in 30 rows: is tasks.mood a regression"):
-        inferred([str(number / 7) for number in range(30)])
-    with pytest.raises(ConfigError, match="neither labels nor a training file"):
-        infer_labels(Task(name="x", text="a", label="b"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="labels is not known yet"):
-        read_examples(tmp_path / "rows.tsv", Task(name="x", text="text", label="mood"))  # type: ignore[arg-type]
-
-
-def dataset(labels: list[Any]) -> Dataset:
-    return Dataset("rows.tsv", [Example(str(row), ("x",), label, row + 2) for row, label in enumerate(labels)])
-
-
-def test_stratified_split() -> None:
-    data = dataset([0] * 700 + [1] * 200 + [2] * 99 + [3])
-    train, dev = stratified_split(data, MOOD, seed=3)
-    assert len(dev) == 100
-    assert [dev.labels.count(label) for label in range(4)] in ([70, 20, 10, 0], [70, 20, 9, 0])
-    assert sorted([*train.examples, *dev.examples], key=lambda row: row.line) == data.examples
-    assert [row.line for row in dev.examples] == sorted(row.line for row in dev.examples)
-    assert 3 in train.labels
-    assert stratified_split(data, MOOD, seed=3) == (train, dev)
-    assert stratified_split(data, MOOD, seed=4) != (train, dev)
-
-
-def test_stratified_split_of_numbers() -> None:
-    train, dev = stratified_split(dataset([float(row) / 20 for row in range(100)]), NEAR, seed=0)
-    assert [int(2 * label) for label in dev.labels] == list(range(10))
-    assert len(train) == 90
-
-
-def test_small_splits() -> None:
-    for count in range(2, 12):
-        train, dev = stratified_split(dataset([0] * count), MOOD, seed=count)
-        assert len(train) + len(dev) == count
-        assert len(dev) >= 1
-        assert len(train) >= 1
-    with pytest.raises(DataError, match="has 1 rows"):
-        stratified_split(dataset([0]), MOOD, seed=0)
-    with pytest.raises(DataError, match="one row of each class"):
-        stratified_split(dataset([0, 1, 2]), MOOD, seed=0)
-
-
-def test_shared_rows() -> None:
-    train = [Example("1", ("a", "b"), 1, 2), Example("2", ("c", "d"), 1, 3)]
-    dev = [Example("3", ("b", " a"), 1, 2), Example("4", ("c", "e"), 1, 3), Example("5", ("c", "d"), 0, 4)]
-    assert [row.id for row in shared_rows(train, dev)] == ["3", "5"]
 
 
 def test_on_bad_is_checked(tmp_path: Path) -> None:

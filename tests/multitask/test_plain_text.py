@@ -20,6 +20,48 @@ def read(content: str, task: Task = MOOD, **settings: Any) -> list[Example]:
     return list(iter_examples(io.BytesIO(content.encode()), task, **settings))
 
 
+def put(folder: Path, content: str, name: str) -> Path:
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def test_plain_text_for_prediction(tmp_path: Path) -> None:
+    path = put(tmp_path, 'Good, "really".\n\nIt is {odd}\n\n\n', "rows.txt")
+    with pytest.raises(DataError, match=r"rows.txt:2: the row '' is blank"):
+        list(iter_examples(path, MOOD))
+    rows = list(iter_examples(path, MOOD, on_bad="skip"))
+    assert rows == [Example("1", ('Good, "really".',), None, 1), Example("3", ("It is {odd}",), None, 3)]
+    pairs = list(iter_examples(io.BytesIO(b"p\tq\nc\td"), OTHER))
+    assert [row.texts for row in pairs] == [("p", "q"), ("c", "d")]
+    with pytest.raises(DataError, match="<stream>:2: the row 'c' has 1 texts with tabs between them instead of 2"):
+        list(iter_examples(io.StringIO("p\tq\nc\n"), OTHER))
+    assert [row.texts for row in iter_examples(io.StringIO("sentence\nx\n"), MOOD)] == [("x",)]
+    assert list(iter_examples(io.StringIO(""), MOOD)) == []
+    # A table with other columns is no plain text.
+    with pytest.raises(DataError, match="no column 'sentence' in the header"):
+        list(iter_examples(put(tmp_path, "id,text\n1,x\n", "rows.csv"), MOOD))
+    with pytest.raises(DataError, match="no column 'sentence' in the header"):
+        list(iter_examples(io.StringIO("id\ttext\n1\tx\n"), MOOD))
+
+
+def test_streaming_reads_no_further_than_asked() -> None:
+    def endless() -> Any:
+        yield b"sentence\n"
+        while True:
+            yield b"again\n"
+
+    rows = iter_examples(endless(), MOOD)
+    assert [next(rows).id for _ in range(3)] == ["1", "2", "3"]
+
+
+def test_skipped_rows_of_a_stream_are_handed_out() -> None:
+    skipped: list[Any] = []
+    rows = list(iter_examples(io.StringIO("sentence\nx\n \ny\n"), MOOD, on_bad="skip", skipped=skipped))
+    assert [row.id for row in rows] == ["1", "3"]
+    assert [(bad.line, bad.path) for bad in skipped] == [(3, "<stream>")]
+
+
 @pytest.mark.parametrize(
     ("content", "columns"),
     [

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from minbert.optim import AdamW
 from multitask.config import TrainConfig
 from multitask.errors import ConfigError, RunError
 from multitask.losses import task_loss
 from multitask.model import MultitaskModel
 from multitask.tasks import Task
-from multitask.updates import UPDATES, Batch, Update, project_conflicts
+from multitask.updates import UPDATES, Update
 
 Tasks = tuple[Task, ...]
 NAMES = ("sst", "para", "sts")
@@ -45,30 +44,6 @@ def snapshot(update: Update) -> dict[str, Tensor]:
 def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
     """Names of what is no longer there bit for bit, or is new."""
     return {name for name in after if name not in before or not torch.equal(before[name], after[name])}
-
-
-def gradients_of(model: MultitaskModel, batches: Mapping[str, Batch]) -> dict[nn.Parameter, Tensor]:
-    """The gradient of the summed losses, by one autograd pass; parameters that no loss reaches are left out."""
-    losses = [task_loss(model.tasks[name], model(name, batch.tokens), batch.labels) for name, batch in batches.items()]
-    parameters = list(model.parameters())
-    found = torch.autograd.grad(torch.stack(losses).sum(), parameters, allow_unused=True)
-    return {p: gradient for p, gradient in zip(parameters, found, strict=True) if gradient is not None}
-
-
-def spy(update: Update, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Tensor]]]:
-    """Each optimizer's steps as they come: its name, and the gradients it stepped on by parameter name."""
-    names = {parameter: name for name, parameter in update.model.named_parameters()}
-    steps: list[tuple[str, dict[str, Tensor]]] = []
-    owners = {id(optimizer): name for name, optimizer in update.optimizers.items()}
-    plain = AdamW.step
-
-    def step(self: AdamW, closure: Any = None) -> Any:
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        steps.append((owners[id(self)], {names[p]: p.grad.clone() for p in parameters if p.grad is not None}))
-        return plain(self, closure)
-
-    monkeypatch.setattr(AdamW, "step", step)
-    return steps
 
 
 # Separate
@@ -141,7 +116,13 @@ def test_with_one_optimizer_a_task_that_has_no_batch_stays(
 
 
 def test_separate_rounds_equal_single_task_steps(
-    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+    kernels: str,
+    make_model: Any,
+    make_batches: Any,
+    three_tasks: Tasks,
+    monkeypatch: pytest.MonkeyPatch,
+    spy: Any,
+    gradients_of: Any,
 ) -> None:
     """Each task's step: the gradient of its loss alone, at what the tasks before it left, by torch's AdamW."""
     update, expected = make_update("separate", make_model(three_tasks)), make_model(three_tasks)
@@ -195,7 +176,7 @@ def test_decoders_may_have_a_rate_of_their_own(make_model: Any, make_batches: An
 
 
 def test_combined_is_one_step_on_the_summed_loss(
-    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks
+    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, gradients_of: Any
 ) -> None:
     tasks = same_rates(three_tasks)
     tasks = (dataclasses.replace(tasks[0], loss_weight=0.3), *tasks[1:])
@@ -229,69 +210,6 @@ def test_one_step_needs_rates_that_agree(
     make_update(kind, make_model(apart))
 
 
-# PCGrad
-
-
-def pcgrad_by_hand(gradients: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
-    """Yu et al. 2020, algorithm 1, as printed, on whole gradient vectors; ``rng`` draws each task's order."""
-    projected = []
-    for i, gradient in enumerate(gradients):
-        current = gradient.clone()
-        others = [j for j in range(len(gradients)) if j != i]
-        for j in rng.permutation(others).tolist():
-            inner = torch.dot(current, gradients[j])
-            if inner < 0:
-                current = current - inner / torch.dot(gradients[j], gradients[j]) * gradients[j]
-        projected.append(current)
-    return torch.stack(projected).sum(0)
-
-
-@pytest.mark.parametrize("tasks", [1, 2, 3, 5])
-def test_projection_is_algorithm_1_of_yu(tasks: int) -> None:
-    conflicts = orders = 0
-    for seed in range(40):
-        vectors = torch.randn(tasks, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        gram = (vectors @ vectors.T).tolist()
-        weights = project_conflicts(gram, np.random.default_rng(seed))
-        found = torch.tensor(weights, dtype=torch.float64) @ vectors
-        assert torch.allclose(found, pcgrad_by_hand(list(vectors), np.random.default_rng(seed)), atol=1e-12)
-        conflicts += not torch.allclose(found, vectors.sum(0))
-        orders += not torch.allclose(found, pcgrad_by_hand(list(vectors), np.random.default_rng(seed + 1)))
-    assert conflicts > 10 or tasks == 1
-    assert orders > 5 or tasks < 3  # the passed generator's order matters
-
-
-def test_a_zero_gradient_has_no_direction_to_project_on() -> None:
-    assert project_conflicts([[0.0, 0.0], [0.0, 2.0]], np.random.default_rng(0)) == [1.0, 1.0]
-
-
-def test_pcgrad_projects_the_encoders_gradients_and_no_decoders(
-    kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update = make_update("pcgrad", make_model(same_rates(three_tasks)), seed=9)
-    model, rng = update.model, np.random.default_rng(9)
-    encoder = list(model.encoder_of("sst").named_parameters())
-    steps, conflicts = spy(update, monkeypatch), 0
-    for seed in range(4):
-        batches = make_batches(model, seed)
-        own = {name: gradients_of(model, {name: batch}) for name, batch in batches.items()}
-        vectors = [torch.cat([own[name][p].flatten() for _, p in encoder]) for name in NAMES]
-        expected = pcgrad_by_hand(vectors, rng)
-        conflicts += not torch.allclose(expected, torch.stack(vectors).sum(0))
-        records = update.round(batches, 1.0)
-        assert [owner for owner, _ in steps] == ["all"]
-        _, seen = steps.pop()
-        found = torch.cat([seen[f"encoders.shared.{name}"].flatten() for name, _ in encoder])
-        assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
-        for name in NAMES:
-            for parameter_name, parameter in model.decoders[name].named_parameters():
-                # The step has moved the parameter, not the gradient that was taken before it.
-                assert torch.allclose(seen[f"decoders.{name}.{parameter_name}"], own[name][parameter], atol=1e-10)
-            norm = math.sqrt(sum(g.square().sum().item() for g in own[name].values()))
-            assert records[name].grad_norm == pytest.approx(norm)
-    assert conflicts
-
-
 # What all have in common
 
 
@@ -312,7 +230,7 @@ def test_a_frozen_encoder_stays(
 
 @pytest.mark.parametrize("kind", list(UPDATES))
 def test_clip(
-    make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str, monkeypatch: pytest.MonkeyPatch
+    make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str, monkeypatch: pytest.MonkeyPatch, spy: Any
 ) -> None:
     model = make_model(same_rates(three_tasks))
     batches = make_batches(model)
@@ -346,7 +264,7 @@ def test_a_loss_that_is_not_finite_names_its_task(
 
 
 def test_order_of_the_mapping_is_the_order_of_steps(
-    make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+    make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch, spy: Any
 ) -> None:
     update = make_update("separate", make_model(three_tasks))
     steps, batches = spy(update, monkeypatch), make_batches(update.model)

@@ -1,4 +1,4 @@
-"""What eval mode can't show: gradients, where dropout acts, and whole fine-tuning runs."""
+"""What eval mode can't show: gradients, whole fine-tuning runs, bfloat16 under autocast."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs in their folders: a user's own tasks, what is kept and what is not, moving, and answers that agree."""
+"""Runs in their folders: what is kept and what is not, moving, and answers that agree."""
 
 import json
 import math

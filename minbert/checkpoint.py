@@ -239,6 +239,9 @@ def save_pretraining(model: "BertForPreTraining", folder: str | Path) -> None:
 
 
 def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{folder}: the folder can't be made ({error.strerror})") from None
     write_tensors(folder / _WEIGHTS, tensors, {"format": "pt"})
     write_json(folder / "config.json", config)

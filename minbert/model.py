@@ -164,6 +164,16 @@ class BertModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The mask as bool and the token types, both (batch, seq), after every check of the arguments."""
+        device = self.embeddings.word_embeddings.weight.device
+        for name, tensor in (
+            ("input_ids", input_ids),
+            ("attention_mask", attention_mask),
+            ("token_type_ids", token_type_ids),
+        ):
+            if isinstance(tensor, Tensor) and (tensor.device != device or tensor.layout != torch.strided):
+                raise InputError(
+                    f"{name}: is a {tensor.layout} tensor on {tensor.device}; a dense one on {device} is due"
+                )
         _check_ids("input_ids", input_ids, self.config.vocab_size, "vocab_size")
         batch, seq = input_ids.shape
         if seq > self.config.max_position_embeddings:

@@ -23,7 +23,7 @@ def sha256_of(path: Path) -> str:
 
 def _check_header(path: Path) -> None:
     """Say what a file that can't be safetensors is, before the library's own, terser words."""
-    advice = "fetch it anew"
+    advice = "put a whole copy in its place"
     with path.open("rb") as file:
         head = file.read(64)
     size = path.stat().st_size
@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise WeightsError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: can't be read as safetensors ({error}); fetch it anew") from None
+        raise WeightsError(f"{path}: can't be read as safetensors ({error}); put a whole copy in its place") from None
 
 
 @contextmanager

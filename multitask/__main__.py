@@ -30,8 +30,8 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE_ERROR)
 
 
-def _at_least(lowest: int) -> Callable[[str], int]:
-    """The argument type of a whole number that is not below ``lowest``."""
+def _at_least(lowest: int, highest: int = 2**63 - 1) -> Callable[[str], int]:
+    """The argument type of a whole number that is not below ``lowest`` and not above ``highest``."""
 
     def whole_number(text: str) -> int:
         try:
@@ -40,9 +40,16 @@ def _at_least(lowest: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if value < lowest:
             raise argparse.ArgumentTypeError(f"{value} is below {lowest}")
+        if value > highest:
+            raise argparse.ArgumentTypeError(f"{value} is above {highest}")
         return value
 
     return whole_number
+
+
+def _is_too_long(argument: str) -> bool:
+    """Whether a path's part is longer than file systems take: every look at such a path is an OSError."""
+    return any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in argument.split("/"))
 
 
 def build_parser() -> _Parser:
@@ -144,7 +151,7 @@ def _add_machine(command: _Parser) -> None:
         choices=["auto", "float32", "bfloat16"],
         help="auto asks the machine what it is fast at, and says what it chose",
     )
-    group.add_argument("--threads", type=_at_least(1), metavar="N", help="CPU threads (torch's own choice)")
+    group.add_argument("--threads", type=_at_least(1, 1024), metavar="N", help="CPU threads (torch's own choice)")
     group.add_argument("--quiet", action="store_true", help="no progress bars and notes")
 
 
@@ -186,6 +193,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
 
+    too_long = next((text for text in argv or sys.argv[1:] if _is_too_long(text)), None)
+    if too_long is not None:
+        print(f"{PROGRAM}: error: {too_long[:40]}... has a file name of over 255 bytes", file=sys.stderr)
+        return USAGE_ERROR
     try:
         from minbert.errors import MinbertError
         from multitask import commands

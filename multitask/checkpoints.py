@@ -40,7 +40,7 @@ def save_checkpoint(
     staging = place / f".{final.name}.writing"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove_incomplete(place)
         staging.mkdir()
         write_tensors(staging / _FILES[0], model.state_dict())
         write_tensors(staging / _FILES[1], _moments(update))
@@ -61,12 +61,8 @@ def save_checkpoint(
 
 
 def latest_checkpoint(place: Path) -> Path | None:
-    """The newest complete checkpoint, or None; incomplete ones and what a killed save left are removed."""
+    """The newest complete checkpoint, or None."""
     complete = _complete(place)
-    if place.is_dir():
-        for entry in place.iterdir():
-            if entry.is_dir() and entry not in complete:
-                shutil.rmtree(entry, ignore_errors=True)
     return complete[-1] if complete else None
 
 
@@ -116,6 +112,14 @@ def remove_checkpoints(place: Path) -> None:
     for folder in _complete(place):
         (folder / _MARKER).unlink()
     shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_incomplete(place: Path) -> None:
+    """Remove what killed saves left; nothing that is called otherwise than a checkpoint is touched."""
+    for entry in place.iterdir():
+        name = entry.name.removeprefix(".").removesuffix(".writing")
+        if _NAME.fullmatch(name) and not (entry / _MARKER).is_file():
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _complete(place: Path) -> list[Path]:

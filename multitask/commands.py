@@ -43,7 +43,8 @@ def train(args: argparse.Namespace) -> None:
     )
     for task in config.tasks:
         if task.train is not None and not Path(task.train).exists():
-            raise DataError(f"{task.train} does not exist; `multitask fetch data` downloads the course's files")
+            hint = "" if args.tasks else "; `multitask fetch data` downloads the course's files"
+            raise DataError(f"tasks.{task.name}.train: {task.train} does not exist{hint}")
     # Brings torch, so not before the settings are known to be right.
     from multitask.fit import train as train_run
 

@@ -151,6 +151,9 @@ def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
             f"{task.train}: column {task.label!r} holds {len(spellings)} classes in {count} rows: "
             f"is tasks.{task.name} a regression, or its label another column?"
         )
+    if len(spellings) < 2:
+        found = f"only {next(iter(spellings.values()))!r}" if spellings else "no label"
+        raise DataError(f"{task.train}: column {task.label!r} holds {found} that can be used: two classes are due")
     numeric = not any(isinstance(key, str) for key in spellings)
     order = sorted(spellings) if numeric else sorted(spellings, key=lambda key: spellings[key])
     return replace(task, labels=tuple(spellings[key] for key in order))

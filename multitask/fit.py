@@ -1,6 +1,5 @@
 """Training a run into a folder: what stands around the loop, from the rows that are read to the epoch that is kept."""
 
-import json
 import math
 import platform
 import shutil
@@ -15,7 +14,7 @@ import tokenizers
 import torch
 
 import minbert
-from minbert.storage import sha256_of, write_json
+from minbert.storage import write_json
 from multitask.batches import TaskData
 from multitask.checkpoints import latest_checkpoint, read_state, remove_checkpoints, restore_checkpoint, save_checkpoint
 from multitask.config import RunConfig
@@ -27,6 +26,7 @@ from multitask.model import MultitaskModel
 from multitask.precision import choose_device, choose_precision
 from multitask.prepare import Prepared, build_model, encode, prepare
 from multitask.progress import Reporter
+from multitask.resuming import finished_identity, identity_of, refuse_changes, refuse_to_overwrite
 from multitask.run import Run
 from multitask.sampling import RoundSampler
 from multitask.training import TrainState, estimate_seconds, train_rounds
@@ -73,11 +73,13 @@ def train(
         raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
     with locked(out):
         prepared = prepare(config, limit=limit, bad_rows=bad_rows)
-        identity = _identity(prepared.config, select, limit)
-        finished = _finished(out) if resume else None
+        identity = identity_of(prepared.config, select, limit)
+        finished = finished_identity(out) if resume else None
         if finished is not None:
-            _refuse_changes(out, finished, identity)
+            refuse_changes(out, finished, identity)
             return Run.load(out, device=device)
+        if resume:
+            refuse_to_overwrite(out, prepared.config)
         session = _Session(prepared, out, identity, device=device, resume=resume)
         session.report = Reporter(progress)
         with Signals().noted() as signals:
@@ -201,7 +203,7 @@ class _Session:
         if folder is None:
             return {}
         state = read_state(folder)
-        _refuse_changes(self.out, state["identity"], self.identity)
+        refuse_changes(self.out, state["identity"], self.identity)
         restore_checkpoint(folder, self.model, self.update, state)
         self.state = TrainState(state["epoch"], state["round"])
         self.evaluated, self.best = state["evaluated"], -math.inf if state["best"] is None else state["best"]
@@ -228,41 +230,6 @@ def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, co
         raise RunError(f"{out}: is not empty; name a new folder for the run, or go on with it by --resume")
 
 
-def _finished(out: Path) -> dict[str, Any] | None:
-    """What a finished run was trained from; None where there is none."""
-    try:
-        record = json.loads((out / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    finished: dict[str, Any] | None = record.get("finished") if isinstance(record, dict) else None
-    return finished
-
-
-def _identity(config: RunConfig, select: str, limit: int | None) -> dict[str, Any]:
-    """All that decides a run's bytes but machine and versions: settings, and the data files' SHA-256."""
-    digests: dict[str, dict[str, str]] = {}
-    for task in config.tasks:
-        paths = {split: getattr(task, split) for split in ("train", "dev")}
-        digests[task.name] = {split: sha256_of(Path(path)) for split, path in paths.items() if path is not None}
-    return {"config": config.to_dict(), "select": select, "limit": limit, "data": digests}
-
-
-def _refuse_changes(out: Path, before: Any, now: Any) -> None:
-    changed = _differences(before, now)
-    if changed:
-        raise RunError(f"{out}: can't be resumed, since {'; '.join(changed[:5])}")
-
-
-def _differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, as sentences that name the key and both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = list(dict.fromkeys([*before, *now]))
-        found = [_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys]
-        return [difference for part in found for difference in part]
-    before, now = json.loads(json.dumps([before, now]))
-    return [] if before == now else [f"{path} was {before!r} and is {now!r}"]
-
-
 def _sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
     samples = {task.name: task.sample_size for task in config.tasks if task.sample_size is not None}
     return RoundSampler(
@@ -287,6 +254,7 @@ def _record(
     reports = {name: str(encoder.load_report) for name, encoder in model.encoders.items()}
     tasks = {
         name: {
+            "classes": list(model.tasks[name].classes),
             "train_rows": len(train[name].examples),
             "dev_rows": len(dev[name].examples),
             "truncated_train_rows": int(train_data[name].texts.truncated.sum()),

@@ -28,7 +28,11 @@ class Reporter:
         for report in dict.fromkeys(record["weights"].values()):
             self._say(report)
         for name, task in record["tasks"].items():
-            self._say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows")
+            shown = [repr(label) for label in task["classes"]]
+            if len(shown) > 10:
+                shown[9:] = [f"{len(shown) - 9} more"]
+            classes = f", classes {', '.join(shown)}" if shown else ""
+            self._say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows{classes}")
             for row in task["skipped"]:
                 self._say(f"{name}: left out {row}")
             if task["dev_rows_also_in_train"]:

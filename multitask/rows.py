@@ -86,6 +86,8 @@ def _lines(name: str, stream: Iterable[str | bytes]) -> Iterator[Line]:
         line = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw
         if number == 1:
             line = line.removeprefix("\ufeff")
+            if "\r" in line.rstrip("\r\n"):
+                raise DataError(f"{name} ends its lines with a carriage return alone: save it with line feeds")
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 

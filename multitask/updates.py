@@ -97,7 +97,10 @@ class Update(ABC):
         loss = task_loss(task, outputs, batch.labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise RunError(f"task {name}: the loss is {value}; lower its lr ({task.lr:g}) or set train.clip")
+            raise RunError(
+                f"task {name}: the loss is {value}; lower its lr ({task.lr:g}) or set train.clip, where its loss_weight"
+                f" ({task.loss_weight:g}) and train.eps ({self.settings.eps:g}) are as they should be"
+            )
         loss.backward()
         return value
 

@@ -1,6 +1,7 @@
 """What training refuses before a step is taken, and names that torch has taken."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from minbert.token_batch import TokenBatch
+from multitask.__main__ import main
 from multitask.config import TrainConfig
-from multitask.errors import ConfigError, RunError
+from multitask.data import infer_labels, iter_examples
+from multitask.errors import ConfigError, DataError, RunError
 from multitask.losses import task_loss
 from multitask.tasks import Task
 from multitask.updates import UPDATES, Batch
@@ -70,3 +73,27 @@ def test_a_batch_moves_whole() -> None:
     tokens = TokenBatch(*(torch.ones(2, 3, dtype=torch.int64) for _ in range(3)))
     batch = Batch(tokens, torch.zeros(2)).to(torch.device("meta"))
     assert {tensor.device.type for tensor in (*batch.tokens.values(), batch.labels)} == {"meta"}
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"id,text\r1,good\r2,bad\r")
+    task = Task(name="t", text=("text",), label="y", labels=("x", "y"))
+    with pytest.raises(DataError, match="rows.csv ends its lines with a carriage return alone"):
+        list(iter_examples(path, task))
+
+
+@pytest.mark.parametrize(("rows", "found"), [("", "no label"), ("a\tpos\nb\tpos\n", "only 'pos'")])
+def test_labels_that_are_no_two_classes_are_trouble_with_the_file(tmp_path: Path, rows: str, found: str) -> None:
+    path = tmp_path / "rows.tsv"
+    path.write_text(f"text\ty\n{rows}")
+    with pytest.raises(DataError, match=f"rows.tsv: column 'y' holds {found} that can be used: two classes are due"):
+        infer_labels(Task(name="t", text=("text",), label="y", train=str(path)))
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--out", "x" * 256], ["train", "--threads", "3000000000"], ["predict", "a/" + "y" * 300]]
+)
+def test_values_that_no_system_takes_are_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -376,3 +376,40 @@ def test_a_kill_while_best_is_written_leaves_no_mixture_of_epochs(
         with pytest.raises(Killed):
             train(make_config(*SETS), tmp_path / "run")
     assert not (tmp_path / "run" / "best").exists()
+
+
+def test_resume_destroys_nothing_in_a_folder_that_is_no_run(make_config: MakeConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (out / "checkpoints" / "mine").mkdir(parents=True)
+    for name in ("metrics.jsonl", "checkpoints/mine/weights"):
+        (out / name).write_text("precious")
+    with pytest.raises(RunError, match="has no complete checkpoint to resume from, and holds checkpoints, metrics"):
+        train(make_config(*SETS), out, resume=True)
+    for name in ("metrics.jsonl", "checkpoints/mine/weights"):
+        assert (out / name).read_text() == "precious"
+
+
+def test_resume_does_not_start_anew_over_a_best_epoch_whose_record_is_lost(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    fit.train(make_config(*SETS), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "record.json").unlink()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="has no complete checkpoint to resume from, and holds best"):
+        train(make_config(*SETS), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_lost_marker_is_refused_and_the_checkpoint_left(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4 * 5 + 4 + 8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            train(make_config(*SETS), tmp_path / "run")
+    last = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert last is not None
+    (last / "complete.json").unlink()
+    with pytest.raises(RunError, match="has no complete checkpoint to resume from"):
+        train(make_config(*SETS), tmp_path / "run", resume=True)
+    assert (last / "model.safetensors").is_file()

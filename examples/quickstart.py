@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {name:<5}{shown:>4}  {row if isinstance(row, str) else ' / '.join(row)}")
 
     print(f"\nThe run is in {out}. Use it from Python with Run.load({str(out)!r}), or from a shell:")
-    print(f"  echo 'What a lovely film.' | multitask predict {out} --task sst")
+    print(f"  echo 'What a lovely film.' | {sys.executable} -m multitask predict {out} --task sst")
     return 0
 
 

@@ -83,7 +83,9 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     train.add_argument("--epochs", type=_at_least(1), metavar="N", help="epochs to train")
     train.add_argument("--rounds", type=_at_least(1), metavar="N", help="rounds in an epoch")
     train.add_argument("--seed", type=_at_least(0), metavar="S", help="the one seed of everything drawn")
-    train.add_argument("--limit", type=_at_least(1), metavar="ROWS", help="use this many rows of each task")
+    train.add_argument(
+        "--limit", type=_at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed"
+    )
     _add_bad_rows(train, "missing")
     train.add_argument(
         "--set",

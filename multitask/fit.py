@@ -53,7 +53,7 @@ def train(
 
     :param out: ``runs/`` and the preset's name, unless told.
     :param select: ``"mean"`` of the dev scores, or the task whose dev score says which epoch is kept in ``best/``.
-    :param limit: take at most so many of the first training and dev rows of each task.
+    :param limit: take at most so many training and dev rows of each task, drawn by the seed.
     :param bad_rows: ``"missing"`` leaves out rows without text or label and refuses any other that can't be used,
         ``"error"`` refuses both, ``"skip"`` leaves both out; record.json names each row that was left out.
     :param resume: go on from the folder's last checkpoint, to the same bytes as a run that was never stopped on the

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from minbert.checkpoint import has_pooler
 from minbert.model import BertModel
 from minbert.registry import resolve
@@ -30,11 +32,11 @@ class Prepared:
 def prepare(config: RunConfig, *, limit: int | None = None, bad_rows: OnBad = "missing") -> Prepared:
     """Read every task's training and dev rows.
 
-    :param limit: at most so many of the first rows of each file, to try a run out.
+    :param limit: at most so many rows of each file, drawn by the run's seed, to try a run out.
     :param bad_rows: what becomes of rows that can't be used: ``on_bad`` of data.read_examples.
     :raises DataError: for files and rows that can't be used, naming file and line.
     """
-    tasks, result = [], Prepared(config)
+    tasks, result, seed = [], Prepared(config), config.train.seed
     for task in config.tasks:
         task = infer_labels(task)
         tasks.append(task)
@@ -46,7 +48,7 @@ def prepare(config: RunConfig, *, limit: int | None = None, bad_rows: OnBad = "m
         for name, dataset in (("train", rows), ("dev", dev)):
             if not dataset.examples:
                 raise DataError(f"{getattr(task, name) or task.train}: holds no usable {name} rows of task {task.name}")
-        result.train[task.name], result.dev[task.name] = _first(rows, limit), _first(dev, limit)
+        result.train[task.name], result.dev[task.name] = _sample(rows, limit, seed), _sample(dev, limit, seed)
     result.config = replace(config, tasks=tuple(tasks))
     return result
 
@@ -89,8 +91,12 @@ def encode(datasets: Mapping[str, Dataset], model: MultitaskModel, tokenizer: Be
     }
 
 
-def _first(dataset: Dataset, limit: int | None) -> Dataset:
-    return dataset if limit is None else replace(dataset, examples=dataset.examples[:limit])
+def _sample(dataset: Dataset, limit: int | None, seed: int) -> Dataset:
+    """At most ``limit`` rows, drawn by ``seed`` and kept in the file's order: a file may be sorted by its labels."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    rows = np.sort(np.random.default_rng((seed, len(dataset))).permutation(len(dataset))[:limit])
+    return replace(dataset, examples=[dataset.examples[row] for row in rows])
 
 
 def _path(task: Task, split: str) -> str:

@@ -41,7 +41,7 @@ def test_infer_labels(tmp_path: Path) -> None:
     assert inferred(["1"], kind="regression").labels is None
     with pytest.raises(ConfigError, match="two classes, not 3"):
         inferred(["a", "b", "c"], kind="binary")
-    with pytest.raises(ConfigError, match="at least two classes"):
+    with pytest.raises(DataError, match="holds only 'a' that can be used: two classes are due"):
         inferred(["a"])
     with pytest.raises(DataError, match="holds 30 classes in 30 rows: is tasks.mood a regression"):
         inferred([str(number / 7) for number in range(30)])

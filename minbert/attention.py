@@ -2,12 +2,12 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from minbert import kernels
-from minbert.layers import Dropout
-from minbert.packing import Group, Packing
+from minbert.fast_attention import pooled_attention, self_attention
+from minbert.layers import Dropout, Linear, joint_linear
+from minbert.packing import Packing
 
 __all__ = ["MultiHeadAttention"]
 
@@ -25,9 +25,9 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(hidden_size, hidden_size)
+        self.value = Linear(hidden_size, hidden_size)
         self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor, packing: Packing, queries: Tensor | None = None) -> Tensor:
@@ -40,13 +40,12 @@ class MultiHeadAttention(nn.Module):
         """
         if kernels.get_kernels() == "reference":
             return self.forward_with_weights(hidden, packing, queries)[0]
-        query = self.query(hidden if queries is None else queries[packing.order])
         p = self.dropout.p if self.training else 0.0
-        pooled = queries is not None
-        context = kernels.fast_attention(
-            query, self.key(hidden), self.value(hidden), packing, self.num_heads, p, pooled=pooled
-        )
-        return context[packing.rank] if pooled else context
+        if queries is None:
+            projected = joint_linear(hidden, (self.query, self.key, self.value))  # (tokens, 3 * hidden_size)
+            return self_attention(projected, packing, self.num_heads, p)
+        projected = joint_linear(hidden, (self.key, self.value))  # (tokens, 2 * hidden_size)
+        return pooled_attention(self.query(queries), projected, packing, self.num_heads, p)
 
     def forward_with_weights(
         self, hidden: Tensor, packing: Packing, queries: Tensor | None = None
@@ -56,38 +55,17 @@ class MultiHeadAttention(nn.Module):
         :return: the context as ``forward`` gives it, and the weights (batch, heads, seq, seq), or
             (batch, heads, 1, seq) with ``queries``; zero where a query or a key is masked.
         """
-        query = self.query(hidden if queries is None else queries[packing.order])
-        key, value = self.key(hidden), self.value(hidden)  # both (tokens, hidden_size)
-        num_queries = packing.seq_length if queries is None else 1
-        weights = query.new_zeros(packing.batch_size, self.num_heads, num_queries, packing.seq_length)
-        contexts = []
-        for group in packing.groups:
-            mine = query[group.first_row : group.first_row + group.rows]
-            q = self._split(mine if queries is not None else group.pad(query), group)
-            k, v = self._split(group.pad(key), group), self._split(group.pad(value), group)
-            scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])  # (rows, heads, queries, longest)
-            if group.real is not None:
-                scores = scores.masked_fill(~group.real[:, None, None, :], -math.inf)
-            attended = self.dropout(scores.softmax(-1))
-            context = (attended @ v).transpose(1, 2).flatten(2).flatten(0, 1)  # (rows * queries, hidden_size)
-            contexts.append(context if queries is not None else group.unpad(context))
-            self._place(weights, attended, packing, group)
-        joined = torch.cat(contexts)
-        return (joined if queries is None else joined[packing.rank]), weights
+        query = packing.unpack(self.query(hidden)) if queries is None else self.query(queries)[:, None]
+        q = self._split(query)  # (batch, heads, queries, head_size), queries = seq or 1
+        k, v = (self._split(packing.unpack(part(hidden))) for part in (self.key, self.value))
+        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])  # (batch, heads, queries, seq)
+        weights = scores.masked_fill(~packing.mask[:, None, None, :], -math.inf).softmax(-1)
+        if queries is None:
+            weights = weights * packing.mask[:, None, :, None]
+        attended = self.dropout(weights)
+        context = (attended @ v).transpose(1, 2).flatten(2)  # (batch, queries, hidden_size)
+        return (packing.pack(context) if queries is None else context[:, 0]), attended
 
-    def _split(self, padded: Tensor, group: Group) -> Tensor:
-        """(rows * length, hidden_size) -> (rows, heads, length, head_size)."""
-        return padded.view(group.rows, -1, self.num_heads, padded.shape[1] // self.num_heads).transpose(1, 2)
-
-    def _place(self, weights: Tensor, attended: Tensor, packing: Packing, group: Group) -> None:
-        """Write a group's weights (rows, heads, queries, longest) where its rows and tokens stand in the batch."""
-        start, lengths = group.start, packing.lengths[packing.order].tolist()
-        for offset in range(group.rows):
-            row, length = int(packing.order[group.first_row + offset]), lengths[group.first_row + offset]
-            columns = packing.positions[start : start + length]
-            mine = attended[offset, :, :, :length]  # (heads, queries, length)
-            if attended.shape[2] == 1 and weights.shape[2] == 1:
-                weights[row, :, 0, columns] = mine[:, 0]
-            else:
-                weights[row, :, columns[:, None], columns] = mine[:, :length]
-            start += length
+    def _split(self, states: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> (batch, heads, length, head_size)."""
+        return states.unflatten(2, (self.num_heads, -1)).transpose(1, 2)

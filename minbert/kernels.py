@@ -7,17 +7,18 @@ derivatives need the reference path; the fast one refuses them.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakIdKeyDictionary
 
 from minbert.errors import InputError
-from minbert.packing import Packing
 
-__all__ = ["fast_attention", "fast_dropout", "get_kernels", "set_kernels"]
+__all__ = ["get_kernels", "set_kernels"]
 
 _NAMES = ("reference", "fast")
 _active = "fast"
@@ -36,141 +37,90 @@ def get_kernels() -> str:
     return _active
 
 
-def keep_mask(shape: torch.Size, p: float, device: torch.device) -> tuple[Tensor, float]:
-    """Bool ``shape``, each True with probability 1 - p, and the exact 1 / P(True).
+def keep_mask(shape: torch.Size, p: float, like: Tensor) -> tuple[Tensor, float]:
+    """1 with probability 1 - p, else 0, in the type and on the device of ``like``; and the exact 1 / P(1).
 
     torch's CPU ``bernoulli_`` draws each element one after another. 16 raw random bits against a threshold cost a
     seventeenth of it, from the same generator, so seeds and resuming hold; p is rounded to a multiple of 2**-16.
+    Numbers, not bools: a product with them is one vectorised pass, torch.where several times that.
     """
-    if device.type != "cpu":
-        return torch.rand(shape, device=device) >= p, 1 / (1 - p)
+    keep = torch.empty(shape, dtype=like.dtype, device=like.device)
+    if like.device.type != "cpu":
+        return torch.ge(torch.rand(shape, device=like.device), p, out=keep), 1 / (1 - p)
     dropped = min(round(p * 65536), 65535)
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    keep = words.view(torch.int16)[:count].view(shape) >= dropped - 32768
+    torch.ge(words.view(torch.int16)[:count].view(shape), dropped - 32768, out=keep)
     return keep, 65536 / (65536 - dropped)
-
-
-class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        keep, ctx.scale = keep_mask(x.shape, p, x.device)
-        ctx.save_for_backward(keep)
-        return torch.where(keep, x, 0.0).mul_(ctx.scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return torch.where(keep, gradients[0], 0.0).mul_(ctx.scale), None
 
 
 def fast_dropout(x: Tensor, p: float) -> Tensor:
     """Inverted dropout of ``x`` with probability ``p`` in [0, 1)."""
-    result: Tensor = _Dropout.apply(x, p)
-    return result
+    if p == 0:
+        return x
+    keep, scale = keep_mask(x.shape, p, x)
+    return (x * keep).mul_(scale)
 
 
-def _heads(padded: Tensor, rows: int, heads: int) -> Tensor:
-    """(rows * length, hidden) -> (rows * heads, length, head_size), contiguous for the batched products."""
-    split = padded.view(rows, -1, heads, padded.shape[1] // heads).transpose(1, 2)
-    return split.reshape(rows * heads, split.shape[2], split.shape[3])
+def fast_dropout_residual(x: Tensor, branch: Tensor, p: float) -> Tensor:
+    """x + dropout(branch) in one pass, in the type of ``x``."""
+    keep, scale = keep_mask(x.shape, p, x)
+    return torch.addcmul(x, branch.to(x.dtype), keep, value=scale)
 
 
-def _merge(per_head: Tensor, rows: int) -> Tensor:
-    """The inverse of _heads: (rows * heads, length, head_size) -> (rows * length, hidden)."""
-    heads, length, head_size = per_head.shape[0] // rows, per_head.shape[1], per_head.shape[2]
-    return per_head.view(rows, heads, length, head_size).transpose(1, 2).reshape(rows * length, heads * head_size)
+def fast_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """x W' + b with the rows of all ``weights`` below one another: (..., in) -> (..., sum of out).
 
-
-class _Attention(torch.autograd.Function):
-    """softmax(Q K' / sqrt(d)) V per group of rows, with the backward pass written out.
-
-    Autograd would keep each copy that padding and splitting into heads make, and pad the gradients of padding;
-    here the only things kept are Q, K, V, the probabilities and the dropout mask.
+    Under autocast weights are cast here, in each forward. Autocast keeps its own copies as long as its context lasts,
+    and neither torch's fused optimizers nor an edit through ``.data`` tells it that they are stale.
     """
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x = x.to(dtype)
+        weights, biases = [weight.to(dtype) for weight in weights], [bias.to(dtype) for bias in biases]
+    if len(weights) == 1:
+        return F.linear(x, weights[0], biases[0])
+    return F.linear(x, torch.cat(list(weights)), torch.cat(list(biases)))
 
+
+class _Embedding(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, packing: Packing, heads: int, p: float, pooled: bool
-    ) -> Tensor:
-        ctx.packing, ctx.heads, ctx.pooled = packing, heads, pooled
-        scale = 1 / math.sqrt(query.shape[1] // heads)
-        context = torch.empty_like(query)
-        saved: list[Tensor] = []
-        ctx.keep_scale = 1.0
-        for group in packing.groups:
-            rows = group.rows
-            span = slice(group.first_row, group.first_row + rows) if pooled else slice(group.start, group.stop)
-            q = _heads(query[span] if pooled else group.pad(query), rows, heads)  # (rows * heads, queries, head_size)
-            k = _heads(group.pad(key), rows, heads)  # (rows * heads, longest, head_size)
-            v = _heads(group.pad(value), rows, heads)
-            if group.real is None:
-                scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)  # (rows * heads, queries, longest)
-            else:
-                bias = torch.zeros(group.real.shape, dtype=q.dtype, device=q.device)
-                bias.masked_fill_(~group.real, -math.inf)
-                per_head = bias.repeat_interleave(heads, 0)[:, None]  # (rows * heads, 1, longest)
-                scores = torch.baddbmm(per_head, q, k.transpose(1, 2), alpha=scale)
-            probabilities = scores.softmax(-1)
-            if p > 0:
-                keep, ctx.keep_scale = keep_mask(probabilities.shape, p, q.device)
-                weights = torch.where(keep, probabilities, 0.0).mul_(ctx.keep_scale)
-            else:
-                keep, weights = torch.empty(0), probabilities
-            merged = _merge(torch.bmm(weights, v), rows)
-            context[span] = merged if pooled else group.unpad(merged)
-            saved += [q, k, v, probabilities, keep]
-        ctx.save_for_backward(*saved)
-        return context
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.weight, ctx.padding_idx = weight, padding_idx
+        return weight.index_select(0, ids)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        packing, heads, pooled, saved = ctx.packing, ctx.heads, ctx.pooled, ctx.saved_tensors
-        scale = 1 / math.sqrt(gradients[0].shape[1] // heads)
-        d_query = torch.empty_like(gradients[0])
-        d_key = gradients[0].new_empty(packing.tokens, gradients[0].shape[1])
-        d_value = torch.empty_like(d_key)
-        for number, group in enumerate(packing.groups):
-            q, k, v, probabilities, keep = saved[5 * number : 5 * number + 5]
-            rows = group.rows
-            span = slice(group.first_row, group.first_row + rows) if pooled else slice(group.start, group.stop)
-            d_context = _heads(_pad_with_zeros(group, gradients[0], pooled, span), rows, heads)
-            d_weights = torch.bmm(d_context, v.transpose(1, 2))  # (rows * heads, queries, longest)
-            weights = probabilities
-            if keep.numel():
-                weights = torch.where(keep, probabilities, 0.0).mul_(ctx.keep_scale)
-                d_weights = torch.where(keep, d_weights, 0.0).mul_(ctx.keep_scale)
-            inner = (d_weights * probabilities).sum(-1, keepdim=True)
-            d_scores = d_weights.sub_(inner).mul_(probabilities).mul_(scale)
-            d_q = _merge(torch.bmm(d_scores, k), rows)
-            d_query[span] = d_q if pooled else group.unpad(d_q)
-            d_key[group.start : group.stop] = group.unpad(_merge(torch.bmm(d_scores.transpose(1, 2), q), rows))
-            d_value[group.start : group.stop] = group.unpad(_merge(torch.bmm(weights.transpose(1, 2), d_context), rows))
-        return d_query, d_key, d_value, None, None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (ids,) = ctx.saved_tensors
+        spare = _spare_gradients.pop(ctx.weight, None)
+        gradient = torch.zeros_like(ctx.weight) if spare is None else spare.zero_()
+        gradient.index_add_(0, ids, gradients[0])
+        if ctx.padding_idx is not None:
+            gradient[ctx.padding_idx] = 0
+        return gradient, None, None
 
 
-def _pad_with_zeros(group: Any, gradient: Tensor, pooled: bool, span: slice) -> Tensor:
-    """The gradient of a group's context, padded; a padded query was never read, so its gradient is zero."""
-    if pooled or group.lengths is None:
-        return gradient[span]
-    padded: Tensor = group.pad(gradient)
-    return padded.mul_(group.real.flatten()[:, None])
+# Buffers that drop_embedding_gradient left for the next backward pass.
+_spare_gradients = WeakIdKeyDictionary()
 
 
-def fast_attention(
-    query: Tensor, key: Tensor, value: Tensor, packing: Packing, heads: int, p: float, *, pooled: bool
-) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, equation 1) over packed tokens.
-
-    :param query: (tokens, hidden), or (batch, hidden) in ``packing.order`` when ``pooled``: one query a row.
-    :param key: (tokens, hidden), as is ``value``.
-    :param p: dropout probability on the attention weights.
-    :return: the shape of ``query``.
-    """
-    result: Tensor = _Attention.apply(query, key, value, packing, heads, p, pooled)
+def fast_embedding(weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
+    """Rows of ``weight`` (num_embeddings, width) for int64 ``ids`` (tokens,): (tokens, width)."""
+    result: Tensor = _Embedding.apply(weight, ids, padding_idx)
     return result
+
+
+def drop_embedding_gradient(weight: nn.Parameter) -> None:
+    """``weight.grad = None``, but the next backward pass of fast_embedding writes into the same memory.
+
+    A table of 30,522 rows is so large that the system takes its gradient's memory back at each step; to get it again,
+    page by page, costs many times what filling it with zeros does. Only for a caller that nobody has the gradient of.
+    """
+    gradient, weight.grad = weight.grad, None
+    if gradient is not None and gradient.is_contiguous() and gradient.dtype == weight.dtype:
+        _spare_gradients[weight] = gradient
 
 
 def fast_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

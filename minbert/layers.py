@@ -1,14 +1,47 @@
 """The small parts of a BERT layer, each with its formula written out."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from minbert import kernels
 
-__all__ = ["ACTIVATIONS", "Dropout", "LayerNorm", "gelu"]
+__all__ = ["ACTIVATIONS", "Dropout", "Embedding", "LayerNorm", "Linear", "gelu", "joint_linear"]
+
+
+class Linear(nn.Linear):
+    """x W' + b: (..., in_features) -> (..., out_features). Under autocast the products are in autocast's type."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if kernels.get_kernels() == "fast":
+            return kernels.fast_linear(input, [self.weight], [self.bias])
+        return super().forward(input)
+
+
+def joint_linear(x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
+    """The outputs of several modules on one input, beside one another: (tokens, in) -> (tokens, sum of out).
+
+    One product where all are plain Linear. What stands in the place of one (an adapter), or watches it (a hook), is
+    called as a module is called.
+    """
+    if all(type(module) is Linear and not _watched(module) for module in modules):
+        return kernels.fast_linear(x, [module.weight for module in modules], [module.bias for module in modules])
+    return torch.cat([module(x) for module in modules], dim=-1)
+
+
+def _watched(module: nn.Module) -> bool:
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+class Embedding(nn.Embedding):
+    """A row of a table for each id: int64 (tokens,) -> (tokens, embedding_dim); the padding id's row never learns."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if kernels.get_kernels() == "fast":
+            return kernels.fast_embedding(self.weight, input, self.padding_idx)
+        return super().forward(input)
 
 
 class LayerNorm(nn.Module):
@@ -51,6 +84,12 @@ class Dropout(nn.Module):
             return kernels.fast_dropout(x, self.p)
         keep = torch.rand(x.shape, device=x.device) >= self.p
         return x * keep / (1 - self.p)
+
+    def residual(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + dropout(branch), any one shape; the sum is in the type of ``x``."""
+        if self.training and self.p > 0 and kernels.get_kernels() == "fast":
+            return kernels.fast_dropout_residual(x, branch, self.p)
+        return x + self(branch)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

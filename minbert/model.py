@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
 from minbert.errors import InputError
-from minbert.layers import ACTIVATIONS, Dropout, LayerNorm
+from minbert.layers import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear
 from minbert.packing import Packing
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class BertEmbeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -80,11 +80,11 @@ class BertLayer(nn.Module):
         super().__init__()
         hidden = config.hidden_size
         self.attention = MultiHeadAttention(hidden, config.num_attention_heads, config.attention_probs_dropout_prob)
-        self.attention_output = nn.Linear(hidden, hidden)
+        self.attention_output = Linear(hidden, hidden)
         self.attention_norm = LayerNorm(hidden, config.layer_norm_eps)
-        self.intermediate = nn.Linear(hidden, config.intermediate_size)
+        self.intermediate = Linear(hidden, config.intermediate_size)
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.output = nn.Linear(config.intermediate_size, hidden)
+        self.output = Linear(config.intermediate_size, hidden)
         self.output_norm = LayerNorm(hidden, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
@@ -94,9 +94,9 @@ class BertLayer(nn.Module):
             context, weights = self.attention.forward_with_weights(hidden, packing)
         else:
             context, weights = self.attention(hidden, packing), None
-        attended = self.attention_norm(hidden + self.dropout(self.attention_output(context)))
+        attended = self.attention_norm(self.dropout.residual(hidden, self.attention_output(context)))
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
-        return self.output_norm(attended + self.dropout(self.output(expanded))), weights
+        return self.output_norm(self.dropout.residual(attended, self.output(expanded))), weights
 
 
 class BertModel(nn.Module):
@@ -111,7 +111,7 @@ class BertModel(nn.Module):
         self.config = config
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        self.pooler = Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
         self.load_report: LoadReport | None = None
         self.apply(self._initialise)
 

@@ -8,6 +8,8 @@ Source: the removal of padding as in ByteTransformer (Zhai et al. 2022, arXiv 22
 our own.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,54 +18,35 @@ from torch import Tensor
 
 __all__ = ["Group", "Packing"]
 
-# Rows of an attention group: large enough that the products outweigh the calls, small enough that lengths are alike.
+# Rows of an attention group: large enough that the products outweigh the calls, small enough that lengths are alike,
+# and that the group's scores (rows * longest**2 for each head) stay in the cache.
 _GROUP_ROWS = 8
+_GROUP_AREA = 2**15
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that attend together: packed tokens ``start:stop``, as ``rows`` rows of at most ``longest`` tokens."""
+    """Rows that attend together: ``rows`` rows of the packing's order, each padded to ``longest`` tokens."""
 
-    start: int
-    stop: int
     first_row: int  # position in the packing's order by length
     rows: int
     longest: int
-    lengths: Tensor | None  # (rows,), or None when every row has `longest` tokens
+    span: slice  # where the rows stand in the padded axis, rows * longest positions
+    real: Tensor | None  # bool (rows, longest), True at real tokens; None when there is no padding in the group
 
     @cached_property
-    def real(self) -> Tensor | None:
-        """Bool (rows, longest), True at real tokens; None when there is no padding in the group."""
-        if self.lengths is None:
+    def _key_biases(self) -> dict[tuple[int, torch.dtype], Tensor]:
+        return {}
+
+    def key_bias(self, heads: int, dtype: torch.dtype) -> Tensor | None:
+        """(rows * heads, 1, longest): 0 at real keys, -inf at padding; None without padding. Made once a batch."""
+        if self.real is None:
             return None
-        return torch.arange(self.longest, device=self.lengths.device) < self.lengths[:, None]
-
-    @cached_property
-    def _real_positions(self) -> Tensor:
-        """Int64 (stop - start,): where each packed token stands in the flattened (rows * longest)."""
-        assert self.real is not None
-        return self.real.flatten().nonzero().squeeze(1)
-
-    @cached_property
-    def _source(self) -> Tensor:
-        """Int64 (rows * longest,): which packed token a padded position reads; padding reads the row's first."""
-        assert self.real is not None
-        assert self.lengths is not None
-        starts = (self.lengths.cumsum(0) - self.lengths)[:, None]
-        columns = torch.arange(self.longest, device=self.lengths.device)
-        return torch.where(self.real, starts + columns, starts).flatten()
-
-    def pad(self, packed: Tensor) -> Tensor:
-        """Packed (tokens, width) of the whole batch -> this group's rows, (rows * longest, width).
-
-        A padded position holds a copy of its row's first token: finite, and masked out by whoever reads it.
-        """
-        mine = packed[self.start : self.stop]
-        return mine if self.lengths is None else mine.index_select(0, self._source)
-
-    def unpad(self, padded: Tensor) -> Tensor:
-        """(rows * longest, width) -> this group's packed tokens, (stop - start, width)."""
-        return padded if self.lengths is None else padded.index_select(0, self._real_positions)
+        if (heads, dtype) not in self._key_biases:
+            bias = torch.zeros(self.real.shape, dtype=dtype, device=self.real.device)
+            bias.masked_fill_(~self.real, -math.inf)
+            self._key_biases[heads, dtype] = bias.repeat_interleave(heads, 0)[:, None]
+        return self._key_biases[heads, dtype]
 
 
 class Packing:
@@ -72,33 +55,38 @@ class Packing:
     ``attention_mask`` is bool (batch, seq), True at real tokens, at least one in each row. Holes are allowed: a
     token keeps the position it had in the padded row. Attributes:
 
+    - ``mask`` (batch, seq): the mask itself.
     - ``order`` (batch,): the rows by falling length; ``rank`` (batch,) is its inverse.
+    - ``rows`` (tokens,): for each packed token its row's place in ``order``; ``positions`` (tokens,): its place in
+      that row of the padded batch, which is its position.
     - ``token_index`` (tokens,): for each packed token its place in the flattened (batch * seq).
     - ``lengths`` (batch,): real tokens of each row, in the batch's own order.
     - ``groups``: the rows in groups of like length, for attention.
     """
 
     def __init__(self, attention_mask: Tensor) -> None:
+        self.mask = attention_mask
         self.batch_size, self.seq_length = attention_mask.shape
         self.lengths = attention_mask.sum(1)
         self.order = self.lengths.argsort(descending=True, stable=True)
-        in_order = attention_mask[self.order]
-        rows, self.positions = in_order.nonzero(as_tuple=True)  # both (tokens,)
-        self.token_index = self.order[rows] * self.seq_length + self.positions
-        self.groups = self._groups(self.lengths[self.order])
+        ordered = self.lengths[self.order]
+        self.rows, self.positions = attention_mask[self.order].nonzero(as_tuple=True)
+        self.token_index = self.order[self.rows] * self.seq_length + self.positions
+        spans = _spans(ordered.tolist())
+        widths = torch.tensor([longest for _, rows, longest in spans for _ in range(rows)], device=ordered.device)
+        padded_rows = torch.arange(self.batch_size, device=ordered.device).repeat_interleave(widths)
+        columns = torch.arange(len(padded_rows), device=ordered.device) - (widths.cumsum(0) - widths)[padded_rows]
+        self._real = columns < ordered[padded_rows]  # bool (padded,)
+        self._source = (ordered.cumsum(0) - ordered)[padded_rows] + columns.where(self._real, 0)  # (padded,)
+        self.groups = tuple(self._groups(spans))
 
-    def _groups(self, lengths: Tensor) -> tuple[Group, ...]:
-        groups, start, sizes, first = [], 0, lengths.tolist(), 0
-        while first < len(sizes):
-            last = min(first + _GROUP_ROWS, len(sizes))
-            while last < len(sizes) and sizes[last] == sizes[first]:
-                last += 1
-            stop = start + sum(sizes[first:last])
-            same = sizes[first] == sizes[last - 1]
-            mine = None if same else lengths[first:last]
-            groups.append(Group(start, stop, first, last - first, sizes[first], mine))
-            first, start = last, stop
-        return tuple(groups)
+    def _groups(self, spans: list[tuple[int, int, int]]) -> Iterator[Group]:
+        start = 0
+        for first, rows, longest in spans:
+            span = slice(start, start + rows * longest)
+            real = self._real[span].view(rows, longest)
+            yield Group(first, rows, longest, span, None if bool(real.all()) else real)
+            start = span.stop
 
     @property
     def tokens(self) -> int:
@@ -116,6 +104,33 @@ class Packing:
         ordered = self.lengths[self.order]
         return (ordered.cumsum(0) - ordered)[self.rank]
 
+    @cached_property
+    def _real_positions(self) -> Tensor:
+        """Int64 (tokens,): where each packed token stands in the padded axis of all groups."""
+        return self._real.nonzero().squeeze(1)
+
+    @property
+    def padded_size(self) -> int:
+        """Positions of all groups together, padding included."""
+        return len(self._source)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """Packed (tokens, width) -> the rows of all groups one after another, (padded, width).
+
+        A padded position holds a copy of its row's first token: finite, and masked out by whoever reads it.
+        """
+        return packed if self.padded_size == self.tokens else packed.index_select(0, self._source)
+
+    def pad_with_zeros(self, packed: Tensor) -> Tensor:
+        """The same with zeros at padded positions."""
+        if self.padded_size == self.tokens:
+            return packed
+        return packed.new_zeros(self.padded_size, packed.shape[1]).index_copy_(0, self._real_positions, packed)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(padded, width) -> packed (tokens, width)."""
+        return padded if self.padded_size == self.tokens else padded.index_select(0, self._real_positions)
+
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, seq, ...) -> (tokens, ...)."""
         return padded.flatten(0, 1).index_select(0, self.token_index)
@@ -124,3 +139,16 @@ class Packing:
         """(tokens, width) -> (batch, seq, width), zero at masked positions."""
         flat = packed.new_zeros(self.batch_size * self.seq_length, packed.shape[1])
         return flat.index_copy(0, self.token_index, packed).view(self.batch_size, self.seq_length, -1)
+
+
+def _spans(lengths: list[int]) -> list[tuple[int, int, int]]:
+    """(first row, number of rows, longest) of each group, for rows of falling ``lengths``."""
+    spans, first = [], 0
+    while first < len(lengths):
+        most = max(1, _GROUP_AREA // lengths[first] ** 2)
+        last = min(first + min(_GROUP_ROWS, most), len(lengths))
+        while last < min(first + most, len(lengths)) and lengths[last] == lengths[first]:
+            last += 1
+        spans.append((first, last - first, lengths[first]))
+        first = last
+    return spans

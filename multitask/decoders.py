@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
-from minbert.layers import Dropout
+from minbert.layers import Dropout, Linear
 from minbert.model import BertOutput
 from multitask.tasks import Task
 
@@ -37,9 +37,9 @@ class TaskDecoder(nn.Module):
         if task.pooling == "attention":
             rate = config.attention_probs_dropout_prob
             self.attention = MultiHeadAttention(hidden, config.num_attention_heads, rate)
-            self.projection = nn.Linear(hidden, hidden)
+            self.projection = Linear(hidden, hidden)
         if task.head == "linear":
-            self.head = nn.Linear(hidden * (2 if self.two_encodings else 1), task.num_outputs)
+            self.head = Linear(hidden * (2 if self.two_encodings else 1), task.num_outputs)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=config.initializer_range)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from minbert.kernels import drop_embedding_gradient
 from minbert.optim import AdamW
 from minbert.token_batch import TokenBatch
 from multitask.config import TrainConfig
@@ -118,6 +119,8 @@ class Update(ABC):
         return norm
 
     def _clear(self) -> None:
+        for encoder in self.model.encoders.values():
+            drop_embedding_gradient(encoder.embeddings.word_embeddings.weight)
         # None, not zero: a zero gradient would still move a parameter, by momentum and by decay.
         self.model.zero_grad(set_to_none=True)
 

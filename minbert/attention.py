@@ -40,7 +40,7 @@ class MultiHeadAttention(nn.Module):
         """
         if kernels.get_kernels() == "reference":
             return self.forward_with_weights(hidden, packing, queries)[0]
-        p = self.dropout.p if self.training else 0.0
+        p = self.dropout.rate
         if queries is None:
             projected = joint_linear(hidden, (self.query, self.key, self.value))  # (tokens, 3 * hidden_size)
             return self_attention(projected, packing, self.num_heads, p)

@@ -7,7 +7,8 @@ derivatives need the reference path; the fast one refuses them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakIdKeyDictionary
 
 from minbert.errors import InputError
+from minbert.packing import FILL
 
 __all__ = ["get_kernels", "set_kernels"]
 
@@ -40,18 +42,18 @@ def get_kernels() -> str:
 def keep_mask(shape: torch.Size, p: float, like: Tensor) -> tuple[Tensor, float]:
     """1 with probability 1 - p, else 0, in the type and on the device of ``like``; and the exact 1 / P(1).
 
-    torch's CPU ``bernoulli_`` draws each element one after another. 16 raw random bits against a threshold cost a
-    seventeenth of it, from the same generator, so seeds and resuming hold; p is rounded to a multiple of 2**-16.
-    Numbers, not bools: a product with them is one vectorised pass, torch.where several times that.
+    torch's CPU ``bernoulli_`` draws each element one after another. 8 raw random bits against a threshold cost a
+    thirtieth of it, from the same generator, so seeds and resuming hold; p is rounded to a multiple of 1/256, to 1/256
+    at least. Numbers, not bools: a product with them is one vectorised pass, torch.where several times that.
     """
     keep = torch.empty(shape, dtype=like.dtype, device=like.device)
     if like.device.type != "cpu":
         return torch.ge(torch.rand(shape, device=like.device), p, out=keep), 1 / (1 - p)
-    dropped = min(round(p * 65536), 65535)
+    dropped = min(max(round(p * 256), 1), 255)
     count = math.prod(shape)
-    words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    torch.ge(words.view(torch.int16)[:count].view(shape), dropped - 32768, out=keep)
-    return keep, 65536 / (65536 - dropped)
+    words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None)
+    torch.ge(words.view(torch.int8)[:count].view(shape), dropped - 128, out=keep)
+    return keep, 256 / (256 - dropped)
 
 
 def fast_dropout(x: Tensor, p: float) -> Tensor:
@@ -71,16 +73,67 @@ def fast_dropout_residual(x: Tensor, branch: Tensor, p: float) -> Tensor:
 def fast_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
     """x W' + b with the rows of all ``weights`` below one another: (..., in) -> (..., sum of out).
 
-    Under autocast weights are cast here, in each forward. Autocast keeps its own copies as long as its context lasts,
-    and neither torch's fused optimizers nor an edit through ``.data`` tells it that they are stale.
+    In another type than float32 the rows are rounded up, see packing.FILL.
     """
+    dtype, rows = product_dtype(x), x.shape[:-1].numel()
+    if dtype == torch.bfloat16 and rows > FILL and rows % FILL:
+        filled = F.pad(x.flatten(0, -2), (0, 0, 0, -rows % FILL))
+        return fast_linear(filled, weights, biases)[:rows].unflatten(0, x.shape[:-1])
+    return F.linear(x.to(dtype), joined(weights, dtype), joined(biases, dtype))
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W' + b without a gradient: (rows, in) -> (rows, out), all of one type."""
+    # Private to torch: oneDNN adds the bias within the product, where F.linear first writes it to each row.
+    if _linear_pointwise is not None and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        result: Tensor = _linear_pointwise(x, weight, bias, "none", [], "")
+        return result
+    return F.linear(x, weight, bias)
+
+
+_linear_pointwise = getattr(getattr(torch.ops, "mkldnn", None), "_linear_pointwise", None)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type that matrix products with ``x`` are computed in: autocast's, or its own."""
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x = x.to(dtype)
-        weights, biases = [weight.to(dtype) for weight in weights], [bias.to(dtype) for bias in biases]
-    if len(weights) == 1:
-        return F.linear(x, weights[0], biases[0])
-    return F.linear(x, torch.cat(list(weights)), torch.cat(list(biases)))
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+# Casts by first weight while hold_casts is in force.
+_held: WeakIdKeyDictionary | None = None
+
+
+@contextmanager
+def hold_casts() -> Iterator[None]:
+    """Within, each weight is cast once and not in each forward pass; for outputs alone, of weights that nobody edits.
+
+    Outside of it no cast outlives the forward pass that made it, so none can be stale: torch's fused optimizers and
+    edits through ``.data`` leave no trace by which a cache could tell. Autocast's own cache does not, either.
+    """
+    global _held
+    before, _held = _held, WeakIdKeyDictionary() if _held is None else _held
+    try:
+        yield
+    finally:
+        _held = before
+
+
+def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Weights or biases below one another, in ``dtype``."""
+    if _held is None or torch.is_grad_enabled() or (len(parts) == 1 and parts[0].dtype == dtype):
+        return _joined(parts, dtype)
+    key = (dtype, len(parts))
+    casts = _held.setdefault(parts[0], {})
+    if key not in casts:
+        casts[key] = _joined(parts, dtype)
+    cast: Tensor = casts[key]
+    return cast
+
+
+def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return parts[0].to(dtype) if len(parts) == 1 else torch.cat([part.to(dtype) for part in parts])
 
 
 class _Embedding(torch.autograd.Function):

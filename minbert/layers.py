@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from minbert import kernels
 
-__all__ = ["ACTIVATIONS", "Dropout", "Embedding", "LayerNorm", "Linear", "gelu", "joint_linear"]
+__all__ = ["ACTIVATIONS", "Dropout", "Embedding", "LayerNorm", "Linear", "gelu", "is_watched", "joint_linear"]
 
 
 class Linear(nn.Linear):
@@ -26,12 +26,13 @@ def joint_linear(x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
     One product where all are plain Linear. What stands in the place of one (an adapter), or watches it (a hook), is
     called as a module is called.
     """
-    if all(type(module) is Linear and not _watched(module) for module in modules):
+    if all(type(module) is Linear and not is_watched(module) for module in modules):
         return kernels.fast_linear(x, [module.weight for module in modules], [module.bias for module in modules])
     return torch.cat([module(x) for module in modules], dim=-1)
 
 
-def _watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
+    """Whether a hook on the module wants to see it called."""
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
@@ -77,8 +78,13 @@ class Dropout(nn.Module):
         super().__init__()
         self.p = p
 
+    @property
+    def rate(self) -> float:
+        """The probability in force: ``p``, or 0 in eval mode."""
+        return self.p if self.training else 0.0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
+        if self.rate == 0:
             return x
         if kernels.get_kernels() == "fast":
             return kernels.fast_dropout(x, self.p)
@@ -87,7 +93,7 @@ class Dropout(nn.Module):
 
     def residual(self, x: Tensor, branch: Tensor) -> Tensor:
         """x + dropout(branch), any one shape; the sum is in the type of ``x``."""
-        if self.training and self.p > 0 and kernels.get_kernels() == "fast":
+        if self.rate > 0 and kernels.get_kernels() == "fast":
             return kernels.fast_dropout_residual(x, branch, self.p)
         return x + self(branch)
 

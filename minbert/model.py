@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
 from minbert.errors import InputError
-from minbert.layers import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear
+from minbert.fast_attention import Heads
+from minbert.fast_layer import LayerSettings, encoder_layer
+from minbert.kernels import get_kernels, product_dtype
+from minbert.layers import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, is_watched
 from minbert.packing import Packing
 
 if TYPE_CHECKING:
@@ -98,6 +101,30 @@ class BertLayer(nn.Module):
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
         return self.output_norm(self.dropout.residual(attended, self.output(expanded))), weights
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every module is the one that was built here, and no hook watches it."""
+        return self.activation in ACTIVATIONS.values() and all(
+            type(module) in _PLAIN and not is_watched(module) for module in self.modules()
+        )
+
+    def as_a_whole(self, hidden: Tensor, packing: Packing) -> Tensor:
+        """Packed (slots, hidden_size) -> the same: what ``forward`` computes, for a plain layer, on the fast path."""
+        settings = LayerSettings(
+            heads=Heads(packing, self.attention.num_heads, self.attention.dropout.rate),
+            dropout=self.dropout.rate,
+            eps=self.output_norm.eps,
+            activation="gelu" if self.activation is ACTIVATIONS["gelu"] else "relu",
+            dtype=product_dtype(hidden),
+        )
+        attention = (self.attention.query, self.attention.key, self.attention.value)
+        rest = (self.attention_output, self.attention_norm, self.intermediate, self.output, self.output_norm)
+        parameters = [parameter for module in (*attention, *rest) for parameter in (module.weight, module.bias)]
+        return encoder_layer(hidden, settings, parameters)
+
+
+_PLAIN = {BertLayer, MultiHeadAttention, Linear, LayerNorm, Dropout}
+
 
 class BertModel(nn.Module):
     """A BERT encoder over int64 token ids, computing on real tokens alone.
@@ -146,11 +173,16 @@ class BertModel(nn.Module):
         packing = Packing(mask)
         hidden = self.embeddings(packing.pack(input_ids), packing.pack(types), packing.positions)
         states, weights = [hidden], []
-        for layer in self.layers:
-            hidden, attended = layer(hidden, packing, output_attentions)
-            if output_hidden_states:
+        if get_kernels() == "fast" and not output_attentions and all(layer.is_plain for layer in self.layers):
+            filled = packing.fill(hidden)
+            for layer in self.layers:
+                filled = layer.as_a_whole(filled, packing)
+                states.append(hidden := packing.cut(filled))
+        else:
+            for layer in self.layers:
+                hidden, attended = layer(hidden, packing, output_attentions)
                 states.append(hidden)
-            weights.append(attended)
+                weights.append(attended)
         first = hidden[packing.first_tokens]  # (batch, hidden_size)
         return BertOutput(
             packed=hidden,

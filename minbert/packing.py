@@ -2,51 +2,64 @@
 
 A padded batch spends work on positions that no one asks for. Here the real tokens of all rows stand one after
 another in a single axis, rows ordered by length, so that every position-wise product sees real tokens alone.
-Attention needs rows again: it runs in a few groups of rows of like length, padded to the longest of the group.
+Attention needs rows again: it runs in a few groups of rows of like length, padded within the group.
 
 Source: the removal of padding as in ByteTransformer (Zhai et al. 2022, arXiv 2210.03052, section III); the groups are
 our own.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Group", "Packing"]
+__all__ = ["FILL", "Group", "HeadIndex", "Packing"]
 
-# Rows of an attention group: large enough that the products outweigh the calls, small enough that lengths are alike,
-# and that the group's scores (rows * longest**2 for each head) stay in the cache.
-_GROUP_ROWS = 8
-_GROUP_AREA = 2**15
+# The fast path rounds the packed axis up to a multiple of this. oneDNN compiles a bfloat16 product anew for each shape
+# that it has not seen, which takes several times as long as the product itself; few shapes are compiled few times.
+FILL = 32
+# A group's rows are padded to a multiple of this: torch's bfloat16 softmax is five times slower on other widths.
+_WIDTH = 16
+# Rows of a group: enough that the products outweigh the calls, few enough that lengths are alike and that the group's
+# scores (rows * width**2 for each head) stay in the cache. In steps, for the sake of the number of shapes.
+_ROWS = 4
+_AREA = 2**15
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that attend together: ``rows`` rows of the packing's order, each padded to ``longest`` tokens."""
+    """Rows that attend together, each padded to ``width`` tokens; they fill ``start`` and on of the padded axis."""
 
-    first_row: int  # position in the packing's order by length
     rows: int
-    longest: int
-    span: slice  # where the rows stand in the padded axis, rows * longest positions
-    real: Tensor | None  # bool (rows, longest), True at real tokens; None when there is no padding in the group
+    width: int
+    start: int
+    real: Tensor  # bool (rows, width), True at real tokens
 
     @cached_property
-    def _key_biases(self) -> dict[tuple[int, torch.dtype], Tensor]:
+    def _biases(self) -> dict[tuple[int, torch.dtype], Tensor]:
         return {}
 
-    def key_bias(self, heads: int, dtype: torch.dtype) -> Tensor | None:
-        """(rows * heads, 1, longest): 0 at real keys, -inf at padding; None without padding. Made once a batch."""
-        if self.real is None:
-            return None
-        if (heads, dtype) not in self._key_biases:
+    def key_bias(self, heads: int, dtype: torch.dtype) -> Tensor:
+        """(rows * heads, 1, width): 0 at real keys, -inf at padding. Made once a batch."""
+        if (heads, dtype) not in self._biases:
             bias = torch.zeros(self.real.shape, dtype=dtype, device=self.real.device)
             bias.masked_fill_(~self.real, -math.inf)
-            self._key_biases[heads, dtype] = bias.repeat_interleave(heads, 0)[:, None]
-        return self._key_biases[heads, dtype]
+            self._biases[heads, dtype] = bias.repeat_interleave(heads, 0)[:, None]
+        return self._biases[heads, dtype]
+
+
+@dataclass(frozen=True)
+class HeadIndex:
+    """How to gather (tokens, parts, heads) into (parts, rows, heads, width) for each group in turn, and back.
+
+    ``into`` (parts * heads * padded,) and ``back`` (slots * parts * heads,) are int32 indices of head-sized vectors.
+    """
+
+    into: Tensor
+    back: Tensor
 
 
 class Packing:
@@ -56,11 +69,12 @@ class Packing:
     token keeps the position it had in the padded row. Attributes:
 
     - ``mask`` (batch, seq): the mask itself.
-    - ``order`` (batch,): the rows by falling length; ``rank`` (batch,) is its inverse.
+    - ``order`` (batch,): the rows by falling length.
     - ``rows`` (tokens,): for each packed token its row's place in ``order``; ``positions`` (tokens,): its place in
       that row of the padded batch, which is its position.
     - ``token_index`` (tokens,): for each packed token its place in the flattened (batch * seq).
     - ``lengths`` (batch,): real tokens of each row, in the batch's own order.
+    - ``tokens``: number of real tokens; ``slots``: the same rounded up, with room for one that is not real.
     - ``groups``: the rows in groups of like length, for attention.
     """
 
@@ -69,67 +83,67 @@ class Packing:
         self.batch_size, self.seq_length = attention_mask.shape
         self.lengths = attention_mask.sum(1)
         self.order = self.lengths.argsort(descending=True, stable=True)
-        ordered = self.lengths[self.order]
         self.rows, self.positions = attention_mask[self.order].nonzero(as_tuple=True)
         self.token_index = self.order[self.rows] * self.seq_length + self.positions
-        spans = _spans(ordered.tolist())
-        widths = torch.tensor([longest for _, rows, longest in spans for _ in range(rows)], device=ordered.device)
-        padded_rows = torch.arange(self.batch_size, device=ordered.device).repeat_interleave(widths)
-        columns = torch.arange(len(padded_rows), device=ordered.device) - (widths.cumsum(0) - widths)[padded_rows]
-        self._real = columns < ordered[padded_rows]  # bool (padded,)
-        self._source = (ordered.cumsum(0) - ordered)[padded_rows] + columns.where(self._real, 0)  # (padded,)
-        self.groups = tuple(self._groups(spans))
-
-    def _groups(self, spans: list[tuple[int, int, int]]) -> Iterator[Group]:
-        start = 0
-        for first, rows, longest in spans:
-            span = slice(start, start + rows * longest)
-            real = self._real[span].view(rows, longest)
-            yield Group(first, rows, longest, span, None if bool(real.all()) else real)
-            start = span.stop
-
-    @property
-    def tokens(self) -> int:
-        """Number of real tokens of the batch."""
-        return len(self.token_index)
+        self.tokens = len(self.token_index)
+        self.slots = (self.tokens // FILL + 1) * FILL
+        self._head_indices: dict[tuple[int, int], HeadIndex] = {}
 
     @cached_property
-    def rank(self) -> Tensor:
-        """Int64 (batch,): at which place of ``order`` a row of the batch stands."""
-        return self.order.argsort()
+    def _starts(self) -> Tensor:
+        """Int64 (batch,): the packed index of each row's first token, for the rows in ``order``."""
+        ordered = self.lengths[self.order]
+        return ordered.cumsum(0) - ordered
 
     @cached_property
     def first_tokens(self) -> Tensor:
         """Int64 (batch,): the packed index of each row's first token, in the batch's own order."""
-        ordered = self.lengths[self.order]
-        return (ordered.cumsum(0) - ordered)[self.rank]
+        return self._starts[self.order.argsort()]
 
     @cached_property
-    def _real_positions(self) -> Tensor:
-        """Int64 (tokens,): where each packed token stands in the padded axis of all groups."""
-        return self._real.nonzero().squeeze(1)
+    def groups(self) -> tuple[Group, ...]:
+        ordered = self.lengths[self.order]
+        lengths, groups, first, start = ordered.tolist(), [], 0, 0
+        while first < len(lengths):
+            width = _rounded(lengths[first], _WIDTH)
+            last, most = first, max(1, min(_AREA // width**2, len(lengths) - first))
+            while last - first < most and (last - first < _ROWS or _rounded(lengths[last], _WIDTH) == width):
+                last = min(last + _ROWS, first + most)
+            real = torch.arange(width, device=ordered.device) < ordered[first:last, None]
+            groups.append(Group(last - first, width, start, real))
+            start += (last - first) * width
+            first = last
+        return tuple(groups)
 
-    @property
-    def padded_size(self) -> int:
-        """Positions of all groups together, padding included."""
-        return len(self._source)
+    def head_index(self, parts: int, heads: int) -> HeadIndex:
+        """The gathering of tokens split into ``parts`` (queries, keys, values) of ``heads``; made once a batch."""
+        if (parts, heads) not in self._head_indices:
+            self._head_indices[parts, heads] = self._build_head_index(parts, heads)
+        return self._head_indices[parts, heads]
 
-    def pad(self, packed: Tensor) -> Tensor:
-        """Packed (tokens, width) -> the rows of all groups one after another, (padded, width).
+    def _build_head_index(self, parts: int, heads: int) -> HeadIndex:
+        device, split = self.mask.device, parts * heads
+        back = torch.zeros(self.slots, parts, heads, dtype=torch.int32, device=device)
+        vectors = torch.arange(split, device=device, dtype=torch.int32).view(parts, 1, heads, 1)
+        into, first = [], 0
+        for group in self.groups:
+            starts = self._starts[first : first + group.rows, None]
+            # Padding reads a slot that no token stands in: finite going forward, and without gradient coming back.
+            source = (starts + torch.arange(group.width, device=device)).where(group.real, self.tokens).int()
+            into.append((source[None, :, None] * split + vectors).flatten())  # (parts, rows, heads, width)
+            places = torch.arange(into[-1].numel(), device=device, dtype=torch.int32).add_(group.start * split)
+            by_token = places.view(parts, group.rows, heads, group.width).permute(1, 3, 0, 2)
+            back[source[group.real].long()] = by_token[group.real]
+            first += group.rows
+        return HeadIndex(torch.cat(into), back.flatten())
 
-        A padded position holds a copy of its row's first token: finite, and masked out by whoever reads it.
-        """
-        return packed if self.padded_size == self.tokens else packed.index_select(0, self._source)
+    def fill(self, packed: Tensor) -> Tensor:
+        """(tokens, width) -> (slots, width), zeros after the tokens."""
+        return F.pad(packed, (0, 0, 0, self.slots - self.tokens))
 
-    def pad_with_zeros(self, packed: Tensor) -> Tensor:
-        """The same with zeros at padded positions."""
-        if self.padded_size == self.tokens:
-            return packed
-        return packed.new_zeros(self.padded_size, packed.shape[1]).index_copy_(0, self._real_positions, packed)
-
-    def unpad(self, padded: Tensor) -> Tensor:
-        """(padded, width) -> packed (tokens, width)."""
-        return padded if self.padded_size == self.tokens else padded.index_select(0, self._real_positions)
+    def cut(self, filled: Tensor) -> Tensor:
+        """(slots, width) -> (tokens, width): nothing reads what stands after the tokens, so it gets no gradient."""
+        return filled[: self.tokens]
 
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, seq, ...) -> (tokens, ...)."""
@@ -141,14 +155,5 @@ class Packing:
         return flat.index_copy(0, self.token_index, packed).view(self.batch_size, self.seq_length, -1)
 
 
-def _spans(lengths: list[int]) -> list[tuple[int, int, int]]:
-    """(first row, number of rows, longest) of each group, for rows of falling ``lengths``."""
-    spans, first = [], 0
-    while first < len(lengths):
-        most = max(1, _GROUP_AREA // lengths[first] ** 2)
-        last = min(first + min(_GROUP_ROWS, most), len(lengths))
-        while last < min(first + most, len(lengths)) and lengths[last] == lengths[first]:
-            last += 1
-        spans.append((first, last - first, lengths[first]))
-        first = last
-    return spans
+def _rounded(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

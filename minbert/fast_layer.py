@@ -1,0 +1,139 @@
+"""A whole encoder layer on the fast path: its forward and its backward pass, each written out in one function.
+
+Beside BertLayer in model.py, which has the same mathematics module by module; tests hold the two together. What this
+saves: autograd's bookkeeping of some forty small steps, the copies between them, and a second cast of each weight.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from minbert.fast_attention import Heads, attend, attend_backward
+from minbert.kernels import affine, joined, keep_mask
+
+__all__ = ["LayerSettings", "encoder_layer"]
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """What is no tensor: attention's plan, dropout after each half, the norms' epsilon, GELU or ReLU, products' type."""
+
+    heads: Heads
+    dropout: float
+    eps: float
+    activation: str
+    dtype: torch.dtype
+
+
+def encoder_layer(hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor]) -> Tensor:
+    """One layer of Vaswani et al. 2017, sections 3.1 and 3.3, norms after the residuals.
+
+    :param hidden: packed (slots, hidden_size), in the parameters' type, as is the result.
+    :param parameters: weight and bias of query, key, value, attention output, attention norm, intermediate, output and
+        output norm: 16 in all.
+    """
+    result: Tensor = _EncoderLayer.apply(hidden, settings, *parameters)
+    return result
+
+
+class _EncoderLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, settings: LayerSettings, *parameters: Tensor) -> Tensor:
+        w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o, g_1, c_1, w_i, b_i, w_u, b_u, g_2, c_2 = parameters
+        dtype = settings.dtype
+        w_qkv, b_qkv = joined((w_q, w_k, w_v), dtype), joined((b_q, b_k, b_v), dtype)
+        w_o, w_i, w_u, b_o, b_i, b_u = (joined((part,), dtype) for part in (w_o, w_i, w_u, b_o, b_i, b_u))
+
+        x = hidden.to(dtype)
+        context, attention, ctx.keep_scale = attend(affine(x, w_qkv, b_qkv), settings.heads)
+        sum_1, keep_1 = _residual(hidden, affine(context, w_o, b_o), settings.dropout)
+        attended, mean_1, rstd_1 = torch.native_layer_norm(sum_1, g_1.shape, g_1, c_1, settings.eps)
+
+        x_1 = attended.to(dtype)
+        expanded = affine(x_1, w_i, b_i)  # (slots, intermediate_size)
+        active = F.gelu(expanded) if settings.activation == "gelu" else expanded.relu()
+        sum_2, keep_2 = _residual(attended, affine(active, w_u, b_u), settings.dropout)
+        result, mean_2, rstd_2 = torch.native_layer_norm(sum_2, g_2.shape, g_2, c_2, settings.eps)
+
+        ctx.settings, ctx.attention_tensors = settings, len(attention)
+        first = (x, w_qkv, context, w_o, keep_1, sum_1, mean_1, rstd_1, g_1, c_1)
+        second = (x_1, w_i, expanded, active, w_u, keep_2, sum_2, mean_2, rstd_2, g_2, c_2)
+        ctx.save_for_backward(*attention, *first, *second)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        settings, saved = ctx.settings, ctx.saved_tensors
+        attention, saved = saved[: ctx.attention_tensors], saved[ctx.attention_tensors :]
+        x, w_qkv, context, w_o, keep_1, sum_1, mean_1, rstd_1, g_1, c_1 = saved[:10]
+        x_1, w_i, expanded, active, w_u, keep_2, sum_2, mean_2, rstd_2, g_2, c_2 = saved[10:]
+        dtype = settings.dtype
+
+        d_sum_2, d_g_2, d_c_2 = _norm_backward(gradients[0].contiguous(), sum_2, mean_2, rstd_2, g_2, c_2)
+        d_branch = _dropped(d_sum_2, keep_2).to(dtype)
+        d_w_u, d_b_u = _linear_backward(d_branch, active, g_2.dtype)
+        d_expanded = _activation_backward(d_branch @ w_u, expanded, settings.activation)
+        d_w_i, d_b_i = _linear_backward(d_expanded, x_1, g_2.dtype)
+        d_attended = d_sum_2.add_(d_expanded @ w_i)
+
+        d_sum_1, d_g_1, d_c_1 = _norm_backward(d_attended, sum_1, mean_1, rstd_1, g_1, c_1)
+        d_branch = _dropped(d_sum_1, keep_1).to(dtype)
+        d_w_o, d_b_o = _linear_backward(d_branch, context, g_1.dtype)
+        d_projected = attend_backward(d_branch @ w_o, attention, settings.heads, ctx.keep_scale)
+        d_w_qkv, d_b_qkv = _linear_backward(d_projected, x, g_1.dtype)
+        d_hidden = d_sum_1.add_(d_projected @ w_qkv) if ctx.needs_input_grad[0] else None
+
+        qkv = (part for pair in zip(d_w_qkv.chunk(3), d_b_qkv.chunk(3), strict=True) for part in pair)
+        return (d_hidden, None, *qkv, d_w_o, d_b_o, d_g_1, d_c_1, d_w_i, d_b_i, d_w_u, d_b_u, d_g_2, d_c_2)
+
+
+def _residual(x: Tensor, branch: Tensor, p: float) -> tuple[Tensor, Tensor | None]:
+    """x + dropout(branch) in the type of ``x``; and the mask, 0 or 1 / (1 - p), if there is one."""
+    if p == 0:
+        return x + branch, None
+    keep, scale = keep_mask(x.shape, p, x)
+    keep *= scale
+    return torch.addcmul(x, branch.to(x.dtype), keep), keep
+
+
+def _dropped(gradient: Tensor, keep: Tensor | None) -> Tensor:
+    return gradient if keep is None else gradient * keep
+
+
+def _linear_backward(d_output: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of x W' + b, in ``dtype``."""
+    return (d_output.t() @ x).to(dtype), d_output.sum(0).to(dtype)
+
+
+def _norm_backward(
+    gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the argument, the weight and the bias of a layer norm over the last axis of ``x``."""
+    fused = getattr(torch.ops.aten, "native_layer_norm_backward", None)
+    if fused is not None:
+        result: tuple[Tensor, Tensor, Tensor] = fused(
+            gradient, x, weight.shape, mean, rstd, weight, bias, [True, True, True]
+        )
+        return result
+    normed, scaled = (x - mean) * rstd, gradient * weight
+    centred = scaled - scaled.mean(-1, keepdim=True) - normed * (scaled * normed).mean(-1, keepdim=True)
+    return centred * rstd, (gradient * normed).sum(0), gradient.sum(0)
+
+
+def _activation_backward(gradient: Tensor, x: Tensor, activation: str) -> Tensor:
+    """The gradient of the argument of GELU or ReLU."""
+    if activation == "relu":
+        return gradient * (x > 0)
+    fused = getattr(torch.ops.aten, "gelu_backward", None)
+    if fused is not None:
+        result: Tensor = fused(gradient, x)
+        return result
+    density = torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
+    return gradient * (0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * density)

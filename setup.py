@@ -32,6 +32,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "transformers>=4.45"],
+        "benchmark": ["onnx>=1.16", "onnxruntime>=1.18", "transformers>=4.45"],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
     },
     entry_points={"console_scripts": ["multitask = multitask.__main__:main"]},

@@ -5,15 +5,22 @@
 >>> tokenizer = BertTokenizer.from_pretrained("all-minilm-l6-v2")  # doctest: +SKIP
 >>> model(**tokenizer(["A dog runs.", "It rains."])).last_hidden_state.shape  # doctest: +SKIP
 torch.Size([2, 6, 384])
+
+The names below are loaded when they are first used: who wants an error class or the version does not wait for torch.
 """
 
-from minbert.config import BertConfig
-from minbert.errors import InputError, MinbertError, WeightsError
-from minbert.heads import BertForPreTraining
-from minbert.kernels import get_kernels, set_kernels
-from minbert.model import BertModel, BertOutput
-from minbert.optim import SCHEDULES, AdamW, constant_schedule, cosine_schedule, linear_schedule
-from minbert.tokenizer import BertTokenizer, TokenBatch
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minbert.config import BertConfig
+    from minbert.errors import InputError, MinbertError, WeightsError
+    from minbert.heads import BertForPreTraining
+    from minbert.inference import encode
+    from minbert.kernels import get_kernels, set_kernels
+    from minbert.model import BertModel, BertOutput
+    from minbert.optim import SCHEDULES, AdamW, constant_schedule, cosine_schedule, linear_schedule
+    from minbert.tokenizer import BertTokenizer, TokenBatch
 
 __all__ = [
     "SCHEDULES",
@@ -29,8 +36,41 @@ __all__ = [
     "WeightsError",
     "constant_schedule",
     "cosine_schedule",
+    "encode",
     "get_kernels",
     "linear_schedule",
     "set_kernels",
 ]
 __version__ = "0.1.0"
+
+_HOME = {
+    "SCHEDULES": "optim",
+    "AdamW": "optim",
+    "BertConfig": "config",
+    "BertForPreTraining": "heads",
+    "BertModel": "model",
+    "BertOutput": "model",
+    "BertTokenizer": "tokenizer",
+    "InputError": "errors",
+    "MinbertError": "errors",
+    "TokenBatch": "tokenizer",
+    "WeightsError": "errors",
+    "constant_schedule": "optim",
+    "cosine_schedule": "optim",
+    "encode": "inference",
+    "get_kernels": "kernels",
+    "linear_schedule": "optim",
+    "set_kernels": "kernels",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -150,6 +150,11 @@ def _file_name(our_name: str) -> str:
     return our_name[: len(our_name) - len(plain)] + to_hub_name(plain)
 
 
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite. A finite sum says so in one pass; one that overflows says nothing."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
     """Copy ``tensors`` (our names) into ``module``; every misfit is in the one error."""
     own = dict(module.named_parameters())
@@ -164,7 +169,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report
             wrong.append(f"{_file_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
         elif not given.is_floating_point():
             wrong.append(f"{_file_name(name)} holds {given.dtype}, a floating type is due")
-        elif not bool(given.isfinite().all()):
+        elif not _is_finite(given.to(parameter.dtype)):
             wrong.append(f"{_file_name(name)} holds NaN or infinite values")
         elif given.dtype != parameter.dtype:
             converted.append(f"{_file_name(name)} from {given.dtype}")

@@ -22,7 +22,7 @@ __all__ = ["LayerSettings", "encoder_layer"]
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """What is no tensor: attention's plan, dropout after each half, the norms' epsilon, GELU or ReLU, products' type."""
+    """What is no tensor: attention's plan, dropout after each half, the norms' eps, the activation, products' type."""
 
     heads: Heads
     dropout: float
@@ -38,32 +38,43 @@ def encoder_layer(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
     :param parameters: weight and bias of query, key, value, attention output, attention norm, intermediate, output and
         output norm: 16 in all.
     """
-    result: Tensor = _EncoderLayer.apply(hidden, settings, *parameters)
-    return result
+    if torch.is_grad_enabled() and (hidden.requires_grad or any(part.requires_grad for part in parameters)):
+        result: Tensor = _EncoderLayer.apply(hidden, settings, *parameters)
+        return result
+    # What the backward pass would need is given up half by half: memory that is used again is still in the cache.
+    return _feed_forward(_self_attention(hidden, settings, parameters[:10])[0], settings, parameters[10:])[0]
+
+
+def _self_attention(hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor]) -> tuple[Tensor, Any]:
+    """norm(x + dropout(attention(x))), and what its backward pass needs."""
+    w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o, weight, bias = parameters
+    w_qkv, b_qkv = joined((w_q, w_k, w_v), settings.dtype), joined((b_q, b_k, b_v), settings.dtype)
+    w_o, b_o = joined((w_o,), settings.dtype), joined((b_o,), settings.dtype)
+    x = hidden.to(settings.dtype)
+    context, attention, keep_scale = attend(affine(x, w_qkv, b_qkv), settings.heads)
+    summed, keep = _residual(hidden, affine(context, w_o, b_o), settings.dropout)
+    result, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, bias, settings.eps)
+    return result, (keep_scale, attention, (x, w_qkv, context, w_o, keep, summed, mean, rstd, weight, bias))
+
+
+def _feed_forward(hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor]) -> tuple[Tensor, Any]:
+    """norm(x + dropout(W_u activation(W_i x))), and what its backward pass needs."""
+    w_i, b_i, w_u, b_u, weight, bias = parameters
+    w_i, b_i, w_u, b_u = (joined((part,), settings.dtype) for part in (w_i, b_i, w_u, b_u))
+    x = hidden.to(settings.dtype)
+    expanded = affine(x, w_i, b_i)  # (slots, intermediate_size)
+    active = F.gelu(expanded) if settings.activation == "gelu" else expanded.relu()
+    summed, keep = _residual(hidden, affine(active, w_u, b_u), settings.dropout)
+    result, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, bias, settings.eps)
+    return result, (x, w_i, expanded, active, w_u, keep, summed, mean, rstd, weight, bias)
 
 
 class _EncoderLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, settings: LayerSettings, *parameters: Tensor) -> Tensor:
-        w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o, g_1, c_1, w_i, b_i, w_u, b_u, g_2, c_2 = parameters
-        dtype = settings.dtype
-        w_qkv, b_qkv = joined((w_q, w_k, w_v), dtype), joined((b_q, b_k, b_v), dtype)
-        w_o, w_i, w_u, b_o, b_i, b_u = (joined((part,), dtype) for part in (w_o, w_i, w_u, b_o, b_i, b_u))
-
-        x = hidden.to(dtype)
-        context, attention, ctx.keep_scale = attend(affine(x, w_qkv, b_qkv), settings.heads)
-        sum_1, keep_1 = _residual(hidden, affine(context, w_o, b_o), settings.dropout)
-        attended, mean_1, rstd_1 = torch.native_layer_norm(sum_1, g_1.shape, g_1, c_1, settings.eps)
-
-        x_1 = attended.to(dtype)
-        expanded = affine(x_1, w_i, b_i)  # (slots, intermediate_size)
-        active = F.gelu(expanded) if settings.activation == "gelu" else expanded.relu()
-        sum_2, keep_2 = _residual(attended, affine(active, w_u, b_u), settings.dropout)
-        result, mean_2, rstd_2 = torch.native_layer_norm(sum_2, g_2.shape, g_2, c_2, settings.eps)
-
+        attended, (ctx.keep_scale, attention, first) = _self_attention(hidden, settings, parameters[:10])
+        result, second = _feed_forward(attended, settings, parameters[10:])
         ctx.settings, ctx.attention_tensors = settings, len(attention)
-        first = (x, w_qkv, context, w_o, keep_1, sum_1, mean_1, rstd_1, g_1, c_1)
-        second = (x_1, w_i, expanded, active, w_u, keep_2, sum_2, mean_2, rstd_2, g_2, c_2)
         ctx.save_for_backward(*attention, *first, *second)
         return result
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -147,16 +147,18 @@ class _Embedding(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
-        spare = _spare_gradients.pop(ctx.weight, None)
-        gradient = torch.zeros_like(ctx.weight) if spare is None else spare.zero_()
+        gradient = _spare_gradients.pop(ctx.weight, None)
+        if gradient is None:
+            gradient = torch.zeros_like(ctx.weight)
         gradient.index_add_(0, ids, gradients[0])
         if ctx.padding_idx is not None:
             gradient[ctx.padding_idx] = 0
+        _touched_rows.setdefault(ctx.weight, []).append(ids)
         return gradient, None, None
 
 
-# Buffers that drop_embedding_gradient left for the next backward pass.
-_spare_gradients = WeakIdKeyDictionary()
+# All zero, left by drop_embedding_gradient for the next backward pass; and the rows that passes since have added to.
+_spare_gradients, _touched_rows = WeakIdKeyDictionary(), WeakIdKeyDictionary()
 
 
 def fast_embedding(weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
@@ -165,15 +167,17 @@ def fast_embedding(weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tens
     return result
 
 
-def drop_embedding_gradient(weight: nn.Parameter) -> None:
+def drop_embedding_gradient(weight: Tensor) -> None:
     """``weight.grad = None``, but the next backward pass of fast_embedding writes into the same memory.
 
     A table of 30,522 rows is so large that the system takes its gradient's memory back at each step; to get it again,
-    page by page, costs many times what filling it with zeros does. Only for a caller that nobody has the gradient of.
+    page by page, or to fill all of it with zeros, costs far more than to clear the few rows that a batch touched. Only
+    for a caller that nobody has the gradient of, and where nothing but fast_embedding adds to it.
     """
     gradient, weight.grad = weight.grad, None
-    if gradient is not None and gradient.is_contiguous() and gradient.dtype == weight.dtype:
-        _spare_gradients[weight] = gradient
+    touched = _touched_rows.pop(weight, [])
+    if gradient is not None and touched and gradient.is_contiguous() and gradient.dtype == weight.dtype:
+        _spare_gradients[weight] = gradient.index_fill_(0, torch.cat(touched), 0)
 
 
 def fast_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -26,8 +26,9 @@ def joint_linear(x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
     One product where all are plain Linear. What stands in the place of one (an adapter), or watches it (a hook), is
     called as a module is called.
     """
-    if all(type(module) is Linear and not is_watched(module) for module in modules):
-        return kernels.fast_linear(x, [module.weight for module in modules], [module.bias for module in modules])
+    plain = [module for module in modules if isinstance(module, Linear)]
+    if len(plain) == len(modules) and all(type(module) is Linear and not is_watched(module) for module in plain):
+        return kernels.fast_linear(x, [module.weight for module in plain], [module.bias for module in plain])
     return torch.cat([module(x) for module in modules], dim=-1)
 
 

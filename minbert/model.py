@@ -173,10 +173,11 @@ class BertModel(nn.Module):
         packing = Packing(mask)
         hidden = self.embeddings(packing.pack(input_ids), packing.pack(types), packing.positions)
         states, weights = [hidden], []
-        if get_kernels() == "fast" and not output_attentions and all(layer.is_plain for layer in self.layers):
+        plain = [layer for layer in self.layers if isinstance(layer, BertLayer) and layer.is_plain]
+        if get_kernels() == "fast" and not output_attentions and len(plain) == len(self.layers):
             filled = packing.fill(hidden)
-            for layer in self.layers:
-                filled = layer.as_a_whole(filled, packing)
+            for whole in plain:
+                filled = whole.as_a_whole(filled, packing)
                 states.append(hidden := packing.cut(filled))
         else:
             for layer in self.layers:

@@ -8,7 +8,10 @@ import torch
 
 from minbert.errors import InputError
 
-__all__ = ["TokenBatch", "TokenizedTexts"]
+__all__ = ["TokenBatch", "TokenizedTexts", "batches_by_length"]
+
+# Tokens of a batch, padding included: enough to keep the products busy, few enough that they stay in the cache.
+_TOKENS_PER_BATCH = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,3 +85,13 @@ class TokenizedTexts:
         token_type_ids[is_token] = self.token_type_ids[positions]
         attention_mask = is_token.astype(np.int64)
         return TokenBatch(*(torch.from_numpy(array) for array in (input_ids, token_type_ids, attention_mask)))
+
+
+def batches_by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices of all rows, longest first, in batches of a bounded number of padded tokens."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, _TOKENS_PER_BATCH // int(lengths[order[start]]))
+        yield order[start : start + size]
+        start += size

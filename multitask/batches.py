@@ -1,6 +1,6 @@
 """Checked examples -> token ids, kept without padding -> batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,7 @@ from multitask.losses import label_tensor
 from multitask.tasks import Task
 from multitask.updates import Batch
 
-__all__ = ["EncodedTexts", "TaskData", "batches_by_length"]
-
-# Real tokens of a batch in evaluation and prediction: enough to keep the products busy, little enough for memory.
-_TOKENS_PER_BATCH = 4096
+__all__ = ["EncodedTexts", "TaskData"]
 
 
 class EncodedTexts:
@@ -65,13 +62,3 @@ class TaskData:
 
     def batch(self, indices: np.ndarray) -> Batch:
         return Batch(self.texts.tokens(indices), self.labels[indices])
-
-
-def batches_by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices of all rows, longest first, in batches of a bounded number of padded tokens."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, _TOKENS_PER_BATCH // int(lengths[order[start]]))
-        yield order[start : start + size]
-        start += size

@@ -7,7 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from multitask.batches import EncodedTexts, TaskData, batches_by_length
+from minbert.kernels import hold_casts
+from minbert.token_batch import batches_by_length
+from multitask.batches import EncodedTexts, TaskData
 from multitask.losses import predicted_values
 from multitask.metrics import METRICS, Score, bootstrap_score, macro_f1
 from multitask.model import MultitaskModel
@@ -23,8 +25,8 @@ def outputs_of(
     """Outputs (rows, num_outputs) in float32 on the CPU, in the rows' own order. Puts the model in eval mode."""
     model.eval()
     outputs = torch.empty(texts.rows, model.tasks[task].num_outputs)
-    for rows in batches_by_length(texts.lengths):
-        with autocast(dtype, device):
+    with hold_casts(), autocast(dtype, device):
+        for rows in batches_by_length(texts.lengths):
             outputs[rows] = model(task, texts.tokens(rows).to(device)).float().cpu()
     return outputs
 

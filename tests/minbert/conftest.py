@@ -1,6 +1,6 @@
 """Fixtures of the encoder's tests: both kernels, equal random models here and in `transformers`, inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ TINY_SIZES: dict[str, Any] = {
     "max_position_embeddings": 20,
     "initializer_range": 0.2,
 }
+MakeModel = Callable[..., minbert.BertModel]
 MakePair = Callable[..., tuple[Any, Any]]
 MakeInputs = Callable[..., dict[str, torch.Tensor]]
 
@@ -52,8 +53,36 @@ def randomise(model: torch.nn.Module, seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            middle = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            middle = 1.0 if name.lower().endswith("norm.weight") else 0.0
             parameter.copy_(middle + scale * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture
+def exact_rate(kernels: str) -> Callable[[float], float]:
+    """A function of a dropout rate: the rate that is drawn, on the fast path the nearest multiple of 1/256."""
+    return (lambda rate: round(256 * rate) / 256) if kernels == "fast" else (lambda rate: rate)
+
+
+@pytest.fixture
+def fast() -> Iterator[None]:
+    """Runs the test with the fused functions alone, and puts back what it changes."""
+    before = minbert.get_kernels()
+    minbert.set_kernels("fast")
+    yield
+    minbert.set_kernels(before)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """A function of a seed and config values: a random model in eval mode, without dropout unless told otherwise."""
+
+    def make(seed: int = 0, **values: Any) -> minbert.BertModel:
+        rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        model = minbert.BertModel(minbert.BertConfig(**{**TINY_SIZES, **rates, **values})).eval()
+        randomise(model, seed, model.config.initializer_range)
+        return model
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Dropout where BERT has it: on the attention weights, not their output; after the norm; with HuggingFace's moments."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from minbert.attention import MultiHeadAttention
 from minbert.packing import Packing
 
 ROWS = 20_000
+ExactRate = Callable[[float], float]
 
 
 def context_draws(attention: MultiHeadAttention, length: int, draws: int) -> tuple[Tensor, Tensor]:
@@ -25,14 +27,15 @@ def context_draws(attention: MultiHeadAttention, length: int, draws: int) -> tup
     return drawn.view(draws, length, 8)[:, 0], still[0]
 
 
-def assert_dropout_is_on_the_weights(attention: MultiHeadAttention) -> None:
+def assert_dropout_is_on_the_weights(attention: MultiHeadAttention, p: float) -> None:
     """By the covariance of the context, c = sum_j w_j v_j, when each w_j is dropped on its own and scaled.
 
     Var[c] = p / (1 - p) sum_j w_j^2 v_j v_j' within a head, and zero across heads, whose weights are dropped
     on their own; dropout on the context would give p / (1 - p) diag(c^2). For a single token w is 1: the
     context of a head is dropped as a whole, and with probability p.
+
+    :param p: the rate that the path in use draws at.
     """
-    p = attention.dropout.p
     drawn, still = context_draws(attention, 1, ROWS)
     by_head = drawn.view(ROWS, 2, 4)
     gone = by_head == 0
@@ -73,22 +76,22 @@ def make_attention(kind: type[MultiHeadAttention], rate: float) -> MultiHeadAtte
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3])
-def test_dropout_acts_on_the_attention_weights(kernels: str, rate: float) -> None:
-    assert_dropout_is_on_the_weights(make_attention(MultiHeadAttention, rate))
+def test_dropout_acts_on_the_attention_weights(exact_rate: ExactRate, rate: float) -> None:
+    assert_dropout_is_on_the_weights(make_attention(MultiHeadAttention, rate), exact_rate(rate))
 
 
 def test_dropout_on_the_attention_output_would_be_seen(kernels: str) -> None:
     mutant = make_attention(OutputDropout, 0.3)
     with pytest.raises(AssertionError):
-        assert_dropout_is_on_the_weights(mutant)
+        assert_dropout_is_on_the_weights(mutant, 0.3)  # torch's dropout, exactly that
     drawn, still = context_draws(mutant, 3, ROWS)
     outside = 0.3 / 0.7 * still.square().diag()
     assert (torch.cov(drawn.T) - outside).abs().max() < 0.06 * outside.max()  # it is the mutant it says
 
 
-def test_dropped_attention_weights_are_zero_and_the_rest_scaled(kernels: str, make_pair: Any) -> None:
-    rate = 0.25
-    mine, _ = make_pair(0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=rate)
+def test_dropped_attention_weights_are_zero_and_the_rest_scaled(exact_rate: ExactRate, make_pair: Any) -> None:
+    mine, _ = make_pair(0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.3)
+    rate = exact_rate(0.3)
     inputs = {"input_ids": torch.arange(1, 13).repeat(400, 1)}
     with torch.no_grad():
         still = mine(**inputs, output_attentions=True).attentions[0]
@@ -99,9 +102,9 @@ def test_dropped_attention_weights_are_zero_and_the_rest_scaled(kernels: str, ma
     assert torch.allclose(dropped[~gone], still[~gone] / (1 - rate), rtol=1e-4, atol=1e-7)
 
 
-def test_embedding_dropout_acts_after_the_norm(kernels: str, make_pair: Any) -> None:
-    rate = 0.25
-    mine, _ = make_pair(0, hidden_dropout_prob=rate, attention_probs_dropout_prob=0.0)
+def test_embedding_dropout_acts_after_the_norm(exact_rate: ExactRate, make_pair: Any) -> None:
+    mine, _ = make_pair(0, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.0)
+    rate = exact_rate(0.3)
     inputs = {"input_ids": torch.arange(1, 13).repeat(400, 1)}
     with torch.no_grad():
         still = mine(**inputs, output_hidden_states=True).hidden_states[0]
@@ -115,7 +118,7 @@ def test_embedding_dropout_acts_after_the_norm(kernels: str, make_pair: Any) -> 
 
 @pytest.mark.parametrize(("hidden_rate", "attention_rate"), [(0.2, 0.0), (0.0, 0.4), (0.1, 0.1)])
 def test_moments_under_dropout_equal_huggingface(
-    kernels: str, make_pair: Any, hidden_rate: float, attention_rate: float
+    exact_rate: ExactRate, make_pair: Any, hidden_rate: float, attention_rate: float
 ) -> None:
     """Mean and variance of every hidden state and of the pooler's output over many draws."""
     draws, rates = 10_000, (hidden_rate, attention_rate)
@@ -125,6 +128,9 @@ def test_moments_under_dropout_equal_huggingface(
         hidden_dropout_prob=hidden_rate,
         attention_probs_dropout_prob=attention_rate,
     )
+    for module in theirs.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = exact_rate(module.p)
     ids = torch.tensor([[2, 7, 11]]).repeat(draws, 1)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -1,0 +1,355 @@
+"""How fast this library is beside `transformers` (B0, B1) and ONNX Runtime (B2), on this machine, in one process.
+
+python examples/benchmark.py --data data [--only training list batch ...] [--threads 2] [--rounds 5] [--json]
+
+Needs the extras "test" and "benchmark". Every comparison runs its sides in turn (A B A B ...) after warm-up passes over
+the same batches, and is quoted as the ratio of medians; outputs are compared first. Sides: B0 is `transformers` as it
+comes, float32, padded batches of 32 in the data's order, torch.optim.AdamW as it comes; B1 the same under bfloat16
+autocast with fused=True; B2 (lists) ONNX Runtime on the exported float32 graph and on its dynamic int8. "grouped" is
+the peer with its rows sorted by length, which the library does for lists. No figure here is a test.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark_peers import Decoder, Onnx, Training, export_onnx, transformers_list
+from torch import nn
+
+from minbert import AdamW, BertConfig, BertModel, BertTokenizer, encode
+from minbert.registry import resolve
+from multitask import MultitaskModel, build_config
+from multitask.batches import TaskData
+from multitask.prepare import build_model, prepare
+from multitask.updates import Batch, SeparateUpdate
+
+SIDES = dict[str, Callable[[], object]]
+
+
+class Bench:
+    """Data, weights and what was measured so far."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder, self.lines = args, folder, list[dict[str, Any]]()
+        self.config = build_config(data=args.data)
+        self.config = replace(self.config, tasks=tuple(replace(task, batch_size=32) for task in self.config.tasks))
+        self.weights = resolve(self.config.encoder.weights)
+        self.prepared = prepare(self.config, limit=3000)
+
+    def compare(self, what: str, sides: SIDES, *, real_flops: float = 0.0) -> dict[str, float]:
+        """Time the sides in turn; the first is ours, the others are divided by it."""
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for number in range(-1, self.args.rounds):
+            for name, run in sides.items():
+                began = time.perf_counter()
+                run()
+                if number >= 0:
+                    times[name].append(time.perf_counter() - began)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        ours = next(iter(medians))
+        line: dict[str, Any] = {"what": what, "side": ours, "seconds": medians[ours]}
+        line["ratios"] = {name: medians[name] / medians[ours] for name in medians if name != ours}
+        line["spread"] = max(times[ours]) / min(times[ours])
+        if real_flops:
+            line["tflops"] = real_flops / medians[ours] / 1e12
+        self.add(line)
+        return medians
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        if not self.args.json:
+            print(shown(line), flush=True)
+
+    def models(self, folder: Path) -> tuple[MultitaskModel, BertTokenizer, nn.Module, dict[str, Decoder], Any]:
+        """Ours and `transformers`' with equal weights, decoders included."""
+        import transformers
+
+        torch.manual_seed(0)
+        config = replace(self.prepared.config, encoder=replace(self.config.encoder, weights=str(folder)))
+        ours, tokenizer = build_model(config)
+        theirs = transformers.BertModel.from_pretrained(folder)
+        sizes = (theirs.config.hidden_size, theirs.config.num_attention_heads)
+        decoders = {
+            name: Decoder(*sizes, task.num_outputs).take(ours.decoders[name]) for name, task in ours.tasks.items()
+        }
+        return ours, tokenizer, theirs, decoders, transformers.AutoTokenizer.from_pretrained(folder)
+
+    def base(self) -> Path:
+        """BERT-base with random weights, beside the small model's tokenizer."""
+        folder = self.folder / "base"
+        if not folder.exists():
+            torch.manual_seed(0)
+            BertModel(BertConfig()).save_pretrained(folder)
+            BertTokenizer.from_pretrained(self.weights).save_pretrained(folder)
+        return folder
+
+
+def shown(line: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in line.items() if key not in ("what", "side", "seconds", "ratios", "spread")}
+    parts = [f"{line['what']:<34}", f"{line.get('side', ''):<10}"]
+    if "seconds" in line:
+        parts.append(f"{line['seconds'] * 1e3:9.1f} ms")
+    parts += [f"{name} {ratio:.2f}x" for name, ratio in line.get("ratios", {}).items()]
+    parts += [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in rest.items()]
+    return "  ".join(parts)
+
+
+def product_parameters(encoder: BertModel) -> int:
+    """Parameters that every token is multiplied with."""
+    return sum(module.weight.numel() for module in encoder.layers.modules() if isinstance(module, nn.Linear))
+
+
+def ceiling(bench: Bench) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(4096, 4096).to(dtype) for _ in range(2))
+        seconds = []
+        for _ in range(6):
+            began = time.perf_counter()
+            a @ b
+            seconds.append(time.perf_counter() - began)
+        bench.add({"what": f"ceiling, {str(dtype)[6:]} product of 4096", "tflops": 2 * 4096**3 / min(seconds) / 1e12})
+
+
+def next_round(train: Callable[[Any], object], places: Iterator[Any]) -> None:
+    train(next(places))
+
+
+def training_sides(bench: Bench, folder: Path, rounds: Sequence[Mapping[str, Batch]]) -> tuple[SIDES, float]:
+    """One call of a side is one of the rounds, each side at its own place in them."""
+    sides: SIDES = {}
+    flops = 0.0
+    given = [{name: (dict(b.tokens), b.labels) for name, b in batches.items()} for batches in rounds]
+    for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        model = bench.models(folder)[0].train()
+        update = SeparateUpdate(model, bench.config.train, np.random.default_rng(0), dtype)
+        for batches in rounds:
+            update.round(batches, 1.0)
+        sides[name] = partial(next_round, partial(update.round, factor=1.0), cycle(rounds))
+        parameters = product_parameters(model.encoder_of(next(iter(model.tasks))))
+    for name, bf16 in (("B0", False), ("B1", True)):
+        _, _, theirs, decoders, _ = bench.models(folder)
+        peer = Training(theirs, decoders, bf16=bf16)
+        for batches_given in given:
+            peer.round(batches_given)
+        sides[name] = partial(next_round, peer.round, cycle(given))
+    tokens = [sum(int(b.tokens.attention_mask.sum()) for b in batches.values()) for batches in rounds]
+    flops = 6.0 * parameters * statistics.mean(tokens)
+    return sides, flops
+
+
+def drawn_rounds(bench: Bench, model: MultitaskModel, tokenizer: BertTokenizer) -> list[dict[str, Batch]]:
+    """As many rounds as are timed, of 32 rows a task drawn at random."""
+    data = {
+        name: TaskData.build(model.tasks[name], rows.examples, tokenizer, model.max_length)
+        for name, rows in bench.prepared.train.items()
+    }
+    rng = np.random.default_rng(0)
+    return [
+        {name: rows.batch(rng.choice(len(rows), 32, replace=False)) for name, rows in data.items()}
+        for _ in range(bench.args.rounds)
+    ]
+
+
+def training(bench: Bench, folder: Path | None = None, what: str = "training round, 3 x 32 rows") -> None:
+    folder = folder or bench.weights
+    ours, tokenizer, theirs, decoders, _ = bench.models(folder)
+    rounds = drawn_rounds(bench, ours, tokenizer)
+    peer = Training(theirs, decoders, bf16=False)
+    for module in (ours, theirs, *decoders.values()):
+        module.eval()
+    with torch.no_grad():
+        for name, batch in rounds[0].items():
+            difference = (ours(name, batch.tokens) - peer.outputs(name, dict(batch.tokens))).abs().max().item()
+            assert difference < 1e-4, f"{name}: outputs differ by {difference}"
+    sides, flops = training_sides(bench, folder, rounds)
+    bench.compare(what, sides, real_flops=flops)
+
+
+def texts_of(bench: Bench) -> list[list[tuple[str, ...]]]:
+    """SST dev sentences, and half of the Quora dev pairs."""
+    dev = bench.prepared.dev
+    return [[row.texts for row in dev["sst"].examples], [row.texts for row in dev["para"].examples[:1500]]]
+
+
+def lists(bench: Bench, folder: Path | None = None, what: str = "list, SST and Quora dev") -> None:
+    folder = folder or bench.weights
+    _, tokenizer, theirs, _, their_tokenizer = bench.models(folder)
+    model, theirs = BertModel.from_pretrained(folder), theirs.eval()
+    kinds = texts_of(bench) if folder == bench.weights else [rows[:320] for rows in texts_of(bench)]
+
+    def ours(bf16: bool) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            found = [encode(model, tokenizer, *map(list, zip(*rows, strict=True)), pooling="pooler") for rows in kinds]
+        return torch.cat(found)
+
+    def peer(**how: bool) -> torch.Tensor:
+        return torch.cat([transformers_list(theirs, their_tokenizer, rows, **how) for rows in kinds])
+
+    def onnx(run: Onnx, grouped: bool) -> None:
+        for rows in kinds:
+            run(their_tokenizer, rows, grouped=grouped)
+
+    expected = peer(bf16=False, grouped=False)
+    assert (ours(False) - expected).abs().max().item() < 1e-4
+    sides: SIDES = {"bfloat16": lambda: ours(True), "float32": lambda: ours(False)}
+    sides["B0"] = lambda: peer(bf16=False, grouped=False)
+    sides["B0 grouped"] = lambda: peer(bf16=False, grouped=True)
+    sides["B0 bf16"] = lambda: peer(bf16=True, grouped=False)
+    if folder == bench.weights:
+        for name, file in zip(("B2", "B2 int8"), export_onnx(theirs, their_tokenizer, bench.folder), strict=True):
+            run = Onnx(file, bench.args.threads)
+            for suffix, grouped in (("", False), (" grouped", True)):
+                sides[name + suffix] = partial(onnx, run, grouped)
+    columns = [tuple(map(list, zip(*rows, strict=True))) for rows in kinds]
+    tokens = sum(len(tokenizer.tokenize_all(*column).input_ids) for column in columns)
+    bench.compare(what, sides, real_flops=2.0 * product_parameters(model) * tokens)
+
+
+def batches(bench: Bench) -> None:
+    """One given padded batch of 32 after another, tokenized beforehand: model(**batch)."""
+    _, tokenizer, theirs, _, _ = bench.models(bench.weights)
+    model, theirs = BertModel.from_pretrained(bench.weights), theirs.eval()
+    rows = texts_of(bench)[1][:320]
+    parts = [list(zip(*rows[start : start + 32], strict=True)) for start in range(0, len(rows), 32)]
+    compare_batches(bench, "padded batches of 32 Quora pairs", model, theirs, [tokenizer(*part) for part in parts])
+    for what, length in (("1 row of 512 tokens, 31 of 12", 512), ("32 rows of 12 tokens", 12)):
+        mask = torch.arange(length) < torch.tensor([length] + [12] * 31)[:, None]
+        ids = torch.randint(1000, 30000, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
+        compare_batches(bench, what, model, theirs, [{"input_ids": ids, "attention_mask": mask.long()}])
+
+
+def compare_batches(
+    bench: Bench, what: str, model: BertModel, theirs: nn.Module, given: Sequence[Mapping[str, torch.Tensor]]
+) -> None:
+    def run(encoder: nn.Module, bf16: bool) -> Callable[[], object]:
+        def all_batches() -> None:
+            with torch.inference_mode():
+                for batch in given:
+                    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                        _ = encoder(**batch).last_hidden_state
+
+        return all_batches
+
+    sides = {"bfloat16": run(model, True), "float32": run(model, False)}
+    bench.compare(what, sides | {"B0": run(theirs, False), "B0 bf16": run(theirs, True)})
+
+
+def base(bench: Bench) -> None:
+    training(bench, bench.base(), "BERT-base, training round")
+    lists(bench, bench.base(), "BERT-base, list")
+
+
+def long(bench: Bench) -> None:
+    """Sentences joined to 256 to 512 tokens: training on 8 rows, outputs of 16."""
+    ours, tokenizer, theirs, _, _ = bench.models(bench.weights)
+    words = cycle(" ".join(row.texts[0] for row in bench.prepared.train["sst"].examples).split())
+    rng = np.random.default_rng(0)
+    texts = [" ".join(islice(words, int(count))) for count in rng.integers(210, 420, 8 * bench.args.rounds)]
+    parts = [texts[start : start + 8] for start in range(0, len(texts), 8)]
+    tokens = [tokenizer(part, truncation=True, max_length=512) for part in parts]
+    rounds = [{"sst": Batch(batch, torch.arange(8) % 5)} for batch in tokens]
+    sides, flops = training_sides(bench, bench.weights, rounds)
+    bench.compare("long text, training, 8 rows", sides, real_flops=flops)
+    model = BertModel.from_pretrained(bench.weights)
+    compare_batches(bench, "long text, outputs of 8 rows", model, theirs.eval(), tokens[:2])
+
+
+def adamw(bench: Bench) -> None:
+    def side(build: Callable[[Any], torch.optim.Optimizer]) -> Callable[[], object]:
+        model = BertModel.from_pretrained(bench.weights)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        return build(model.parameters()).step
+
+    sides: SIDES = {"minbert": side(lambda parameters: AdamW(parameters, lr=1e-5))}
+    sides["torch fused"] = side(lambda parameters: torch.optim.AdamW(parameters, lr=1e-5, fused=True))
+    sides["torch"] = side(lambda parameters: torch.optim.AdamW(parameters, lr=1e-5))
+    bench.compare("AdamW step, 22.7M parameters", sides)
+
+
+def memory(bench: Bench) -> None:
+    """Peak memory of a process that trains, for each side."""
+    for side in ("bfloat16", "float32", "B0"):
+        command = [sys.executable, __file__, "--data", str(bench.args.data), "--peak", side]
+        command += ["--threads", str(bench.args.threads), "--rounds", str(bench.args.rounds)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        bench.add({"what": "peak memory, training", "side": side, "MB": int(done.stdout.split()[-1])})
+
+
+def peak(bench: Bench, side: str) -> None:
+    ours, tokenizer, theirs, decoders, _ = bench.models(bench.weights)
+    rounds = drawn_rounds(bench, ours, tokenizer)
+    if side == "B0":
+        del ours
+        run = Training(theirs, decoders, bf16=False)
+        for batches in rounds:
+            run.round({name: (dict(batch.tokens), batch.labels) for name, batch in batches.items()})
+    else:
+        del theirs, decoders
+        update = SeparateUpdate(ours.train(), bench.config.train, np.random.default_rng(0), getattr(torch, side))
+        for batches in rounds:
+            update.round(batches, 1.0)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+def imports(bench: Bench) -> None:
+    def run(statement: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", statement], check=True)
+
+    sides = {"minbert": run("from minbert import AdamW, BertModel, BertTokenizer"), "torch": run("import torch")}
+    bench.compare("import, every class loaded", sides)
+
+
+SECTIONS: dict[str, Callable[[Bench], None]] = {
+    "ceiling": ceiling,
+    "training": training,
+    "list": lists,
+    "batch": batches,
+    "base": base,
+    "long": long,
+    "adamw": adamw,
+    "memory": memory,
+    "import": imports,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure this library beside transformers and ONNX Runtime.")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the course's files (data)")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="what to measure")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each side (5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args, Path(folder))
+        if args.peak:
+            peak(bench, args.peak)
+            return
+        for name in args.only:
+            SECTIONS[name](bench)
+    if args.json:
+        about = {"machine": platform.processor(), "threads": args.threads, "torch": torch.__version__}
+        print(json.dumps({**about, "lines": bench.lines}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

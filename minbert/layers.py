@@ -8,7 +8,17 @@ from torch import Tensor, nn
 
 from minbert import kernels
 
-__all__ = ["ACTIVATIONS", "Dropout", "Embedding", "LayerNorm", "Linear", "gelu", "is_watched", "joint_linear"]
+__all__ = [
+    "ACTIVATIONS",
+    "Dropout",
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "add_residual",
+    "gelu",
+    "is_watched",
+    "joint_linear",
+]
 
 
 class Linear(nn.Linear):
@@ -33,8 +43,10 @@ def joint_linear(x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether a hook on the module wants to see it called."""
-    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+    """Whether a hook, or a forward of the instance's own, wants to see the module called."""
+    hooks = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    everywhere = any(getattr(torch.nn.modules.module, f"_global_{name}", None) for name in hooks)
+    return everywhere or "forward" in vars(module) or any(getattr(module, f"_{name}") for name in hooks)
 
 
 class Embedding(nn.Embedding):
@@ -100,6 +112,14 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def add_residual(x: Tensor, branch: Tensor, dropout: nn.Module) -> Tensor:
+    """x + dropout(branch), also where something else stands in the place of a Dropout."""
+    if isinstance(dropout, Dropout) and not is_watched(dropout):
+        return dropout.residual(x, branch)
+    added: Tensor = x + dropout(branch)
+    return added
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from minbert.errors import InputError
 from minbert.fast_attention import Heads
 from minbert.fast_layer import LayerSettings, encoder_layer
 from minbert.kernels import get_kernels, product_dtype
-from minbert.layers import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, is_watched
+from minbert.layers import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, add_residual, is_watched
 from minbert.packing import Packing
 
 if TYPE_CHECKING:
@@ -97,15 +97,17 @@ class BertLayer(nn.Module):
             context, weights = self.attention.forward_with_weights(hidden, packing)
         else:
             context, weights = self.attention(hidden, packing), None
-        attended = self.attention_norm(self.dropout.residual(hidden, self.attention_output(context)))
+        attended = self.attention_norm(add_residual(hidden, self.attention_output(context), self.dropout))
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
-        return self.output_norm(self.dropout.residual(attended, self.output(expanded))), weights
+        return self.output_norm(add_residual(attended, self.output(expanded), self.dropout)), weights
 
     @property
     def is_plain(self) -> bool:
         """Whether every module is the one that was built here, and no hook watches it."""
-        return self.activation in ACTIVATIONS.values() and all(
-            type(module) in _PLAIN and not is_watched(module) for module in self.modules()
+        return (
+            self.activation in ACTIVATIONS.values()
+            and all(type(module) in _PLAIN and not is_watched(module) for module in self.modules())
+            and self.attention_norm.eps == self.output_norm.eps
         )
 
     def as_a_whole(self, hidden: Tensor, packing: Packing) -> Tensor:

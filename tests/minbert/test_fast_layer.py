@@ -213,3 +213,33 @@ def test_padding_never_reaches_a_matrix_product(make_model: Any, bfloat16: bool,
     for mode, least in ((forward, 4 * 2), (backward, 8 * 2), (alone, 4 * 2)):
         assert len([shape for shape in mode.shapes if max(shape) >= tokens]) >= least  # no product went unseen
         assert max(size for shape in mode.shapes for size in shape) <= tokens + 32  # every weight is smaller
+
+
+def test_what_is_no_plain_layer_is_computed_module_by_module(fast: None, make_model: Any) -> None:
+    """Another eps in one norm, a forward of an instance's own, a global hook, and no dropout where one was."""
+    model = make_model()
+    layer, ids = model.layers[0], torch.arange(1, 13).view(2, 6)
+    assert layer.is_plain
+    layer.attention_norm.eps = 0.5
+    assert not layer.is_plain
+    with torch.no_grad():
+        found = model(ids).last_hidden_state
+        minbert.set_kernels("reference")
+        assert torch.allclose(found, model(ids).last_hidden_state, atol=1e-5)
+        minbert.set_kernels("fast")
+    layer.attention_norm.eps = layer.output_norm.eps
+
+    calls: list[int] = []
+    whole = layer.intermediate.forward
+    layer.intermediate.forward = lambda states: calls.append(1) or whole(states)
+    model(ids)
+    assert calls
+    del layer.intermediate.forward
+    calls.clear()
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: calls.append(1))
+    model(ids)
+    handle.remove()
+    assert len(calls) > 10
+    expected = model(ids).last_hidden_state
+    layer.dropout = torch.nn.Identity()
+    assert torch.allclose(model(ids).last_hidden_state, expected, atol=1e-5)

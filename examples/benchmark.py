@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,15 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder, self.lines = args, folder, list[dict[str, Any]]()
-        self.config = build_config(data=args.data)
-        self.config = replace(self.config, tasks=tuple(replace(task, batch_size=32) for task in self.config.tasks))
+        self.config = build_config(tasks_file=args.tasks, data=args.data, weights=args.weights)
+        decoder: dict[str, Any] = {
+            "batch_size": 32,
+            "pooling": "attention",
+            "input": "joint",
+            "head": "linear",
+            "dropout": 0.1,
+        }
+        self.config = replace(self.config, tasks=tuple(replace(task, **decoder) for task in self.config.tasks))
         self.weights = resolve(self.config.encoder.weights)
         self.prepared = prepare(self.config, limit=3000)
 
@@ -210,7 +218,7 @@ def lists(bench: Bench, folder: Path | None = None, what: str = "list, SST and Q
     sides["B0"] = lambda: peer(bf16=False, grouped=False)
     sides["B0 grouped"] = lambda: peer(bf16=False, grouped=True)
     sides["B0 bf16"] = lambda: peer(bf16=True, grouped=False)
-    if folder == bench.weights:
+    if folder == bench.weights and find_spec("onnxruntime") and find_spec("onnx"):
         for name, file in zip(("B2", "B2 int8"), export_onnx(theirs, their_tokenizer, bench.folder), strict=True):
             run = Onnx(file, bench.args.threads)
             for suffix, grouped in (("", False), (" grouped", True)):
@@ -226,10 +234,13 @@ def batches(bench: Bench) -> None:
     model, theirs = BertModel.from_pretrained(bench.weights), theirs.eval()
     rows = texts_of(bench)[1][:320]
     parts = [list(zip(*rows[start : start + 32], strict=True)) for start in range(0, len(rows), 32)]
-    compare_batches(bench, "padded batches of 32 Quora pairs", model, theirs, [tokenizer(*part) for part in parts])
-    for what, length in (("1 row of 512 tokens, 31 of 12", 512), ("32 rows of 12 tokens", 12)):
+    compare_batches(
+        bench, "padded batches of 32 Quora pairs", model, theirs, [tokenizer(*part, truncation=True) for part in parts]
+    )
+    for length in (min(512, model.config.max_position_embeddings), 12):
         mask = torch.arange(length) < torch.tensor([length] + [12] * 31)[:, None]
-        ids = torch.randint(1000, 30000, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
+        ids = torch.randint(model.config.vocab_size, mask.shape, generator=torch.Generator().manual_seed(0))
+        what = f"1 row of {length} tokens, 31 of 12"
         compare_batches(bench, what, model, theirs, [{"input_ids": ids, "attention_mask": mask.long()}])
 
 
@@ -286,6 +297,11 @@ def memory(bench: Bench) -> None:
     """Peak memory of a process that trains, for each side."""
     for side in ("bfloat16", "float32", "B0"):
         command = [sys.executable, __file__, "--data", str(bench.args.data), "--peak", side]
+        command += [
+            f"--{name}={value}"
+            for name, value in (("tasks", bench.args.tasks), ("weights", bench.args.weights))
+            if value
+        ]
         command += ["--threads", str(bench.args.threads), "--rounds", str(bench.args.rounds)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         bench.add({"what": "peak memory, training", "side": side, "MB": int(done.stdout.split()[-1])})
@@ -331,6 +347,10 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure this library beside transformers and ONNX Runtime.")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the course's files (data)")
+    parser.add_argument(
+        "--tasks", type=Path, help="tasks sst, para and sts of a TOML file, in the place of the course's"
+    )
+    parser.add_argument("--weights", help="name, hub id or folder (all-minilm-l6-v2)")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="what to measure")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each side (5)")

@@ -8,16 +8,7 @@ import sys
 
 import torch
 
-from minbert import BertModel, BertTokenizer
-
-
-def encode(model: BertModel, tokenizer: BertTokenizer, texts: list[str]) -> torch.Tensor:
-    """One vector of length 1 per text: (texts, hidden_size)."""
-    batch = tokenizer(texts, truncation=True, max_length=256)
-    with torch.inference_mode():
-        hidden = model(**batch).last_hidden_state  # (texts, seq, hidden_size), zero at padding
-    counts = batch["attention_mask"].sum(dim=1, keepdim=True)  # (texts, 1)
-    return torch.nn.functional.normalize(hidden.sum(dim=1) / counts, dim=-1)
+from minbert import BertModel, BertTokenizer, encode
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
     tokenizer = BertTokenizer.from_pretrained(args.weights)
     model = BertModel.from_pretrained(args.weights).eval()
-    vectors = encode(model, tokenizer, texts)
+    vectors = torch.nn.functional.normalize(encode(model, tokenizer, texts, max_length=256), dim=-1)
     for text, similarity in zip(texts, (vectors @ vectors[0]).tolist(), strict=True):
         print(f"{similarity:6.3f}  {text}")
     return 0

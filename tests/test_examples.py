@@ -1,5 +1,6 @@
 """Each example is run, as a user runs it: in a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = {"encode.py", "quickstart.py"}
+SCRIPTS = {"benchmark.py", "benchmark_peers.py", "encode.py", "quickstart.py"}
 
 
 def run(root: Path, *argv: object) -> str:
@@ -41,6 +42,19 @@ def test_quickstart_runs_to_the_end(root: Path, tiny_weights: Path, tmp_path: Pa
     for words in ("sst   accuracy", "para  accuracy", "sts   pearson", "New rows:", str(out)):
         assert words in printed
     assert (out / "best" / "tasks.json").is_file()
+
+
+def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:
+    pytest.importorskip("transformers", reason="the benchmark's peer")
+    sections = ["training", "list", "batch", "adamw"]
+    options = ["--tasks", "examples/tasks.toml", "--weights", tiny_weights, "--rounds", 1, "--json"]
+    report = json.loads(run(root, "examples/benchmark.py", *options, "--only", *sections))
+    lines = {line["what"]: line for line in report["lines"]}
+    assert len(lines) == 6
+    for line in lines.values():
+        assert line["seconds"] > 0
+        assert all(ratio > 0 for ratio in line["ratios"].values())
+    assert {"float32", "B0", "B1"} == set(lines["training round, 3 x 32 rows"]["ratios"])
 
 
 @pytest.mark.slow

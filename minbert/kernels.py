@@ -9,6 +9,7 @@ derivatives need the reference path; the fast one refuses them.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -133,7 +134,25 @@ def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return parts[0].to(dtype) if len(parts) == 1 else torch.cat([part.to(dtype) for part in parts])
+    if len(parts) == 1:
+        return parts[0].to(dtype)
+    if torch.is_grad_enabled():
+        return torch.cat([part.to(dtype) for part in parts])
+    result = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=dtype)
+    for part, place in zip(parts, result.split([len(part) for part in parts]), strict=True):
+        place.copy_(part)  # each cast is written where it belongs
+    return result
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have the C library keep some 64 MB that are given back to it, once a process.
+
+    The activations of a forward pass, a few MB each, would go back to the system when freed and be taken again page by
+    page: a tenth of a pass over 1,000 tokens. glibc does so up to sizes that it has seen come and go once; elsewhere
+    this does nothing.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 class _Embedding(torch.autograd.Function):

@@ -17,7 +17,7 @@ from minbert.config import BertConfig
 from minbert.errors import InputError
 from minbert.fast_attention import Heads
 from minbert.fast_layer import LayerSettings, encoder_layer
-from minbert.kernels import get_kernels, product_dtype
+from minbert.kernels import get_kernels, keep_freed_memory, product_dtype
 from minbert.layers import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, add_residual, is_watched
 from minbert.packing import Packing
 
@@ -177,6 +177,7 @@ class BertModel(nn.Module):
         states, weights = [hidden], []
         plain = [layer for layer in self.layers if isinstance(layer, BertLayer) and layer.is_plain]
         if get_kernels() == "fast" and not output_attentions and len(plain) == len(self.layers):
+            keep_freed_memory()
             filled = packing.fill(hidden)
             for whole in plain:
                 filled = whole.as_a_whole(filled, packing)

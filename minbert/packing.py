@@ -152,7 +152,7 @@ class Packing:
     def unpack(self, packed: Tensor) -> Tensor:
         """(tokens, width) -> (batch, seq, width), zero at masked positions."""
         flat = packed.new_zeros(self.batch_size * self.seq_length, packed.shape[1])
-        return flat.index_copy(0, self.token_index, packed).view(self.batch_size, self.seq_length, -1)
+        return flat.index_copy_(0, self.token_index, packed).view(self.batch_size, self.seq_length, -1)
 
 
 def _rounded(length: int, multiple: int) -> int:

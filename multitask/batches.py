@@ -1,7 +1,8 @@
-"""Checked examples -> token ids, kept without padding -> batches."""
+"""Checked examples -> token ids, without padding -> batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -17,31 +18,70 @@ __all__ = ["EncodedTexts", "TaskData"]
 
 
 class EncodedTexts:
-    """Token ids of a task's rows, tokenized once: joint pairs as one text, separate pairs as two.
+    """Token ids of a task's rows: joint pairs as one text, separate pairs as two.
 
     :param texts: one or two texts a row, as the task has columns.
     :param max_length: tokens a row is cut to, longest text first; ``truncated``, bool (rows,), says which were.
+    :param ahead: tokenize all rows at once; else each time a row is asked for, which costs a training step less than
+        a hundredth and lets the first one begin without waiting for the last row.
     """
 
-    def __init__(self, task: Task, texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        texts: Sequence[tuple[str, ...]],
+        tokenizer: BertTokenizer,
+        max_length: int,
+        *,
+        ahead: bool = True,
+    ) -> None:
         self.rows = len(texts)
         self.separate = task.is_pair and task.input == "separate"
-        first = [row[0] for row in texts]
-        second = [row[1] for row in texts] if task.is_pair else None
+        self._texts, self._tokenizer, self._max_length = texts, tokenizer, max_length
+        self._tokens = self._tokenize(texts) if ahead else None
+
+    def _tokenize(self, texts: Sequence[tuple[str, ...]]) -> TokenizedTexts:
+        columns = [list(column) for column in zip(*texts, strict=True)]
         if self.separate:
-            assert second is not None
-            self._tokens: TokenizedTexts = tokenizer.tokenize_all(first + second, None, max_length=max_length)
-        else:
-            self._tokens = tokenizer.tokenize_all(first, second, max_length=max_length)
-        cut = self._tokens.truncated
-        self.truncated: np.ndarray = cut[: self.rows] | cut[self.rows :] if self.separate else cut
-        lengths = self._tokens.lengths
-        self.lengths: np.ndarray = lengths[: self.rows] + lengths[self.rows :] if self.separate else lengths
+            columns = [[text for column in columns for text in column]]
+        return self._tokenizer.tokenize_all(*columns or [[]], max_length=self._max_length)
+
+    @cached_property
+    def truncated(self) -> np.ndarray:
+        if self._tokens is not None:
+            return self._by_row(self._tokens.truncated, np.logical_or)
+        result = np.zeros(self.rows, dtype=bool)
+        long = [row for row, texts in enumerate(self._texts) if _most_tokens(texts) > self._max_length]
+        if long:
+            tokens = self._tokenize([self._texts[row] for row in long])
+            result[long] = self._by_row(tokens.truncated, np.logical_or)
+        return result
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64 (rows,); of rows that were tokenized ahead."""
+        assert self._tokens is not None
+        return self._by_row(self._tokens.lengths, np.add)
+
+    def _by_row(self, values: np.ndarray, join: np.ufunc) -> np.ndarray:
+        """One value a row of what, for separate input, has one a text: all first texts, then all second."""
+        if not self.separate:
+            return values
+        joined: np.ndarray = join(*np.split(values, 2))
+        return joined
 
     def tokens(self, indices: np.ndarray) -> TokenBatch:
         """The rows at ``indices``; for separate input all first texts, then all second."""
-        rows = np.concatenate([indices, indices + self.rows]) if self.separate else indices
-        return self._tokens.batch(rows)
+        tokens, rows = self._tokens, self.rows
+        if tokens is None:
+            tokens, rows = self._tokenize([self._texts[row] for row in indices]), len(indices)
+            indices = np.arange(rows)
+        return tokens.batch(np.concatenate([indices, indices + rows]) if self.separate else indices)
+
+
+def _most_tokens(texts: tuple[str, ...]) -> int:
+    """A bound on a row's tokens: one a character and some special ones; Unicode may make 18 characters of one."""
+    return sum(len(text) * (1 if text.isascii() else 18) for text in texts) + 8
 
 
 @dataclass(frozen=True)
@@ -52,8 +92,17 @@ class TaskData:
     labels: Tensor
 
     @classmethod
-    def build(cls, task: Task, examples: Sequence[Example], tokenizer: BertTokenizer, max_length: int) -> "TaskData":
-        texts = EncodedTexts(task, [example.texts for example in examples], tokenizer, max_length)
+    def build(
+        cls,
+        task: Task,
+        examples: Sequence[Example],
+        tokenizer: BertTokenizer,
+        max_length: int,
+        *,
+        ahead: bool = True,
+    ) -> "TaskData":
+        """:param ahead: as in EncodedTexts."""
+        texts = EncodedTexts(task, [example.texts for example in examples], tokenizer, max_length, ahead=ahead)
         labels = [example.label for example in examples if example.label is not None]
         return cls(texts, label_tensor(task, labels))
 

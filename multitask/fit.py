@@ -104,7 +104,7 @@ class _Session:
         self.model.to(self.device)
         order_rng = np.random.default_rng(config.train.seed)
         self.update = UPDATES[config.train.update](self.model, config.train, order_rng, self.dtype)
-        self.train_data = encode(prepared.train, self.model, self.tokenizer)
+        self.train_data = encode(prepared.train, self.model, self.tokenizer, ahead=False)
         self.dev_data = encode(prepared.dev, self.model, self.tokenizer)
         self.record = _record(self.model, prepared, self.train_data, self.dev_data, precision)
         self.state, self.evaluated, self.best = TrainState(), 0, -math.inf

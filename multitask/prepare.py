@@ -83,10 +83,12 @@ def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
     return MultitaskModel(encoders, config.tasks), BertTokenizer.from_pretrained(folder)
 
 
-def encode(datasets: Mapping[str, Dataset], model: MultitaskModel, tokenizer: BertTokenizer) -> dict[str, TaskData]:
-    """Token ids and labels of each task's rows, cut to the encoder's positions."""
+def encode(
+    datasets: Mapping[str, Dataset], model: MultitaskModel, tokenizer: BertTokenizer, *, ahead: bool = True
+) -> dict[str, TaskData]:
+    """Token ids and labels of each task's rows, cut to the encoder's positions. ``ahead`` as in EncodedTexts."""
     return {
-        name: TaskData.build(model.tasks[name], dataset.examples, tokenizer, model.max_length)
+        name: TaskData.build(model.tasks[name], dataset.examples, tokenizer, model.max_length, ahead=ahead)
         for name, dataset in datasets.items()
     }
 

@@ -13,123 +13,29 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import benchmark_processes as processes
 import numpy as np
 import torch
-from benchmark_peers import Decoder, Onnx, Training, export_onnx, transformers_list
+from benchmark_peers import Onnx, Training, export_onnx, transformers_list
+from benchmark_tools import SIDES, Bench, drawn_rounds, product_parameters
 from torch import nn
 
-from minbert import AdamW, BertConfig, BertModel, BertTokenizer, encode
-from minbert.registry import resolve
-from multitask import MultitaskModel, build_config
-from multitask.batches import TaskData
-from multitask.prepare import build_model, prepare
+from minbert import AdamW, BertModel, encode
 from multitask.updates import Batch, SeparateUpdate
-
-SIDES = dict[str, Callable[[], object]]
-
-
-class Bench:
-    """Data, weights and what was measured so far."""
-
-    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
-        self.args, self.folder, self.lines = args, folder, list[dict[str, Any]]()
-        self.config = build_config(tasks_file=args.tasks, data=args.data, weights=args.weights)
-        decoder: dict[str, Any] = {
-            "batch_size": 32,
-            "pooling": "attention",
-            "input": "joint",
-            "head": "linear",
-            "dropout": 0.1,
-        }
-        self.config = replace(self.config, tasks=tuple(replace(task, **decoder) for task in self.config.tasks))
-        self.weights = resolve(self.config.encoder.weights)
-        self.prepared = prepare(self.config, limit=3000)
-
-    def compare(self, what: str, sides: SIDES, *, real_flops: float = 0.0) -> dict[str, float]:
-        """Time the sides in turn; the first is ours, the others are divided by it."""
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(-1, self.args.rounds):
-            for name, run in sides.items():
-                began = time.perf_counter()
-                run()
-                if number >= 0:
-                    times[name].append(time.perf_counter() - began)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        ours = next(iter(medians))
-        line: dict[str, Any] = {"what": what, "side": ours, "seconds": medians[ours]}
-        line["ratios"] = {name: medians[name] / medians[ours] for name in medians if name != ours}
-        line["spread"] = max(times[ours]) / min(times[ours])
-        if real_flops:
-            line["tflops"] = real_flops / medians[ours] / 1e12
-        self.add(line)
-        return medians
-
-    def add(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
-        if not self.args.json:
-            print(shown(line), flush=True)
-
-    def models(self, folder: Path) -> tuple[MultitaskModel, BertTokenizer, nn.Module, dict[str, Decoder], Any]:
-        """Ours and `transformers`' with equal weights, decoders included."""
-        import transformers
-
-        torch.manual_seed(0)
-        config = replace(self.prepared.config, encoder=replace(self.config.encoder, weights=str(folder)))
-        ours, tokenizer = build_model(config)
-        theirs = transformers.BertModel.from_pretrained(folder)
-        sizes = (theirs.config.hidden_size, theirs.config.num_attention_heads)
-        decoders = {
-            name: Decoder(*sizes, task.num_outputs).take(ours.decoders[name]) for name, task in ours.tasks.items()
-        }
-        return ours, tokenizer, theirs, decoders, transformers.AutoTokenizer.from_pretrained(folder)
-
-    def base(self) -> Path:
-        """BERT-base with random weights, beside the small model's tokenizer."""
-        folder = self.folder / "base"
-        if not folder.exists():
-            torch.manual_seed(0)
-            BertModel(BertConfig()).save_pretrained(folder)
-            BertTokenizer.from_pretrained(self.weights).save_pretrained(folder)
-        return folder
-
-
-def shown(line: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in line.items() if key not in ("what", "side", "seconds", "ratios", "spread")}
-    parts = [f"{line['what']:<34}", f"{line.get('side', ''):<10}"]
-    if "seconds" in line:
-        parts.append(f"{line['seconds'] * 1e3:9.1f} ms")
-    parts += [f"{name} {ratio:.2f}x" for name, ratio in line.get("ratios", {}).items()]
-    parts += [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in rest.items()]
-    return "  ".join(parts)
-
-
-def product_parameters(encoder: BertModel) -> int:
-    """Parameters that every token is multiplied with."""
-    return sum(module.weight.numel() for module in encoder.layers.modules() if isinstance(module, nn.Linear))
 
 
 def ceiling(bench: Bench) -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(4096, 4096).to(dtype) for _ in range(2))
-        seconds = []
-        for _ in range(6):
-            began = time.perf_counter()
-            a @ b
-            seconds.append(time.perf_counter() - began)
-        bench.add({"what": f"ceiling, {str(dtype)[6:]} product of 4096", "tflops": 2 * 4096**3 / min(seconds) / 1e12})
+    for dtype, tflops in bench.ceiling.items():
+        bench.add({"what": f"ceiling, {dtype} product of 4096", "tflops": tflops})
 
 
 def next_round(train: Callable[[Any], object], places: Iterator[Any]) -> None:
@@ -157,19 +63,6 @@ def training_sides(bench: Bench, folder: Path, rounds: Sequence[Mapping[str, Bat
     tokens = [sum(int(b.tokens.attention_mask.sum()) for b in batches.values()) for batches in rounds]
     flops = 6.0 * parameters * statistics.mean(tokens)
     return sides, flops
-
-
-def drawn_rounds(bench: Bench, model: MultitaskModel, tokenizer: BertTokenizer) -> list[dict[str, Batch]]:
-    """As many rounds as are timed, of 32 rows a task drawn at random."""
-    data = {
-        name: TaskData.build(model.tasks[name], rows.examples, tokenizer, model.max_length)
-        for name, rows in bench.prepared.train.items()
-    }
-    rng = np.random.default_rng(0)
-    return [
-        {name: rows.batch(rng.choice(len(rows), 32, replace=False)) for name, rows in data.items()}
-        for _ in range(bench.args.rounds)
-    ]
 
 
 def training(bench: Bench, folder: Path | None = None, what: str = "training round, 3 x 32 rows") -> None:
@@ -292,46 +185,6 @@ def adamw(bench: Bench) -> None:
     bench.compare("AdamW step, 22.7M parameters", sides)
 
 
-def memory(bench: Bench) -> None:
-    """Peak memory of a process that trains, for each side."""
-    for side in ("bfloat16", "float32", "B0"):
-        command = [sys.executable, __file__, "--data", str(bench.args.data), "--peak", side]
-        command += [
-            f"--{name}={value}"
-            for name, value in (("tasks", bench.args.tasks), ("weights", bench.args.weights))
-            if value
-        ]
-        command += ["--threads", str(bench.args.threads), "--rounds", str(bench.args.rounds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        bench.add({"what": "peak memory, training", "side": side, "MB": int(done.stdout.split()[-1])})
-
-
-def peak(bench: Bench, side: str) -> None:
-    ours, tokenizer, theirs, decoders, _ = bench.models(bench.weights)
-    rounds = drawn_rounds(bench, ours, tokenizer)
-    if side == "B0":
-        del ours
-        run = Training(theirs, decoders, bf16=False)
-        for batches in rounds:
-            run.round({name: (dict(batch.tokens), batch.labels) for name, batch in batches.items()})
-    else:
-        del theirs, decoders
-        update = SeparateUpdate(ours.train(), bench.config.train, np.random.default_rng(0), getattr(torch, side))
-        for batches in rounds:
-            update.round(batches, 1.0)
-    # Not getrusage: its peak is inherited from the process that started this one.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
-
-
-def imports(bench: Bench) -> None:
-    def run(statement: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, "-c", statement], check=True)
-
-    sides = {"minbert": run("from minbert import AdamW, BertModel, BertTokenizer"), "torch": run("import torch")}
-    bench.compare("import, every class loaded", sides)
-
-
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "ceiling": ceiling,
     "training": training,
@@ -340,8 +193,10 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "base": base,
     "long": long,
     "adamw": adamw,
-    "memory": memory,
-    "import": imports,
+    "memory": processes.memory,
+    "import": processes.imports,
+    "pairs": processes.pairs,
+    "predict": processes.predict,
 }
 
 
@@ -356,14 +211,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each side (5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--train-side", help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, Path(folder))
-        if args.peak:
-            peak(bench, args.peak)
+        if args.train_side:
+            processes.train_side(bench, args.train_side)
             return
         for name in args.only:
             SECTIONS[name](bench)

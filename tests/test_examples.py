@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = {"benchmark.py", "benchmark_peers.py", "encode.py", "quickstart.py"}
+BENCHMARK = {"benchmark.py", "benchmark_peers.py", "benchmark_processes.py", "benchmark_tools.py"}
+SCRIPTS = BENCHMARK | {"encode.py", "quickstart.py"}
 
 
 def run(root: Path, *argv: object) -> str:

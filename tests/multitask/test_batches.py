@@ -30,5 +30,5 @@ def test_rows_tokenized_on_demand_are_those_tokenized_ahead(how: str, tiny_weigh
     for chosen in ([3, 0, 5], [1], range(6)):
         for name, tensor in ahead.tokens(np.array(chosen)).items():
             assert tensor.equal(later.tokens(np.array(chosen))[name]), name
-    assert ahead.truncated.any() and not ahead.truncated.all()
+    assert 0 < ahead.truncated.sum() < len(rows)
     assert later.truncated.tolist() == ahead.truncated.tolist()

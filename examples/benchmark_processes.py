@@ -1,0 +1,133 @@
+"""Parts of examples/benchmark.py that measure whole processes: memory, imports, large files, the first answer.
+
+As a program it is what those processes run, and prints its own peak of memory at the end.
+"""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from benchmark_peers import Training
+from benchmark_tools import Bench, drawn_rounds
+
+from multitask import build_config
+from multitask.__main__ import main as multitask
+from multitask.prepare import build_model, encode, prepare
+from multitask.updates import SeparateUpdate
+
+PAIRS, ROWS = 400_000, 1_000_000
+ROOT = Path(__file__).parent.parent
+RUN = [sys.executable, str(Path(__file__).resolve())]
+
+
+def train_side(bench: Bench, side: str) -> None:
+    """What the process of ``memory`` does: the rounds of one side."""
+    ours, tokenizer, theirs, decoders, _ = bench.models(bench.weights)
+    rounds = drawn_rounds(bench, ours, tokenizer)
+    if side == "B0":
+        del ours
+        run = Training(theirs, decoders, bf16=False)
+        for batches in rounds:
+            run.round({name: (dict(batch.tokens), batch.labels) for name, batch in batches.items()})
+    else:
+        del theirs, decoders
+        update = SeparateUpdate(ours.train(), bench.config.train, np.random.default_rng(0), getattr(torch, side))
+        for batches in rounds:
+            update.round(batches, 1.0)
+    print(peak_memory())
+
+
+def memory(bench: Bench) -> None:
+    """Peak memory of a process that trains, for each side."""
+    for side in ("bfloat16", "float32", "B0"):
+        command = [sys.executable, str(Path(__file__).with_name("benchmark.py")), "--data", str(bench.args.data)]
+        command += [f"--{name}={value}" for name in ("tasks", "weights") if (value := getattr(bench.args, name))]
+        command += ["--threads", str(bench.args.threads), "--rounds", str(bench.args.rounds), "--train-side", side]
+        bench.add({"what": "peak memory, training", "side": side, "MB": run(*command)})
+
+
+def imports(bench: Bench) -> None:
+    def side(statement: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", statement], check=True)
+
+    sides = {"minbert": side("from minbert import AdamW, BertModel, BertTokenizer"), "torch": side("import torch")}
+    bench.compare("import, every class loaded", sides)
+
+
+def pairs(bench: Bench) -> None:
+    """400,000 pairs: to read and tokenize them all; and from the command to the end of the first training step."""
+    task = next(task for task in bench.config.tasks if task.is_pair)
+    file, tasks, out = (bench.folder / name for name in ("pairs.tsv", "pairs.toml", "pairs"))
+    header, *lines = Path(str(task.train)).read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text(header + "".join(islice(cycle(lines), PAIRS)), encoding="utf-8")
+    tasks.write_text(f'[tasks.{task.name}]\ntrain = "{file}"\ndev = "{Path(str(task.dev)).resolve()}"\n', "utf-8")
+    began = time.perf_counter()
+    taken = run(*RUN, "tokenize", str(tasks), str(bench.weights))
+    bench.add({"what": f"read and tokenize {PAIRS} pairs", "s": time.perf_counter() - began, "MB": taken})
+    command = [sys.executable, "-m", "multitask", "train", "--tasks", str(tasks), "--weights", str(bench.weights)]
+    began = time.perf_counter()
+    training = subprocess.Popen([*command, "--out", str(out), "--rounds", "1", "--quiet"], stdout=subprocess.DEVNULL)
+    while not (out / "timing.jsonl").exists() or not (out / "timing.jsonl").stat().st_size:
+        assert training.poll() in (None, 0), "the training failed"
+        time.sleep(0.02)
+    bench.add({"what": f"first step on {PAIRS} pairs", "s": time.perf_counter() - began})
+    training.kill()
+    training.wait()
+
+
+def predict(bench: Bench) -> None:
+    """From the command to the first answer; and a million rows beside a tenth of them, with a tiny encoder."""
+    source, answers = bench.folder / "rows.txt", bench.folder / "answers.tsv"
+    for name, weights in (("real", str(bench.weights)), ("tiny", str(ROOT / "weights" / "tiny-bert"))):
+        command = [sys.executable, "-m", "multitask", "train", "--tasks", str(ROOT / "examples" / "own_task.toml")]
+        command += ["--weights", weights, "--out", str(bench.folder / name), "--epochs", "1", "--quiet"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command = [*RUN, "multitask", "predict", "--input", str(source), "--output", str(answers), "--quiet"]
+    source.write_text("I was charged twice this month.\n", encoding="utf-8")
+    for _ in range(2):  # the first fills the file cache
+        began = time.perf_counter()
+        run(*command, str(bench.folder / "real"))
+    bench.add({"what": "predict, command to one answer", "s": time.perf_counter() - began})
+    lines = ("Where is it?\n", "The parcel is late.\n", "I was charged twice this month, and once the month before.\n")
+    for count in (ROWS // 10, ROWS):
+        with source.open("w", encoding="utf-8") as file:
+            file.writelines(islice(cycle(lines), count))
+        began = time.perf_counter()
+        taken = run(*command, str(bench.folder / "tiny"))
+        bench.add({"what": f"predict {count} rows, tiny", "s": time.perf_counter() - began, "MB": taken})
+        with answers.open(encoding="utf-8") as file:
+            assert all(line.startswith(f"{number}\t") for number, line in enumerate(file) if number), "out of order"
+
+
+def run(*command: str) -> int:
+    """The peak of memory, in MB, that the process printed last."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def peak_memory() -> int:
+    """This process's peak of memory in MB; not by getrusage, whose peak is inherited from who started it."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+def main() -> None:
+    what, *arguments = sys.argv[1:]
+    if what == "tokenize":
+        config = build_config(tasks_file=Path(arguments[0]), weights=arguments[1])
+        prepared = prepare(config)
+        encode(prepared.train, *build_model(prepared.config))
+    else:
+        assert multitask(arguments) in (None, 0)
+    print(peak_memory())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What the parts of examples/benchmark.py share: the data, the weights, the clock and the lines that it prints."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark_peers import Decoder
+from torch import nn
+
+from minbert import BertConfig, BertModel, BertTokenizer
+from minbert.registry import resolve
+from multitask import MultitaskModel, build_config
+from multitask.batches import TaskData
+from multitask.prepare import build_model, prepare
+from multitask.updates import Batch
+
+SIDES = dict[str, Callable[[], object]]
+
+
+class Bench:
+    """Data, weights and what was measured so far."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder, self.lines = args, folder, list[dict[str, Any]]()
+        self.config = build_config(tasks_file=args.tasks, data=args.data, weights=args.weights)
+        decoder: dict[str, Any] = {
+            "batch_size": 32,
+            "pooling": "attention",
+            "input": "joint",
+            "head": "linear",
+            "dropout": 0.1,
+        }
+        self.config = replace(self.config, tasks=tuple(replace(task, **decoder) for task in self.config.tasks))
+        self.weights = resolve(self.config.encoder.weights)
+        self.prepared = prepare(self.config, limit=3000)
+
+    def compare(self, what: str, sides: SIDES, *, real_flops: float = 0.0) -> dict[str, float]:
+        """Time the sides in turn; the first is ours, the others are divided by it."""
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for number in range(-1, self.args.rounds):
+            for name, run in sides.items():
+                began = time.perf_counter()
+                run()
+                if number >= 0:
+                    times[name].append(time.perf_counter() - began)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        ours = next(iter(medians))
+        line: dict[str, Any] = {"what": what, "side": ours, "seconds": medians[ours]}
+        line["ratios"] = {name: medians[name] / medians[ours] for name in medians if name != ours}
+        line["spread"] = max(times[ours]) / min(times[ours])
+        if real_flops:
+            line["tflops"] = real_flops / medians[ours] / 1e12
+            line["of the ceiling"] = line["tflops"] / self.ceiling[ours]
+        self.add(line)
+        return medians
+
+    @cached_property
+    def ceiling(self) -> dict[str, float]:
+        """TFLOP/s of a large matrix product by type: what this machine can do at most."""
+        found = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            a, b = (torch.randn(4096, 4096).to(dtype) for _ in range(2))
+            seconds = []
+            for _ in range(6):
+                began = time.perf_counter()
+                a @ b
+                seconds.append(time.perf_counter() - began)
+            found[str(dtype)[6:]] = 2 * 4096**3 / min(seconds) / 1e12
+        return found
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        if not self.args.json:
+            print(shown(line), flush=True)
+
+    def models(self, folder: Path) -> tuple[MultitaskModel, BertTokenizer, nn.Module, dict[str, Decoder], Any]:
+        """Ours and `transformers`' with equal weights, decoders included."""
+        import transformers
+
+        torch.manual_seed(0)
+        config = replace(self.prepared.config, encoder=replace(self.config.encoder, weights=str(folder)))
+        ours, tokenizer = build_model(config)
+        theirs = transformers.BertModel.from_pretrained(folder)
+        sizes = (theirs.config.hidden_size, theirs.config.num_attention_heads)
+        decoders = {
+            name: Decoder(*sizes, task.num_outputs).take(ours.decoders[name]) for name, task in ours.tasks.items()
+        }
+        return ours, tokenizer, theirs, decoders, transformers.AutoTokenizer.from_pretrained(folder)
+
+    def base(self) -> Path:
+        """BERT-base with random weights, beside the small model's tokenizer."""
+        folder = self.folder / "base"
+        if not folder.exists():
+            torch.manual_seed(0)
+            BertModel(BertConfig()).save_pretrained(folder)
+            BertTokenizer.from_pretrained(self.weights).save_pretrained(folder)
+        return folder
+
+
+def shown(line: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in line.items() if key not in ("what", "side", "seconds", "ratios", "spread")}
+    parts = [f"{line['what']:<34}", f"{line.get('side', ''):<10}"]
+    if "seconds" in line:
+        parts.append(f"{line['seconds'] * 1e3:9.1f} ms")
+    parts += [f"{name} {ratio:.2f}x" for name, ratio in line.get("ratios", {}).items()]
+    parts += [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in rest.items()]
+    return "  ".join(parts)
+
+
+def product_parameters(encoder: BertModel) -> int:
+    """Parameters that every token is multiplied with."""
+    return sum(module.weight.numel() for module in encoder.layers.modules() if isinstance(module, nn.Linear))
+
+
+def drawn_rounds(bench: Bench, model: MultitaskModel, tokenizer: BertTokenizer) -> list[dict[str, Batch]]:
+    """As many rounds as are timed, of 32 rows a task drawn at random."""
+    data = {
+        name: TaskData.build(model.tasks[name], rows.examples, tokenizer, model.max_length)
+        for name, rows in bench.prepared.train.items()
+    }
+    rng = np.random.default_rng(0)
+    return [
+        {name: rows.batch(rng.choice(len(rows), 32, replace=False)) for name, rows in data.items()}
+        for _ in range(bench.args.rounds)
+    ]

@@ -30,7 +30,8 @@ from benchmark_tools import SIDES, Bench, drawn_rounds, product_parameters
 from torch import nn
 
 from minbert import AdamW, BertModel, encode
-from multitask.updates import Batch, SeparateUpdate
+from multitask.batches import Batch
+from multitask.updates import SeparateUpdate
 
 
 def ceiling(bench: Bench) -> None:

@@ -17,9 +17,8 @@ from torch import nn
 from minbert import BertConfig, BertModel, BertTokenizer
 from minbert.registry import resolve
 from multitask import MultitaskModel, build_config
-from multitask.batches import TaskData
+from multitask.batches import Batch, TaskData
 from multitask.prepare import build_model, prepare
-from multitask.updates import Batch
 
 SIDES = dict[str, Callable[[], object]]
 

@@ -95,6 +95,11 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="KEY=VALUE",
         help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
     )
+    train.add_argument(
+        "--on-nonfinite",
+        choices=["stop", "skip"],
+        help="at a loss or gradient that is not finite: stop the run, or skip the step (stop)",
+    )
     train.add_argument("--select", default="mean", metavar="mean|TASK", help="whose dev score picks the best epoch")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument("--save-every", type=_at_least(1), default=100, metavar="N", help="rounds a checkpoint (100)")
@@ -205,10 +210,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from multitask.errors import ConfigError, StoppedError
 
         try:
-            commands.COMMANDS[args.command](args)
+            commands.run(args)
             sys.stdout.flush()
         except MinbertError as error:
-            print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+            # torchrun tells its processes their numbers so; without it there is one.
+            which = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+            print(f"{PROGRAM}: error{which}: {error}", file=sys.stderr)
             if isinstance(error, StoppedError):
                 return 128 + error.signum  # as shells count: 143 after SIGTERM, 130 after SIGINT
             return USAGE_ERROR if isinstance(error, ConfigError) else TROUBLE

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from minbert.token_batch import TokenBatch, TokenizedTexts
 from minbert.tokenizer import BertTokenizer
 from multitask.data import Example
+from multitask.distributed import rank, size
 from multitask.losses import label_tensor
 from multitask.tasks import Task
-from multitask.updates import Batch
 
-__all__ = ["EncodedTexts", "TaskData"]
+__all__ = ["Batch", "EncodedTexts", "TaskData"]
 
 
 class EncodedTexts:
@@ -85,11 +86,39 @@ def _most_tokens(texts: tuple[str, ...]) -> int:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Rows of one task: token ids (for separate input first texts, then second texts) and labels (rows,).
+
+    Where several processes train together these are one's share of the rows, and ``whole`` (whole,) holds the labels of
+    all; a process that has no share of a small batch holds a row that does not count.
+    """
+
+    tokens: TokenBatch
+    labels: Tensor
+    whole: Tensor | None = None
+    counts: bool = True
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole batch."""
+        return len(self.labels if self.whole is None else self.whole)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same rows on ``device``."""
+        whole = None if self.whole is None else self.whole.to(device)
+        return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts)
+
+
+@dataclass(frozen=True)
 class TaskData:
-    """A task's labelled rows, ready to be batched. ``labels`` (rows,) as losses.label_tensor gives them."""
+    """A task's labelled rows, ready to be batched.
+
+    ``labels`` (rows,) as losses.label_tensor gives them; ``lines`` int64 (rows,), where they stand in their file.
+    """
 
     texts: EncodedTexts
     labels: Tensor
+    lines: np.ndarray
 
     @classmethod
     def build(
@@ -104,10 +133,14 @@ class TaskData:
         """:param ahead: as in EncodedTexts."""
         texts = EncodedTexts(task, [example.texts for example in examples], tokenizer, max_length, ahead=ahead)
         labels = [example.label for example in examples if example.label is not None]
-        return cls(texts, label_tensor(task, labels))
+        return cls(texts, label_tensor(task, labels), np.array([example.line for example in examples], dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, indices: np.ndarray) -> Batch:
-        return Batch(self.texts.tokens(indices), self.labels[indices])
+        """The rows at ``indices``; of several processes that train together, this one's share of them."""
+        share = indices[rank() :: size()]
+        # A process without a row of a small batch takes one that does not count: all have to meet in the same sums.
+        own = share if len(share) else indices[:1]
+        return Batch(self.texts.tokens(own), self.labels[own], self.labels[indices], counts=len(share) > 0)

@@ -14,6 +14,7 @@ import torch
 
 from minbert.errors import WeightsError
 from minbert.storage import read_tensors, sha256_of, write_json, write_tensors
+from multitask.distributed import gathered, is_main, rank
 from multitask.errors import RunError
 from multitask.model import MultitaskModel
 from multitask.updates import Update
@@ -27,8 +28,10 @@ _MARKER = "complete.json"
 
 def save_checkpoint(
     place: Path, model: MultitaskModel, update: Update, state: dict[str, Any], *, number: int, scored: bool, keep: int
-) -> Path:
+) -> None:
     """Write weights, every optimizer's moments and step counts, generators and ``state`` after round ``number``.
+
+    All processes that train together have to call this; the main one writes.
 
     :param place: the folder of all checkpoints of a run; the ``keep`` newest complete ones stay in it.
     :param scored: whether the epoch that the round ended has been scored; such a save has a name of its own, so that
@@ -36,6 +39,9 @@ def save_checkpoint(
     :param state: what else the training needs, as JSON has it.
     :raises RunError: when the disk refuses; the checkpoints that were there stay whole.
     """
+    generators = _generators()
+    if not is_main():
+        return
     final = place / f"round-{number:08d}{'-scored' if scored else ''}"
     staging = place / f".{final.name}.writing"
     try:
@@ -44,7 +50,7 @@ def save_checkpoint(
         staging.mkdir()
         write_tensors(staging / _FILES[0], model.state_dict())
         write_tensors(staging / _FILES[1], _moments(update))
-        write_tensors(staging / _FILES[2], _generators())
+        write_tensors(staging / _FILES[2], generators)
         write_json(staging / _FILES[3], {**state, "order": update.order_rng.bit_generator.state})
         staging.rename(final)
         _sync(place)
@@ -57,7 +63,6 @@ def save_checkpoint(
         # The marker goes first, so that a half-removed checkpoint is never taken for a whole one.
         (old / _MARKER).unlink()
         shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def latest_checkpoint(place: Path) -> Path | None:
@@ -99,9 +104,9 @@ def restore_checkpoint(folder: Path, model: MultitaskModel, update: Update, stat
                     index, entry = key.removeprefix(f"{name}/").split("/")
                     mine.setdefault(int(index), {})[entry] = value
             optimizer.load_state_dict({"state": mine, "param_groups": optimizer.state_dict()["param_groups"]})
-        torch.set_rng_state(generators["cpu"])
-        if "cuda" in generators and torch.cuda.is_available():
-            torch.cuda.set_rng_state(generators["cuda"])
+        torch.set_rng_state(generators[f"cpu/{rank()}"])
+        if f"cuda/{rank()}" in generators and torch.cuda.is_available():
+            torch.cuda.set_rng_state(generators[f"cuda/{rank()}"])
         update.order_rng.bit_generator.state = state["order"]
     except (RuntimeError, ValueError, KeyError, WeightsError) as error:
         raise RunError(f"{folder}: does not fit the run ({error})") from None
@@ -139,11 +144,11 @@ def _moments(update: Update) -> dict[str, torch.Tensor]:
 
 
 def _generators() -> dict[str, torch.Tensor]:
-    """The state of torch's default generators, which dropout draws from."""
+    """The state of each process's default generators, which dropout draws from."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
-    return states
+    return {f"{name}/{rank}": part for name, own in states.items() for rank, part in enumerate(gathered(own))}
 
 
 def _sync(folder: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multitask.run import Prediction, Run
     from multitask.tasks import Task
 
-__all__ = ["COMMANDS"]
+__all__ = ["run"]
 
 STANDARD_STREAM = "-"
 DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
@@ -40,12 +40,14 @@ def train(args: argparse.Namespace) -> None:
         rounds=args.rounds,
         seed=args.seed,
         precision=args.precision,
+        on_nonfinite=args.on_nonfinite,
     )
     for task in config.tasks:
         if task.train is not None and not Path(task.train).exists():
             hint = "" if args.tasks else "; `multitask fetch data` downloads the course's files"
             raise DataError(f"tasks.{task.name}.train: {task.train} does not exist{hint}")
     # Brings torch, so not before the settings are known to be right.
+    from multitask.distributed import is_main
     from multitask.fit import train as train_run
 
     _use_threads(args.threads)
@@ -62,15 +64,21 @@ def train(args: argparse.Namespace) -> None:
         keep_optimizer=args.keep_optimizer,
         progress=not args.quiet,
     )
-    print_scores(run.evaluate("dev", bad_rows=args.bad_rows))
-    first = config.tasks[0].name
-    print(f"The run is in {run.folder}. Next: multitask predict {run.folder} --task {first} --input F --output G")
+    scores = run.evaluate("dev", bad_rows=args.bad_rows)
+    if is_main():
+        print_scores(scores)
+        first = config.tasks[0].name
+        print(f"The run is in {run.folder}. Next: multitask predict {run.folder} --task {first} --input F --output G")
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Scores a run on labelled rows: a table, or one JSON object."""
     run = _load(args)
     scores = run.evaluate(args.split, data=args.data, bad_rows=args.bad_rows)
+    from multitask.distributed import is_main
+
+    if not is_main():
+        return
     if args.json:
         print(json.dumps(scores_as_json(scores, split=args.split), indent=2))
     else:
@@ -81,16 +89,21 @@ def predict(args: argparse.Namespace) -> None:
     """Labels rows, one line of TSV for each, in their order; memory does not grow with their number."""
     _check_predict_files(args.input, args.output, args.run)
     from multitask.data import iter_examples
+    from multitask.distributed import is_main, size
 
+    if size() > 1 and args.input == STANDARD_STREAM:
+        raise ConfigError(f"--input is standard input, which {size()} processes can't all read; name a file")
     run = _load(args)
     task = _chosen_task(run, args.task)
     tally = Tally()
-    with open_output(args.output) as sink:
+    with open_output(args.output if is_main() else os.devnull) as sink:
         source = sys.stdin.buffer if args.input == STANDARD_STREAM else Path(args.input)
         examples = iter_examples(source, task, labelled=False, on_bad=args.bad_rows, skipped=tally)
         write_predictions(sink, task, tally.counted(run.predict_stream(task.name, examples)))
         if tally.first is not None and not tally.answered:
             raise DataError(f"--input {args.input} has no usable row for task {task.name}: {tally.first}")
+    if not is_main():
+        return
     # Also when --quiet: these are no notes, they say what the output is not.
     if tally.left_out:
         print(f"left out {_rows(tally.left_out)} of {tally.rows}, the first: {tally.first}", file=sys.stderr)
@@ -153,6 +166,18 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "fetch": fetch,
     "presets": presets,
 }
+
+
+def run(args: argparse.Namespace) -> None:
+    """The command of ``args``; where torchrun started this process, together with the others."""
+    command = COMMANDS[args.command]
+    if args.command in ("train", "evaluate", "predict") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from multitask.distributed import joined
+
+        with joined():
+            command(args)
+    else:
+        command(args)
 
 
 def _use_threads(threads: int | None) -> None:

@@ -136,11 +136,12 @@ def build_config(
     rounds: int | None = None,
     seed: int | None = None,
     precision: str | None = None,
+    on_nonfinite: str | None = None,
 ) -> RunConfig:
     """The configuration of a run from all that may be said about it.
 
     sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a text. data: folder of the
-    preset's files. The last five are shorthands of a set. Raises ConfigError.
+    preset's files. The last six are shorthands of a set. Raises ConfigError.
     """
     check_known("preset", [preset], preset_names())
     source = copy.deepcopy(PRESETS[preset])
@@ -157,6 +158,7 @@ def build_config(
         "train.rounds": rounds,
         "train.seed": seed,
         "train.precision": precision,
+        "train.on_nonfinite": on_nonfinite,
     }
     given: set[str] = set()
     for key, value in assignments(sets, flags):

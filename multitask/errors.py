@@ -1,8 +1,10 @@
 """Errors of the multi-task package, beside those of minbert."""
 
+from collections.abc import Sequence
+
 from minbert.errors import MinbertError
 
-__all__ = ["ConfigError", "DataError", "RunError", "StoppedError"]
+__all__ = ["ConfigError", "DataError", "NonFiniteError", "RunError", "StoppedError"]
 
 
 class ConfigError(MinbertError):
@@ -15,6 +17,14 @@ class DataError(MinbertError):
 
 class RunError(MinbertError):
     """A run folder can't be written, read or gone on with."""
+
+
+class NonFiniteError(RunError):
+    """A loss or a gradient's norm is NaN or infinite. ``tasks``: whose; ``what``: which, and what to do."""
+
+    def __init__(self, tasks: Sequence[str], what: str) -> None:
+        super().__init__(f"task {' + '.join(tasks)}: {what}")
+        self.tasks, self.what = tuple(tasks), what
 
 
 class StoppedError(RunError):

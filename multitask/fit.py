@@ -5,7 +5,7 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from multitask.batches import TaskData
 from multitask.checkpoints import latest_checkpoint, read_state, remove_checkpoints, restore_checkpoint, save_checkpoint
 from multitask.config import RunConfig
 from multitask.data import OnBad, shared_rows
+from multitask.distributed import is_main, rank, said_by_main, size
 from multitask.errors import ConfigError, RunError
 from multitask.inference import evaluate_tasks, mean_score
-from multitask.journal import JsonLines, Signals, locked
+from multitask.journal import JsonLines, NoLines, Signals, locked
 from multitask.model import MultitaskModel
 from multitask.precision import choose_device, choose_precision
 from multitask.prepare import Prepared, build_model, encode, prepare
@@ -51,6 +52,9 @@ def train(
 ) -> Run:
     """Train all tasks of ``config`` into the folder ``out`` and give back the best epoch's run.
 
+    Within ``distributed.joined()`` all processes train together, each on its share of every batch, which is
+    ``batch_size`` rows a process; all have to see the folder, the main one writes it.
+
     :param out: ``runs/`` and the preset's name, unless told.
     :param select: ``"mean"`` of the dev scores, or the task whose dev score says which epoch is kept in ``best/``.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
@@ -66,27 +70,31 @@ def train(
     :raises StoppedError: after SIGTERM or SIGINT, when the state has been saved.
     """
     out = Path("runs") / config.preset if out is None else Path(out)
-    _check_arguments(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
-    with locked(out):
+    if is_main():
+        _check_arguments(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
+    with locked(out) if is_main() else nullcontext():
         prepared = prepare(config, limit=limit, bad_rows=bad_rows)
         identity = identity_of(prepared.config, select, limit)
-        finished = finished_identity(out) if resume else None
+        # From the main process alone: what the others see there may already be what it has changed.
+        finished = said_by_main(finished_identity(out) if resume and is_main() else None)
         if finished is not None:
             refuse_changes(out, finished, identity)
             return Run.load(out, device=device)
-        if resume:
+        if resume and is_main():
             refuse_to_overwrite(out, prepared.config)
         session = _Session(prepared, out, identity, device=device, resume=resume)
-        session.report = Reporter(progress)
+        session.report = Reporter(progress and is_main())
         with Signals().noted() as signals:
             session.train(signals, save_every=save_every, keep=keep)
-        write_json(out / "record.json", {**session.record, "finished": identity})
-        if not keep_optimizer:
-            remove_checkpoints(out / "checkpoints")
+        if is_main():
+            write_json(out / "record.json", {**session.record, "finished": identity})
+            if not keep_optimizer:
+                remove_checkpoints(out / "checkpoints")
+        said_by_main()  # best/ is read only when it is whole
     return Run.load(out, device=device)
 
 
@@ -102,6 +110,8 @@ class _Session:
         torch.manual_seed(config.train.seed)
         self.model, self.tokenizer = build_model(config)
         self.model.to(self.device)
+        if size() > 1:  # all start from the same weights, and drop out differently
+            torch.manual_seed(int(np.random.SeedSequence((config.train.seed, rank())).generate_state(1)[0]))
         order_rng = np.random.default_rng(config.train.seed)
         self.update = UPDATES[config.train.update](self.model, config.train, order_rng, self.dtype)
         self.train_data = encode(prepared.train, self.model, self.tokenizer, ahead=False)
@@ -109,10 +119,16 @@ class _Session:
         self.record = _record(self.model, prepared, self.train_data, self.dev_data, precision)
         self.state, self.evaluated, self.best = TrainState(), 0, -math.inf
         lengths = self._restore() if resume else {}
-        write_json(out / "config.json", config.to_dict())
-        write_json(out / "record.json", self.record)
-        self.log = JsonLines(out / "metrics.jsonl", lengths.get("metrics", 0))
-        self.timing = JsonLines(out / "timing.jsonl", lengths.get("timing", 0))
+        place = [self.state.epoch, self.state.round]
+        if said_by_main(place) != place:
+            raise RunError(f"{out}: is not the folder that the main process sees; put it where all processes see it")
+        self.log: JsonLines | NoLines = NoLines()
+        self.timing: JsonLines | NoLines = NoLines()
+        if is_main():
+            write_json(out / "config.json", config.to_dict())
+            write_json(out / "record.json", self.record)
+            self.log = JsonLines(out / "metrics.jsonl", lengths.get("metrics", 0))
+            self.timing = JsonLines(out / "timing.jsonl", lengths.get("timing", 0))
 
     def train(self, signals: Signals, *, save_every: int, keep: int) -> None:
         """From the session's position to the last epoch's dev scores."""
@@ -145,6 +161,7 @@ class _Session:
                     grad_norm=step.grad_norm,
                 )
             self.timing.write(round=done.number, seconds=done.seconds)
+            signals.share()
             if signals.caught or done.number % save_every == 0:
                 self._save(keep)
             signals.check()
@@ -163,7 +180,8 @@ class _Session:
         self.report.scores(epoch, scores, mean_score(list(scores.values())), chosen > self.best)
         if chosen > self.best:
             self.best = chosen
-            self._replace_best()
+            if is_main():
+                self._replace_best()
 
     def _replace_best(self) -> None:
         """Write the epoch beside ``best/`` and swap the two, so that no mixture of epochs is ever there."""
@@ -234,7 +252,7 @@ def _sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
     samples = {task.name: task.sample_size for task in config.tasks if task.sample_size is not None}
     return RoundSampler(
         dict(sizes),
-        {task.name: task.batch_size for task in config.tasks},
+        {task.name: task.batch_size * size() for task in config.tasks},
         sample_sizes=samples or None,
         rounds=config.train.rounds,
         seed=config.train.seed,
@@ -273,6 +291,7 @@ def _record(
     return {
         "versions": versions,
         "threads": torch.get_num_threads(),
+        "ranks": size(),
         "precision": precision,
         "weights": reports,
         "tasks": tasks,

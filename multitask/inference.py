@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from minbert.kernels import hold_casts
 from minbert.token_batch import batches_by_length
 from multitask.batches import EncodedTexts, TaskData
+from multitask.distributed import rank, size, sum_over_ranks
 from multitask.losses import predicted_values
 from multitask.metrics import METRICS, Score, bootstrap_score, macro_f1
 from multitask.model import MultitaskModel
@@ -22,12 +24,16 @@ __all__ = ["evaluate_tasks", "mean_score", "outputs_of"]
 def outputs_of(
     model: MultitaskModel, task: str, texts: EncodedTexts, *, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Outputs (rows, num_outputs) in float32 on the CPU, in the rows' own order. Puts the model in eval mode."""
+    """Outputs (rows, num_outputs) in float32 on the CPU, in the rows' own order. Puts the model in eval mode.
+
+    Of several processes that train together each computes some of the batches, and all get all outputs.
+    """
     model.eval()
-    outputs = torch.empty(texts.rows, model.tasks[task].num_outputs)
+    outputs = torch.zeros(texts.rows, model.tasks[task].num_outputs)
     with hold_casts(), autocast(dtype, device):
-        for rows in batches_by_length(texts.lengths):
+        for rows in islice(batches_by_length(texts.lengths), rank(), None, size()):
             outputs[rows] = model(task, texts.tokens(rows).to(device)).float().cpu()
+    sum_over_ranks([outputs])  # a row is zero in all processes but one
     return outputs
 
 

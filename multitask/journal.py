@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from multitask.distributed import all_ranks
 from multitask.errors import RunError, StoppedError
 
-__all__ = ["JsonLines", "Signals", "locked"]
+__all__ = ["JsonLines", "NoLines", "Signals", "locked"]
 
 
 class JsonLines:
@@ -48,6 +49,17 @@ class JsonLines:
         self._file.close()
 
 
+class NoLines:
+    """The log of a process that is not the run's main one: nothing."""
+
+    def write(self, **values: Any) -> None: ...
+
+    def length(self) -> int:
+        return 0
+
+    def close(self) -> None: ...
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock dies with it. RunError if another process has it."""
@@ -68,6 +80,11 @@ class Signals:
 
     def __init__(self) -> None:
         self._caught: int | None = None
+
+    def share(self) -> None:
+        """Have all processes of the run stop after the same round, whichever of them a signal came to."""
+        if any(all_ranks([self.caught])) and self._caught is None:
+            self._caught = signal.SIGTERM
 
     def check(self) -> None:
         """Raise StoppedError if a signal came."""

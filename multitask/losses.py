@@ -16,7 +16,7 @@ def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
     return torch.tensor(labels, dtype=torch.float32 if task.kind == "regression" else torch.int64)
 
 
-def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
+def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
     """Scalar loss of a batch: cross-entropy, binary cross-entropy or squared error, times ``loss_weight``.
 
     The mean over the rows that are there, or their sum with ``reduction="sum"``, which the report's equation 3
@@ -25,6 +25,8 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
 
     :param outputs: (batch, num_outputs), computed on in float32 at least.
     :param labels: (batch,) as ``label_tensor`` gives them.
+    :param whole: labels of the whole batch (whole,), where these rows are one process's share of it: the mean divides
+        by all of them, so that the shares' losses, and their gradients, add up to the batch's.
     """
     if outputs.dtype in (torch.bfloat16, torch.float16):
         outputs = outputs.float()
@@ -34,14 +36,19 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
         rows = F.cross_entropy(outputs, labels, reduction="none")
     else:
         rows = F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype), reduction="none")
-    weights = torch.ones_like(rows)
-    if task.class_weights is not None:
-        weights = torch.tensor(task.class_weights, dtype=rows.dtype, device=rows.device)[labels]
-    total = (rows * weights).sum()
+    total = (rows * _weights(task, labels, rows)).sum()
     if task.reduction == "sum":
         return task.loss_weight * total
+    weight = _weights(task, labels if whole is None else whole, rows).sum()
     # A batch of rows that all weigh nothing has a loss of 0, not of 0 / 0.
-    return task.loss_weight * total / weights.sum().clamp_min(torch.finfo(rows.dtype).tiny)
+    return task.loss_weight * total / weight.clamp_min(torch.finfo(rows.dtype).tiny)
+
+
+def _weights(task: Task, labels: Tensor, like: Tensor) -> Tensor:
+    """What each row counts, in the type of ``like``."""
+    if task.class_weights is None:
+        return torch.ones(labels.shape, dtype=like.dtype, device=like.device)
+    return torch.tensor(task.class_weights, dtype=like.dtype, device=like.device)[labels]
 
 
 def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -59,6 +59,9 @@ class Reporter:
         ) as bar:
             for done in rounds:
                 for name, step in done.tasks.items():
+                    if step.loss is None:
+                        self._say(f"round {done.number}, {name}: skipped, the loss or its gradient was not finite")
+                        continue
                     means[name] = step.loss if name not in means else 0.95 * means[name] + 0.05 * step.loss
                 rows += sum(step.rows for step in done.tasks.values())
                 seconds += done.seconds

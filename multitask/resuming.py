@@ -7,6 +7,7 @@ from typing import Any
 from minbert.storage import sha256_of
 from multitask.checkpoints import latest_checkpoint
 from multitask.config import RunConfig
+from multitask.distributed import size
 from multitask.errors import RunError
 
 __all__ = ["finished_identity", "identity_of", "refuse_changes", "refuse_to_overwrite"]
@@ -23,12 +24,12 @@ def finished_identity(out: Path) -> dict[str, Any] | None:
 
 
 def identity_of(config: RunConfig, select: str, limit: int | None) -> dict[str, Any]:
-    """All that decides a run's bytes but machine and versions: settings, and the data files' SHA-256."""
+    """All that decides a run's bytes but machine and versions: settings, data files' SHA-256, number of processes."""
     digests: dict[str, dict[str, str]] = {}
     for task in config.tasks:
         paths = {split: getattr(task, split) for split in ("train", "dev")}
         digests[task.name] = {split: sha256_of(Path(path)) for split, path in paths.items() if path is not None}
-    return {"config": config.to_dict(), "select": select, "limit": limit, "data": digests}
+    return {"config": config.to_dict(), "select": select, "limit": limit, "data": digests, "ranks": size()}
 
 
 def refuse_to_overwrite(out: Path, config: RunConfig) -> None:

@@ -34,7 +34,8 @@ class TrainConfig:
     update: "separate" (one backward and step per task: the report's Algorithm 1), "combined" (one over the
     summed losses) or "pcgrad". rounds: per epoch (None: the smallest rows // batch_size over the tasks).
     warmup: share in [0, 1] of all rounds in which the rate rises. clip: largest gradient norm (None: no
-    clipping). eps: of AdamW.
+    clipping). eps: of AdamW. on_nonfinite: "stop" the run at a loss or gradient that is not finite, or "skip" the
+    step that it would have led to.
     """
 
     update: str = "separate"
@@ -47,6 +48,7 @@ class TrainConfig:
     clip: float | None = None
     task_order: str = "fixed"
     eps: float = 1e-6
+    on_nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
         check_choice("train.update", self.update, ("separate", "combined", "pcgrad"))
@@ -61,6 +63,7 @@ class TrainConfig:
             object.__setattr__(self, "clip", check_number("train.clip", self.clip, open_low=True))
         check_choice("train.task_order", self.task_order, ("fixed", "shuffled"))
         object.__setattr__(self, "eps", check_number("train.eps", self.eps, open_low=True))
+        check_choice("train.on_nonfinite", self.on_nonfinite, ("stop", "skip"))
 
 
 KEYS = {

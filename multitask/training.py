@@ -9,11 +9,11 @@ import torch
 from minbert.optim import SCHEDULES
 from multitask.batches import TaskData
 from multitask.config import TrainConfig
-from multitask.errors import RunError
+from multitask.errors import NonFiniteError, RunError
 from multitask.losses import task_loss
 from multitask.model import MultitaskModel
 from multitask.precision import autocast
-from multitask.sampling import RoundSampler
+from multitask.sampling import Indices, RoundSampler
 from multitask.updates import StepRecord, Update
 
 __all__ = ["RoundRecord", "TrainState", "estimate_seconds", "train_rounds"]
@@ -68,12 +68,19 @@ def train_rounds(
         batches = {name: data[name].batch(rows).to(device) for name, rows in chosen.items()}
         try:
             records = update.round(batches, schedule(number, total, warmup))
-        except RunError as error:
-            raise RunError(f"round {number + 1}, {error}") from None
+        except NonFiniteError as error:
+            where = [f"{name}, {_lines(data[name], chosen[name], model.tasks[name].train)}" for name in error.tasks]
+            raise RunError(f"round {number + 1}, task {' + '.join(where)}: {error.what}") from None
         state.round += 1
         if state.round == per_epoch:
             state.epoch, state.round = epoch + 1, 0
         yield RoundRecord(number + 1, epoch + 1, records, time.perf_counter() - began)
+
+
+def _lines(rows: TaskData, chosen: Indices, file: str | None) -> str:
+    lines = rows.lines[chosen].tolist()
+    rest = f" and {len(lines) - 10} more" if len(lines) > 10 else ""
+    return f"lines {', '.join(map(str, lines[:10]))}{rest} of {file}"
 
 
 def estimate_seconds(

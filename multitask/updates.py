@@ -16,36 +16,28 @@ from torch import Tensor, nn
 
 from minbert.kernels import drop_embedding_gradient
 from minbert.optim import AdamW
-from minbert.token_batch import TokenBatch
+from multitask.batches import Batch
 from multitask.config import TrainConfig
-from multitask.errors import ConfigError, RunError
+from multitask.distributed import all_ranks, size, sum_over_ranks
+from multitask.errors import ConfigError, NonFiniteError
 from multitask.losses import task_loss
 from multitask.model import MultitaskModel
 from multitask.precision import autocast
 
-__all__ = ["UPDATES", "Batch", "CombinedUpdate", "PCGradUpdate", "SeparateUpdate", "StepRecord", "Update"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of one task: token ids (for separate input first texts, then second texts) and labels (rows,)."""
-
-    tokens: TokenBatch
-    labels: Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same rows on ``device``."""
-        return Batch(self.tokens.to(device), self.labels.to(device))
+__all__ = ["UPDATES", "CombinedUpdate", "PCGradUpdate", "SeparateUpdate", "StepRecord", "Update"]
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one task did in a round: its loss, the encoder's learning rate, the norm of its gradient before clipping."""
+    """What one task did in a round: its loss, the encoder's learning rate, the norm of its gradient before clipping.
+
+    Loss and norm are None where one of them was not finite and the step was skipped.
+    """
 
     rows: int
-    loss: float
+    loss: float | None
     lr: float
-    grad_norm: float
+    grad_norm: float | None
 
 
 class Update(ABC):
@@ -91,37 +83,51 @@ class Update(ABC):
                 group["lr"] = group["initial_lr"] * factor
 
     def _backward(self, name: str, batch: Batch) -> float:
-        """Add the gradient of a task's loss to ``.grad``; RunError if the loss is not finite."""
+        """Add the gradient of a task's loss, this process's share of it, to ``.grad``; the loss of all shares.
+
+        NonFiniteError if that is not finite.
+        """
         task = self.model.tasks[name]
         with autocast(self.dtype, batch.labels.device):
             outputs = self.model(name, batch.tokens)
-        loss = task_loss(task, outputs, batch.labels)
-        value = loss.item()
+        loss = task_loss(task, outputs, batch.labels, batch.whole)
+        if not batch.counts:
+            loss = loss * 0
+        (value,) = all_ranks([loss.item()])
         if not math.isfinite(value):
-            raise RunError(
-                f"task {name}: the loss is {value}; lower its lr ({task.lr:g}) or set train.clip, where its loss_weight"
-                f" ({task.loss_weight:g}) and train.eps ({self.settings.eps:g}) are as they should be"
+            raise NonFiniteError(
+                [name],
+                f"the loss is {value}; lower its lr ({task.lr:g}) or set train.clip, where its loss_weight"
+                f" ({task.loss_weight:g}) and train.eps ({self.settings.eps:g}) are as they should be",
             )
         loss.backward()
         return value
 
-    def _clip(self, parameters: Sequence[nn.Parameter], tasks: str) -> float:
+    def _clip(self, parameters: Sequence[nn.Parameter], tasks: Sequence[str]) -> float:
         """The gradient's norm; scales the gradient down to ``train.clip`` if that is set and smaller.
 
-        RunError, before any step is taken, if the norm is not finite.
+        NonFiniteError, before any step is taken, if the norm is not finite.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         # A dot product with itself is one pass of a product library, twice as fast as torch's norm.
         norm = math.sqrt(sum(torch.dot(part.flatten(), part.flatten()).item() for part in gradients))
         if not math.isfinite(norm):
-            raise RunError(f"task {tasks}: the gradient's norm is {norm}, no step was taken; lower lr or loss_weight")
+            raise NonFiniteError(tasks, f"the gradient's norm is {norm}, no step was taken; lower lr or loss_weight")
         if self.settings.clip is not None and norm > self.settings.clip:
             torch._foreach_mul_(gradients, self.settings.clip / norm)
         return norm
 
+    def _record(self, name: str, batch: Batch, factor: float, loss: float | None, norm: float | None) -> StepRecord:
+        return StepRecord(batch.rows, loss, self.model.tasks[name].lr * factor, norm)
+
+    def _stop_unless_skipped(self, error: NonFiniteError) -> None:
+        if self.settings.on_nonfinite != "skip":
+            raise error
+
     def _clear(self) -> None:
-        for task in self.model.tasks:
-            drop_embedding_gradient(self.model.encoder_of(task).embeddings.word_embeddings.weight)
+        if size() == 1:  # with other processes the gradient has their rows, too
+            for task in self.model.tasks:
+                drop_embedding_gradient(self.model.encoder_of(task).embeddings.word_embeddings.weight)
         # None, not zero: a zero gradient would still move a parameter, by momentum and by decay.
         self.model.zero_grad(set_to_none=True)
 
@@ -146,12 +152,18 @@ class SeparateUpdate(Update):
         records = {}
         for name, batch in batches.items():
             self._clear()
-            loss = self._backward(name, batch)
             optimizer = self.optimizers[name]
-            norm = self._clip([p for group in optimizer.param_groups for p in group["params"]], name)
-            optimizer.step()
-            rate = self.model.tasks[name].lr * factor
-            records[name] = StepRecord(len(batch.labels), loss, rate, norm)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            loss = norm = None
+            try:
+                loss = self._backward(name, batch)
+                _sum_gradients(parameters)
+                norm = self._clip(parameters, [name])
+                optimizer.step()
+            except NonFiniteError as error:
+                self._stop_unless_skipped(error)
+                loss = None
+            records[name] = self._record(name, batch, factor, loss, norm)
         self._clear()
         return records
 
@@ -176,10 +188,24 @@ class _OneOptimizer(Update):
         groups += [_decoder_group(self.model, name) for name in self.model.tasks]
         return {"all": self._adamw(groups, "the run")}
 
-    def _step(self) -> float:
-        norm = self._clip(_trainable(self.model), " + ".join(self.model.tasks))
-        self.optimizers["all"].step()
+    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        self._scale_rates(factor)
         self._clear()
+        try:
+            return self._one_step(batches, factor)
+        except NonFiniteError as error:
+            self._stop_unless_skipped(error)
+            return {name: self._record(name, batch, factor, None, None) for name, batch in batches.items()}
+        finally:
+            self._clear()
+
+    @abstractmethod
+    def _one_step(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        """All backward passes and the step."""
+
+    def _step(self) -> float:
+        norm = self._clip(_trainable(self.model), list(self.model.tasks))
+        self.optimizers["all"].step()
         return norm
 
 
@@ -190,15 +216,11 @@ class CombinedUpdate(_OneOptimizer):
     the gradients, and only one task's activations are held at a time. Every task's record has the sum's norm.
     """
 
-    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        self._scale_rates(factor)
-        self._clear()
+    def _one_step(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
         losses = {name: self._backward(name, batch) for name, batch in batches.items()}
+        _sum_gradients(_trainable(self.model))
         norm = self._step()
-        return {
-            name: StepRecord(len(batch.labels), losses[name], self.model.tasks[name].lr * factor, norm)
-            for name, batch in batches.items()
-        }
+        return {name: self._record(name, batch, factor, losses[name], norm) for name, batch in batches.items()}
 
 
 class PCGradUpdate(_OneOptimizer):
@@ -210,17 +232,16 @@ class PCGradUpdate(_OneOptimizer):
     the projections are done on coefficients and the tasks' Gram matrix. The order comes from the passed generator.
     """
 
-    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        self._scale_rates(factor)
-        self._clear()
+    def _one_step(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
         shared = [p for encoder in self.model.encoders.values() for p in _trainable(encoder)]
         records, rows, used = {}, [], set[nn.Parameter]()
         for name, batch in batches.items():
             loss = self._backward(name, batch)
             own = _trainable(self.model.decoders[name])
+            _sum_gradients([*shared, *own])
             flat = _flat_gradient(shared, batch.labels.device)
             norm = math.hypot(flat.norm().item(), *(p.grad.norm().item() for p in own if p.grad is not None))
-            records[name] = StepRecord(len(batch.labels), loss, self.model.tasks[name].lr * factor, norm)
+            records[name] = self._record(name, batch, factor, loss, norm)
             rows.append(flat)
             used.update(parameter for parameter in shared if parameter.grad is not None)
             for parameter in shared:
@@ -258,6 +279,14 @@ def project_conflicts(gram: list[list[float]], rng: np.random.Generator) -> list
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Gradients of the whole batch in the place of this process's share."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = parameter.grad.contiguous()
+    sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def _flat_gradient(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:

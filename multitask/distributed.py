@@ -1,0 +1,104 @@
+"""Data-parallel training: every process has the whole model and a share of each batch.
+
+``torchrun --nproc-per-node=N -m multitask train ...`` starts N processes that find one another by their environment.
+Sums over them are torch.distributed's; without other processes every function here does nothing. Nothing is pickled.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from multitask.errors import RunError
+
+__all__ = ["all_ranks", "gathered", "is_main", "joined", "rank", "said_by_main", "size", "sum_over_ranks"]
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Within, the processes that torchrun started are one group: gloo on CPUs, nccl between GPUs.
+
+    Outside of torchrun, and within another such block, this does nothing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    with _lost_ranks():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number among them, from 0."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this is the one process that writes files and talks."""
+    return rank() == 0
+
+
+def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, in place; all have to call it with equal shapes."""
+    if size() == 1:
+        return
+    with _lost_ranks():
+        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()
+
+
+def all_ranks(values: Sequence[float]) -> list[float]:
+    """Sums of a few numbers over all processes."""
+    totals = torch.tensor(values, dtype=torch.float64)
+    sum_over_ranks([totals])
+    return totals.tolist()
+
+
+def gathered(tensor: Tensor) -> list[Tensor]:
+    """The tensors of all processes, of one shape and on the CPU, in the order of ranks."""
+    parts = [torch.empty_like(tensor) for _ in range(size())]
+    if size() == 1:
+        return [tensor]
+    with _lost_ranks():
+        dist.all_gather(parts, tensor)
+    return parts
+
+
+def said_by_main(value: Any = None) -> Any:
+    """The main process's value, which JSON can hold; the others wait for it."""
+    if size() == 1:
+        return value
+    content = json.dumps(value).encode() if is_main() else b""
+    length = torch.tensor([len(content)])
+    with _lost_ranks():
+        dist.broadcast(length, 0)
+        data = torch.zeros(int(length), dtype=torch.uint8)
+        if is_main():
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        dist.broadcast(data, 0)
+    return json.loads(data.numpy().tobytes())
+
+
+@contextmanager
+def _lost_ranks() -> Iterator[None]:
+    """Another process that has gone is an error of the run, not of this process."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise RunError(f"another process of this run has stopped, its own message says why ({first})") from None

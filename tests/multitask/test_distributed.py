@@ -1,0 +1,217 @@
+"""Two processes that train together do what one does on batches of twice the size, and survive the loss of one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from minbert.storage import write_json
+from multitask.checkpoints import latest_checkpoint
+from multitask.config import RunConfig
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+MakeConfig = Callable[..., RunConfig]
+NO_DROPOUT = ["encoder.dropout=0", *(f"tasks.{name}.dropout=0" for name in ("sst", "para", "sts"))]
+
+# 20 rounds in float64. The last batch has fewer rows than the others: of para one, so one process has none.
+SCRIPT = """
+import json, sys, numpy as np, torch
+from minbert.storage import write_tensors
+from multitask.config import RunConfig
+from multitask.distributed import is_main, joined
+from multitask.fit import _sampler
+from multitask.prepare import build_model, encode, prepare
+from multitask.training import TrainState, train_rounds
+from multitask.updates import UPDATES
+torch.set_num_threads(1)
+config = RunConfig.from_dict(json.load(open(sys.argv[1])))
+with joined():
+    prepared = prepare(config)
+    torch.manual_seed(0)
+    model, tokenizer = build_model(prepared.config)
+    model.double()
+    data = encode(prepared.train, model, tokenizer, ahead=False)
+    sampler = _sampler(prepared.config, {name: len(rows) for name, rows in data.items()})
+    update = UPDATES[config.train.update](model, config.train, np.random.default_rng(0))
+    rounds = list(train_rounds(model, update, sampler, data, config.train, TrainState(), device=torch.device("cpu")))
+    assert len(rounds) == 20
+    if is_main():
+        logged = torch.tensor([[s.rows, s.loss, s.grad_norm] for r in rounds for s in r.tasks.values()]).double()
+        write_tensors(__import__("pathlib").Path(sys.argv[2]), {**model.state_dict(), "logged": logged})
+"""
+
+
+def start(ranks: int, *command: object) -> list[subprocess.Popen[bytes]]:
+    """The same Python command in so many processes, told about each other as torchrun tells them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    words = [sys.executable, *map(str, command)]
+    return [
+        subprocess.Popen(words, env={**common, "RANK": str(rank)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for rank in range(ranks)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[bytes]], status: int = 0) -> list[str]:
+    """Their messages, when all have ended with ``status``."""
+    messages = [process.communicate(timeout=120)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), messages
+    return messages
+
+
+@pytest.mark.parametrize("update", ["separate", "combined", "pcgrad"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_two_processes_equal_one_with_twice_the_batch(
+    make_config: MakeConfig, update: str, reduction: str, tmp_path: Path
+) -> None:
+    samples = {"sst": 155, "para": 153, "sts": 160}
+    sets = [*NO_DROPOUT, f"train.update={update}", "tasks.sst.class_weights=[1.0, 0.5, 2.0, 1.5, 0.0]"]
+    sets += [f"tasks.{name}.sample_size={rows}" for name, rows in samples.items()]
+    sets += [f"tasks.{name}.reduction={reduction}" for name in samples]
+    results = []
+    for ranks, batch in ((1, 8), (2, 4)):
+        batches = [f"tasks.{name}.batch_size={batch}" for name in samples]
+        config = make_config(*sets, *batches, "train.rounds=none", epochs=1)
+        write_json(tmp_path / "config.json", config.to_dict())
+        finish(start(ranks, "-c", SCRIPT, tmp_path / "config.json", tmp_path / f"{ranks}.safetensors"))
+        results.append(load_file(tmp_path / f"{ranks}.safetensors"))
+    one, two = results
+    assert one.keys() == two.keys()
+    for name, expected in one.items():
+        assert (two[name] - expected).abs().max().item() <= 1e-9, name
+    assert one["logged"][-3:, 0].tolist() == [3, 1, 8]
+
+
+def options(config: RunConfig, folder: Path) -> list[str]:
+    """Arguments of ``train`` that come to the same as ``config``."""
+    tasks = folder / "tasks.toml"
+    lines = []
+    for task in config.tasks:
+        lines.append(
+            f'[tasks.{task.name}]\ntrain = "{task.train}"\ndev = "{task.dev}"\nbatch_size = {task.batch_size}\n'
+        )
+    tasks.write_text("".join(lines), encoding="utf-8")
+    return ["--tasks", str(tasks), "--weights", config.encoder.weights, "--epochs", "2", "--rounds", "18", "--quiet"]
+
+
+def torchrun(folder: Path, config: RunConfig, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "--standalone"]
+    command += ["-m", "multitask", "train", *options(config, folder), "--out", str(folder / "run"), "--resume"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--save-every", "2", "--keep-optimizer", *more],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def process_of_rank(parent: int, rank: int) -> int:
+    """The child of torchrun that was given this rank."""
+    for folder in Path("/proc").iterdir():
+        try:
+            status = (folder / "status").read_text()
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"\nPPid:\t{parent}\n" in status and b"RANK=%d" % rank in environment:
+            return int(folder.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    last = latest_checkpoint(run / "checkpoints")
+    assert last is not None
+    files = [run / "metrics.jsonl", *sorted((run / "best").iterdir()), *sorted(last.glob("*.safetensors"))]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def rounds_logged(run: Path) -> int:
+    file = run / "timing.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict[str, Any]:
+    return {}
+
+
+def undisturbed(shared: dict[str, Any], config: RunConfig, folder: Path) -> Path:
+    """A run of two processes that nothing happened to."""
+    if "run" not in shared:
+        process = torchrun(folder, config)
+        _, messages = process.communicate(timeout=240)
+        assert process.returncode == 0, messages.decode()
+        shared["run"] = folder / "run"
+    run: Path = shared["run"]
+    return run
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_is_restarted_and_the_run_ends_in_the_same_bytes(
+    shared: dict[str, Any], make_config: MakeConfig, tmp_path: Path, killed: int
+) -> None:
+    config = make_config()
+    (tmp_path / "whole").mkdir()
+    expected = contents(undisturbed(shared, config, tmp_path / "whole"))
+    process = torchrun(tmp_path, config)
+    while rounds_logged(tmp_path / "run") < 7:
+        assert process.poll() is None, process.communicate()[1].decode()
+        time.sleep(0.005)
+    os.kill(process_of_rank(process.pid, killed), signal.SIGKILL)
+    at = rounds_logged(tmp_path / "run")
+    _, messages = process.communicate(timeout=240)
+    assert process.returncode == 0, messages.decode()
+    assert at < 18, "the run was over before it was killed"
+    assert contents(tmp_path / "run") == expected
+
+
+def test_evaluation_and_prediction_are_shared_out(
+    shared: dict[str, Any], make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config()
+    run = undisturbed(shared, config, tmp_path)
+    rows = tmp_path / "rows.txt"
+    rows.write_text("".join(f"{'good ' * (i % 7)}film\n" for i in range(500)), encoding="utf-8")
+    for ranks in (1, 2):
+        answers = tmp_path / f"{ranks}.tsv"
+        command = ["-m", "multitask", "predict", run, "--task", "sst", "--input", rows, "--output", answers, "--quiet"]
+        finish(start(ranks, *command))
+        finish(start(ranks, "-m", "multitask", "evaluate", run, "--quiet"))
+    assert (tmp_path / "2.tsv").read_bytes() == (tmp_path / "1.tsv").read_bytes()
+
+
+def test_an_error_of_one_process_ends_all(make_config: MakeConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "mine").write_text("precious")
+    command = ["-m", "multitask", "train", *options(make_config(), tmp_path), "--out", out]
+    main, other = finish(start(2, *command), status=1)
+    assert "is not empty" in main
+    assert "error in process 1: another process of this run has stopped" in other
+
+
+def test_another_number_of_processes_can_not_resume(
+    shared: dict[str, Any], make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config()
+    run = undisturbed(shared, config, tmp_path)
+    command = ["-m", "multitask", "train", *options(config, tmp_path), "--out", run, "--resume"]
+    (message,) = finish(start(1, *command), status=1)
+    assert "ranks was 2 and is 1" in message
+
+
+def test_standard_input_can_not_be_shared(tmp_path: Path) -> None:
+    for message in finish(start(2, "-m", "multitask", "predict", tmp_path), status=2):
+        assert "--input is standard input, which 2 processes can't all read" in message

@@ -1,12 +1,15 @@
 """What tests of both packages share: weights and data, with a skip that says what is not there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 import minbert
+from minbert.errors import MinbertError
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,3 +55,40 @@ def course_data() -> Path:
     if not (Path(folder) / "ids-sst-train.csv").is_file():
         pytest.fail(f"MINBERT_DATA={folder} holds no ids-sst-train.csv")
     return Path(folder)
+
+
+@pytest.fixture(params=[500, pytest.param(12_500, marks=pytest.mark.slow)])
+def fuzz(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """A function of a check and hypothesis strategies: calls the check with some hundred draws of them.
+
+    Eight tests use it, so that ``-m slow`` tries 100,000 cases.
+    """
+
+    def run(check: Callable[..., None], *strategies: Any) -> None:
+        @settings(
+            max_examples=request.param,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(*strategies)
+        def one(*drawn: Any) -> None:
+            check(*drawn)
+
+        one()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def attempt() -> Callable[[Callable[[], Any]], tuple[Any, str]]:
+    """A function of a call: its result, or None and the sentence of the package's own error; all else is raised."""
+
+    def run(call: Callable[[], Any]) -> tuple[Any, str]:
+        try:
+            return call(), ""
+        except MinbertError as error:
+            return None, str(error)
+
+    return run

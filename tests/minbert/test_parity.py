@@ -63,6 +63,14 @@ def test_random_tiny_models(kernels: str, make_pair: Any, make_inputs: Any, shap
         assert largest_difference(mine, theirs, inputs) <= TOLERANCE
 
 
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_in_float64(kernels: str, make_pair: Any, make_inputs: Any, shape: dict[str, Any], mask: str) -> None:
+    mine, theirs = (model.double() for model in make_pair(4, **shape))
+    inputs = make_inputs(4, theirs.config, mask)
+    assert largest_difference(mine, theirs, inputs) <= 1e-12
+
+
 @pytest.mark.parametrize(("batch", "seq"), [(1, 1), (1, 20), (3, 1), (40, 2), (2, 20)])
 def test_other_batch_shapes(kernels: str, make_pair: Any, make_inputs: Any, batch: int, seq: int) -> None:
     mine, theirs = make_pair(5)

@@ -1,5 +1,6 @@
 """What training refuses before a step is taken, and names that torch has taken."""
 
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,30 @@ def test_a_gradient_that_is_not_finite_stops_before_any_step(
         update.round({"sst": batches["sst"]} if kind == "separate" else batches, 1.0)
     after = state_of(model)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", list(UPDATES))
+@pytest.mark.parametrize("weight", [1e200, float("inf")], ids=["gradient", "loss"])
+def test_a_step_that_is_not_finite_is_skipped_whole(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str, weight: float, state_of: Any
+) -> None:
+    """Of separate updates that task's alone; the moments stay as they are, too."""
+    tasks = same_rates(three_tasks)
+    model = make_model(tasks)
+    settings = TrainConfig(update=kind, on_nonfinite="skip")
+    update = UPDATES[kind](model, settings, np.random.default_rng(0))
+    batches = make_batches(model)
+    update.round(batches, 1.0)
+    model.tasks["sst"] = copy(tasks[0])
+    object.__setattr__(model.tasks["sst"], "loss_weight", weight)
+    before, moments = state_of(model), [deepcopy(each.state_dict()["state"]) for each in update.optimizers.values()]
+    records = update.round({"sst": batches["sst"]} if kind == "separate" else batches, 1.0)
+    assert {record.loss for record in records.values()} == {record.grad_norm for record in records.values()} == {None}
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    for then, optimizer in zip(moments, update.optimizers.values(), strict=True):
+        now = optimizer.state_dict()["state"]
+        assert all(torch.equal(then[i][key], now[i][key]) for i in then for key in then[i])
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("kind", list(UPDATES))

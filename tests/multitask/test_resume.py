@@ -46,21 +46,21 @@ def contents(out: Path) -> Contents:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Contents]:
-    """What a run without interruption leaves, by update; filled as tests ask."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Contents]:
+    """What a run without interruption leaves, by update and precision; filled as tests ask."""
     return {}
 
 
 @pytest.fixture
 def whole(
-    undisturbed: dict[str, Contents], make_config: MakeConfig, tmp_path: Path
-) -> Callable[[str], tuple[RunConfig, Contents]]:
-    def of(update: str) -> tuple[RunConfig, Contents]:
-        config = make_config(*SETS, f"train.update={update}")
-        if update not in undisturbed:
+    undisturbed: dict[tuple[str, str], Contents], make_config: MakeConfig, tmp_path: Path
+) -> Callable[..., tuple[RunConfig, Contents]]:
+    def of(update: str, precision: str = "float32") -> tuple[RunConfig, Contents]:
+        config = make_config(*SETS, f"train.update={update}", f"train.precision={precision}")
+        if (update, precision) not in undisturbed:
             train(config, tmp_path / "undisturbed")
-            undisturbed[update] = contents(tmp_path / "undisturbed")
-        return config, undisturbed[update]
+            undisturbed[update, precision] = contents(tmp_path / "undisturbed")
+        return config, undisturbed[update, precision]
 
     return of
 
@@ -87,15 +87,18 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, lines: int, act: Callable[[], No
 
 
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "precision"), [(signal.SIGTERM, "float32"), (signal.SIGINT, "float32"), (signal.SIGTERM, "bfloat16")]
+)
 def test_a_signal_saves_the_state_and_resume_ends_in_the_same_bytes(
-    whole: Callable[[str], tuple[RunConfig, Contents]],
+    whole: Callable[..., tuple[RunConfig, Contents]],
     update: str,
     number: signal.Signals,
+    precision: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config, expected = whole(update)
+    config, expected = whole(update, precision)
     with monkeypatch.context() as patch:
         stop_after(patch, 4 * 3, lambda: os.kill(os.getpid(), number))
         with pytest.raises(StoppedError) as stopped:
@@ -107,7 +110,7 @@ def test_a_signal_saves_the_state_and_resume_ends_in_the_same_bytes(
 
 @pytest.mark.parametrize("lines", np.random.default_rng(0).integers(1, 4 * 10, 6).tolist())
 def test_a_run_killed_anywhere_between_saves_ends_in_the_same_bytes(
-    whole: Callable[[str], tuple[RunConfig, Contents]], lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Callable[..., tuple[RunConfig, Contents]], lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, expected = whole("separate")
 
@@ -140,7 +143,7 @@ FAULTS = [
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("owner", "name", "call"), FAULTS, ids=[f"{name}-{call}" for _, name, call in FAULTS])
 def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_save(
-    whole: Callable[[str], tuple[RunConfig, Contents]],
+    whole: Callable[..., tuple[RunConfig, Contents]],
     owner: Any,
     name: str,
     call: int,
@@ -187,20 +190,28 @@ train(config, sys.argv[2], resume=True, save_every=2, keep_optimizer=True, progr
 """
 
 
-@pytest.mark.slow
-def test_ten_real_kills_at_random_moments(whole: Callable[[str], tuple[RunConfig, Contents]], tmp_path: Path) -> None:
-    """SIGKILL to a process of its own, resumed and killed again ten times."""
-    config, expected = whole("separate")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_ten_real_kills_at_random_moments(
+    whole: Callable[..., tuple[RunConfig, Contents]], tmp_path: Path, precision: str
+) -> None:
+    """SIGKILL to a process of its own: each time to one that has just begun to train, or goes on from a kill."""
+    config, expected = whole("separate", precision)
     minbert.storage.write_json(tmp_path / "config.json", config.to_dict())
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json"), str(tmp_path / "run")]
-    delays = np.random.default_rng(1).uniform(1.0, 8.0, 10).tolist()
-    for delay in delays:
+    timing = tmp_path / "run" / "timing.jsonl"
+    killed = 0
+    for delay in np.random.default_rng(1).uniform(0.0, 0.05, 10).tolist():
+        before = timing.stat().st_mtime_ns if timing.exists() else 0
         process = subprocess.Popen(command)
+        # A moment after the process has begun to train, or, where it never does, after it has ended.
+        while process.poll() is None and (not timing.exists() or timing.stat().st_mtime_ns == before):
+            time.sleep(0.001)
         time.sleep(delay)
         process.kill()
-        process.wait()
+        killed += process.wait() == -signal.SIGKILL
     subprocess.run(command, check=True)
     assert contents(tmp_path / "run") == expected
+    assert killed >= 3
 
 
 def skip_schedule(patch: pytest.MonkeyPatch) -> None:
@@ -227,7 +238,7 @@ def skip_generator(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("mutant", [skip_schedule, skip_moments, skip_sampler, skip_generator])
 def test_each_thing_that_is_not_restored_shows(
-    whole: Callable[[str], tuple[RunConfig, Contents]],
+    whole: Callable[..., tuple[RunConfig, Contents]],
     mutant: Callable[[pytest.MonkeyPatch], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -316,7 +327,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
 
 
 def test_resume_without_a_checkpoint_starts_anew_and_a_finished_run_is_given_back(
-    whole: Callable[[str], tuple[RunConfig, Contents]], tmp_path: Path
+    whole: Callable[..., tuple[RunConfig, Contents]], tmp_path: Path
 ) -> None:
     config, expected = whole("separate")
     train(config, tmp_path / "run", resume=True)
@@ -413,3 +424,9 @@ def test_a_lost_marker_is_refused_and_the_checkpoint_left(
     with pytest.raises(RunError, match="has no complete checkpoint to resume from"):
         train(make_config(*SETS), tmp_path / "run", resume=True)
     assert (last / "model.safetensors").is_file()
+
+
+def test_a_mount_that_can_not_be_written_is_one_error(make_config: MakeConfig) -> None:
+    for out in (Path("/proc/run"), Path("/sys/run")):
+        with pytest.raises(RunError, match=f"{out}: the run folder can't be made"):
+            train(make_config(*SETS), out)

@@ -128,10 +128,25 @@ def test_shuffled_task_order_is_the_samplers(make_config: Any, read_log: Any, tm
     assert len({tuple(names) for names in rounds}) > 1
 
 
-def test_a_loss_that_is_not_finite_names_task_and_round(make_config: Any, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_names_round_task_and_rows(make_config: Any, tmp_path: Path) -> None:
     config = make_config("tasks.sts.lr=1e36", "tasks.sts.decoder_lr=1e36", "train.schedule=constant", "train.warmup=0")
-    with pytest.raises(RunError, match=r"^round 2, task sst: the loss is (nan|inf)"):
-        train(config, tmp_path / "run", progress=False)
+    with pytest.raises(
+        RunError, match=r"^round 2, task sst, lines (\d+, ){7}\d+ of .*sst-train.csv: the loss is (nan|inf)"
+    ):
+        train(config, tmp_path / "run", progress=False, save_every=1)
+    assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["round-00000001"]
+
+
+def test_steps_that_are_not_finite_are_skipped_if_asked(
+    make_config: Any, read_log: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config("tasks.sst.loss_weight=1e39", "train.on_nonfinite=skip", epochs=1)
+    train(config, tmp_path / "run")
+    assert capsys.readouterr().err.count("sst: skipped, the loss or its gradient was not finite") == 3
+    for line in read_log(tmp_path / "run" / "metrics.jsonl"):
+        if "round" in line:
+            skipped = line["task"] == "sst"
+            assert (line["loss"] is None) == (line["grad_norm"] is None) == skipped
 
 
 def test_the_estimate_leaves_no_trace(make_config: Any, state_of: Any) -> None:

@@ -172,7 +172,10 @@ class _Embedding(torch.autograd.Function):
         gradient.index_add_(0, ids, gradients[0])
         if ctx.padding_idx is not None:
             gradient[ctx.padding_idx] = 0
-        _touched_rows.setdefault(ctx.weight, []).append(ids)
+        touched = _touched_rows.setdefault(ctx.weight, [])
+        touched.append(ids)
+        if sum(map(len, touched)) > len(ctx.weight):  # so that the list stays short where nobody drops the gradient
+            touched[:] = [torch.arange(len(ctx.weight), device=ids.device)]
         return gradient, None, None
 
 

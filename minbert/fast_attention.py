@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -16,6 +17,9 @@ from minbert.kernels import fast_dropout, keep_mask
 from minbert.packing import Group, Packing
 
 __all__ = ["Heads", "attend", "attend_backward", "pooled_attention", "self_attention"]
+
+# From this width on torch's fused attention, which never writes the scores out, is the faster one.
+_FUSED_WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,11 @@ class Heads:
         return 1 / math.sqrt(hidden // self.number)
 
 
-def attend(projected: Tensor, heads: Heads) -> tuple[Tensor, list[Tensor], float]:
+def attend(projected: Tensor, heads: Heads, *, saving: bool = True) -> tuple[Tensor, list[Tensor], float]:
     """softmax(Q K' / sqrt(d)) V (Vaswani et al. 2017, equation 1), each token asking its own row.
 
     :param projected: queries, keys and values beside one another, packed (slots, 3 * hidden).
+    :param saving: False where no backward pass follows; nothing is kept for one then.
     :return: (slots, hidden); what attend_backward needs: Q, K and V of all groups, then each group's probabilities,
         then at a rate above 0 their keep masks; the scale of what is kept.
     """
@@ -45,15 +50,26 @@ def attend(projected: Tensor, heads: Heads) -> tuple[Tensor, list[Tensor], float
     saved = [padded]
     for number, group in enumerate(packing.groups):
         q, k, v = _parts(padded, group, heads.number, 3)  # each (rows * heads, width, head_size)
+        (attended,) = _parts(context, group, heads.number, 1)
         bias = group.key_bias(heads.number, q.dtype)
+        if not saving and not keep and group.width >= _FUSED_WIDTH:
+            attended.copy_(_fused(q, k, v, bias, group.rows))
+            continue
         scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=heads.scale(hidden))
         # In float32 and cast: torch's softmax in bfloat16 is several times as slow at most widths.
         probabilities = scores.softmax(-1, _wide(q.dtype)).to(q.dtype)  # (rows * heads, width, width)
         weights = probabilities * keep[number] if keep else probabilities
-        _product(weights, v, keep_scale, out=_parts(context, group, heads.number, 1)[0])
-        saved.append(probabilities)
+        _product(weights, v, keep_scale, out=attended)
+        if saving:
+            saved.append(probabilities)
     back = packing.head_index(1, heads.number).back
     return _gather(context, back, hidden), saved + keep, keep_scale
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, rows: int) -> Tensor:
+    """The same by torch's fused function, of q, k and v (rows * heads, width, head_size) and bias (.., 1, width)."""
+    by_row = (part.view(rows, -1, *part.shape[1:]) for part in (q, k, v))
+    return F.scaled_dot_product_attention(*by_row, attn_mask=bias.view(rows, -1, 1, bias.shape[2])[:, :1]).view_as(q)
 
 
 def attend_backward(d_context: Tensor, saved: Sequence[Tensor], heads: Heads, keep_scale: float) -> Tensor:

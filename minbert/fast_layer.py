@@ -42,16 +42,19 @@ def encoder_layer(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
         result: Tensor = _EncoderLayer.apply(hidden, settings, *parameters)
         return result
     # What the backward pass would need is given up half by half: memory that is used again is still in the cache.
-    return _feed_forward(_self_attention(hidden, settings, parameters[:10])[0], settings, parameters[10:])[0]
+    attended, _ = _self_attention(hidden, settings, parameters[:10], saving=False)
+    return _feed_forward(attended, settings, parameters[10:])[0]
 
 
-def _self_attention(hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor]) -> tuple[Tensor, Any]:
+def _self_attention(
+    hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor], *, saving: bool = True
+) -> tuple[Tensor, Any]:
     """norm(x + dropout(attention(x))), and what its backward pass needs."""
     w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o, weight, bias = parameters
     w_qkv, b_qkv = joined((w_q, w_k, w_v), settings.dtype), joined((b_q, b_k, b_v), settings.dtype)
     w_o, b_o = joined((w_o,), settings.dtype), joined((b_o,), settings.dtype)
     x = hidden.to(settings.dtype)
-    context, attention, keep_scale = attend(affine(x, w_qkv, b_qkv), settings.heads)
+    context, attention, keep_scale = attend(affine(x, w_qkv, b_qkv), settings.heads, saving=saving)
     summed, keep = _residual(hidden, affine(context, w_o, b_o), settings.dropout)
     result, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, bias, settings.eps)
     return result, (keep_scale, attention, (x, w_qkv, context, w_o, keep, summed, mean, rstd, weight, bias))
@@ -108,7 +111,7 @@ class _EncoderLayer(torch.autograd.Function):
 def _residual(x: Tensor, branch: Tensor, p: float) -> tuple[Tensor, Tensor | None]:
     """x + dropout(branch) in the type of ``x``; and the mask, 0 or 1 / (1 - p), if there is one."""
     if p == 0:
-        return x + branch, None
+        return branch.to(x.dtype).add_(x), None  # in place: the branch is no one else's
     keep, scale = keep_mask(x.shape, p, x)
     keep *= scale
     return torch.addcmul(x, branch.to(x.dtype), keep), keep

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import minbert
 from minbert.errors import MinbertError
@@ -72,8 +73,8 @@ def fuzz(request: pytest.FixtureRequest) -> Callable[..., None]:
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         )
-        @given(*strategies)
-        def one(*drawn: Any) -> None:
+        @given(st.tuples(*strategies))
+        def one(drawn: tuple[Any, ...]) -> None:
             check(*drawn)
 
         one()

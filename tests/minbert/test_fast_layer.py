@@ -88,6 +88,34 @@ def test_frozen_parts_get_no_gradient_and_change_none(make_model: Any, make_inpu
     assert_close(found, {name: expected[name] for name in found}, 0.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_long_rows_without_a_gradient_equal_those_of_the_reference(
+    make_model: Any, make_inputs: Any, dtype: torch.dtype
+) -> None:
+    """Long enough for torch's fused attention, some of them."""
+    model = make_model(max_position_embeddings=150).to(dtype)
+    inputs = make_inputs(0, model.config, "right", batch=9, seq=150)
+    calls = CountsFused()
+    with torch.inference_mode():
+        with calls:
+            found = outputs(model, inputs)
+        minbert.set_kernels("reference")
+        expected = outputs(model.double(), inputs)
+    assert 0 < calls.count < 9 * model.config.num_hidden_layers
+    allowed = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    assert (found - expected).abs().max().item() < allowed
+
+
+class CountsFused(TorchDispatchMode):
+    """Counts calls of the fused attention."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "scaled_dot_product" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
 def test_outputs_without_a_gradient_are_those_with_one(make_model: Any, make_inputs: Any) -> None:
     rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
     model = make_model(**rates).train()

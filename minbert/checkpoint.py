@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from minbert.config import BertConfig
 from minbert.errors import WeightsError
 from minbert.storage import read_tensors, write_json, write_tensors
 
@@ -23,6 +24,7 @@ __all__ = [
     "has_pooler",
     "load_encoder",
     "load_pretraining",
+    "read_config",
     "save_encoder",
     "save_pretraining",
     "to_hub_name",
@@ -182,6 +184,18 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
     return LoadReport(folder, len(own), converted=tuple(converted), **report)
+
+
+def read_config(folder: Path) -> BertConfig:
+    """The folder's config.json; of a far larger model than its files can hold, refused before memory is taken."""
+    config = BertConfig.from_folder(folder)
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if held and 2 * config.least_parameters > held:
+        raise WeightsError(
+            f"{folder / 'config.json'}: describes {config.least_parameters:.3g} parameters, and the weights beside it"
+            f" have {held} bytes; take both from one place"
+        )
+    return config
 
 
 def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -76,6 +76,13 @@ class BertConfig:
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise InputError(f"BertConfig.pad_token_id is {self.pad_token_id}; vocab_size is {self.vocab_size}")
 
+    @property
+    def least_parameters(self) -> int:
+        """Parameters of the embeddings' and the layers' matrices."""
+        embeddings = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * self.hidden_size
+        layer = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.intermediate_size
+        return embeddings + self.num_hidden_layers * layer
+
     @classmethod
     def from_folder(cls, folder: str | Path) -> "BertConfig":
         """Read ``folder/config.json``. Keys it does not know are left out, unless they change the mathematics.

@@ -68,8 +68,9 @@ def attend(projected: Tensor, heads: Heads, *, saving: bool = True) -> tuple[Ten
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, rows: int) -> Tensor:
     """The same by torch's fused function, of q, k and v (rows * heads, width, head_size) and bias (.., 1, width)."""
-    by_row = (part.view(rows, -1, *part.shape[1:]) for part in (q, k, v))
-    return F.scaled_dot_product_attention(*by_row, attn_mask=bias.view(rows, -1, 1, bias.shape[2])[:, :1]).view_as(q)
+    q, k, v = (part.view(rows, -1, *part.shape[1:]) for part in (q, k, v))
+    mask = bias.view(rows, -1, 1, bias.shape[2])[:, :1]  # (rows, 1, 1, width)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(0, 1)
 
 
 def attend_backward(d_context: Tensor, saved: Sequence[Tensor], heads: Heads, keep_scale: float) -> Tensor:

@@ -68,11 +68,11 @@ class BertForPreTraining(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> Self:
         """Load encoder and both heads, in eval mode; WeightsError if the checkpoint has no heads."""
-        from minbert.checkpoint import load_pretraining
+        from minbert.checkpoint import load_pretraining, read_config
         from minbert.registry import resolve
 
         folder = resolve(name_or_folder)
-        model = cls(BertConfig.from_folder(folder))
+        model = cls(read_config(folder))
         model.load_report = load_pretraining(model, folder)
         return model.eval()
 

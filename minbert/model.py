@@ -246,11 +246,11 @@ class BertModel(nn.Module):
         :param dropout: replaces both dropout rates of the folder's config.json.
         :raises WeightsError: for files that are missing, broken or do not fit; all misfits in one sentence.
         """
-        from minbert.checkpoint import load_encoder
+        from minbert.checkpoint import load_encoder, read_config
         from minbert.registry import resolve
 
         folder = resolve(name_or_folder)
-        config = BertConfig.from_folder(folder)
+        config = read_config(folder)
         if dropout is not None:
             rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
             config = dataclasses.replace(config, **rates)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 # Rows encoded at a time: an Encoding holds far more than the ids, so few may live at once.
 CHUNK_ROWS = 4096
 DEFAULT_MAX_LENGTH = 512
+_MOST = 2**20  # tokens that a row may be asked to have
 
 
 class BertTokenizer:
@@ -187,8 +188,8 @@ class BertTokenizer:
             raise InputError("truncation='only_second' needs pairs, which is None")
         limit = self.model_max_length if max_length is None else max_length
         least = self._backend.num_special_tokens_to_add(second is not None)
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < least:
-            raise InputError(f"max_length is {limit!r}, it must be an integer of at least {least}")
+        if not isinstance(limit, int) or isinstance(limit, bool) or not least <= limit <= _MOST:
+            raise InputError(f"max_length is {limit!r}, it must be an integer from {least} to {_MOST}")
         if strategy is None:
             self._backend.no_truncation()
         else:

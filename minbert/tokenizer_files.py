@@ -1,6 +1,7 @@
 """The files that a BERT tokenizer is read from: tokenizer.json, vocab.txt, tokenizer_config.json."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def special_tokens_of(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def positive_int(value: object, default: int) -> int:
-    """`value` as an int where it is a number of at least 1, else `default`."""
-    return int(value) if isinstance(value, int | float) and value >= 1 else default
+    """`value` as an int where it is a finite number of at least 1, else `default`."""
+    return int(value) if isinstance(value, int | float) and 1 <= value < math.inf else default
 
 
 def read_tokenizer_json(file: Path) -> Tokenizer:

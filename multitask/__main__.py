@@ -49,7 +49,7 @@ def _at_least(lowest: int, highest: int = 2**63 - 1) -> Callable[[str], int]:
 
 def _is_too_long(argument: str) -> bool:
     """Whether a path's part is longer than file systems take: every look at such a path is an OSError."""
-    return any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in argument.split("/"))
+    return any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in argument.split("/"))
 
 
 def build_parser() -> _Parser:

@@ -188,7 +188,7 @@ def test_weights(fuzz: Fuzz, attempt: Attempt, tiny_weights: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("value", [-1, 0, 2**31, 1.5, "8", None, True, [8]])
 @pytest.mark.parametrize("key", ["hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings"])
-def test_sizes_that_are_none(tiny_weights: Path, tmp_path: Path, key: str, value: Any) -> None:
+def test_sizes_that_can_not_be(tiny_weights: Path, tmp_path: Path, key: str, value: Any) -> None:
     config = json.loads((tiny_weights / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
     (tmp_path / "model.safetensors").write_bytes((tiny_weights / "model.safetensors").read_bytes())

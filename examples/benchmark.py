@@ -91,7 +91,7 @@ def lists(bench: Bench, folder: Path | None = None, what: str = "list, SST and Q
     folder = folder or bench.weights
     _, tokenizer, theirs, _, their_tokenizer = bench.models(folder)
     model, theirs = BertModel.from_pretrained(folder), theirs.eval()
-    kinds = texts_of(bench) if folder == bench.weights else [rows[:320] for rows in texts_of(bench)]
+    kinds = texts_of(bench) if folder == bench.weights else [rows[:160] for rows in texts_of(bench)]
 
     def ours(bf16: bool) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -111,14 +111,17 @@ def lists(bench: Bench, folder: Path | None = None, what: str = "list, SST and Q
     sides["B0"] = lambda: peer(bf16=False, grouped=False)
     sides["B0 grouped"] = lambda: peer(bf16=False, grouped=True)
     sides["B0 bf16"] = lambda: peer(bf16=True, grouped=False)
+    columns = [tuple(map(list, zip(*rows, strict=True))) for rows in kinds]
+    tokens = sum(len(tokenizer.tokenize_all(*column).input_ids) for column in columns)
+    flops = 2.0 * product_parameters(model) * tokens
+    bench.compare(what, sides, real_flops=flops)
     if folder == bench.weights and find_spec("onnxruntime") and find_spec("onnx"):
+        sides = {"bfloat16": lambda: ours(True)}
         for name, file in zip(("B2", "B2 int8"), export_onnx(theirs, their_tokenizer, bench.folder), strict=True):
             run = Onnx(file, bench.args.threads)
             for suffix, grouped in (("", False), (" grouped", True)):
                 sides[name + suffix] = partial(onnx, run, grouped)
-    columns = [tuple(map(list, zip(*rows, strict=True))) for rows in kinds]
-    tokens = sum(len(tokenizer.tokenize_all(*column).input_ids) for column in columns)
-    bench.compare(what, sides, real_flops=2.0 * product_parameters(model) * tokens)
+        bench.compare(f"{what}, ONNX Runtime", sides, real_flops=flops)
 
 
 def batches(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -189,13 +190,24 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report
 def read_config(folder: Path) -> BertConfig:
     """The folder's config.json; of a far larger model than its files can hold, refused before memory is taken."""
     config = BertConfig.from_folder(folder)
-    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    if held and 2 * config.least_parameters > held:
+    held = sum(_entries(path) for path in folder.glob("*.safetensors"))
+    if config.least_parameters > 2 * held + 2**20:
         raise WeightsError(
             f"{folder / 'config.json'}: describes {config.least_parameters:.3g} parameters, and the weights beside it"
-            f" have {held} bytes; take both from one place"
+            f" have {held:.3g}; take both from one place"
         )
     return config
+
+
+def _entries(path: Path) -> int:
+    """Numbers that a safetensors file holds, by its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return sum(tensor.numel() for tensor in read_tensors(path).values())  # which says what is wrong with the file
 
 
 def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -39,6 +39,7 @@ def joined() -> Iterator[None]:
         dist.init_process_group(backend, store=attempt, rank=number, world_size=count)
     try:
         yield
+        said_by_main()  # none leaves while another may still be talking to it
     finally:
         dist.destroy_process_group()
 

@@ -201,6 +201,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "import": processes.imports,
     "pairs": processes.pairs,
     "predict": processes.predict,
+    "ranks": processes.ranks,
 }
 
 

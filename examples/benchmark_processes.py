@@ -3,7 +3,10 @@
 As a program it is what those processes run, and prints its own peak of memory at the end.
 """
 
+import json
+import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -18,6 +21,7 @@ from benchmark_tools import Bench, drawn_rounds
 
 from multitask import build_config
 from multitask.__main__ import main as multitask
+from multitask.distributed import is_main, joined, sum_over_ranks
 from multitask.prepare import build_model, encode, prepare
 from multitask.updates import SeparateUpdate
 
@@ -105,6 +109,35 @@ def predict(bench: Bench) -> None:
             assert all(line.startswith(f"{number}\t") for number, line in enumerate(file) if number), "out of order"
 
 
+def ranks(bench: Bench) -> None:
+    """Rounds on one and on two processes of one thread each, and the sum of the gradients alone."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    model = bench.models(bench.weights)[0]
+    task = next(iter(model.tasks))
+    entries = sum(p.numel() for module in (model.encoder_of(task), model.decoders[task]) for p in module.parameters())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node=2", *RUN[1:], "sum", str(entries)],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    milliseconds = int(done.stdout.split()[-1])
+    bench.add({"what": "sum of gradients, 2 processes", "MB a step and task": entries * 4e-6, "ms": milliseconds})
+    command = ["-m", "multitask", "train", "--data", str(bench.args.data), "--weights", str(bench.weights), "--quiet"]
+    command += [f"--tasks={bench.args.tasks}"] if bench.args.tasks else []
+    command += ["--limit", "640", "--epochs", "1", "--rounds", "10"]
+    command += [word for name in model.tasks for word in ("--set", f"tasks.{name}.batch_size=32")]
+    for count in (1, 2):
+        out = bench.folder / f"ranks-{count}"
+        whole = [*torchrun, f"--nproc-per-node={count}", *command, "--out", str(out)]
+        subprocess.run(whole, env=environment, check=True, stdout=subprocess.DEVNULL)
+        lines = [json.loads(line) for line in (out / "timing.jsonl").read_text(encoding="utf-8").splitlines()]
+        seconds = statistics.median(line["seconds"] for line in lines if "round" in line)
+        rows = count * 32 * len(model.tasks)
+        bench.add({"what": f"round on {count} processes, 1 thread each", "s": seconds, "rows/s": rows / seconds})
+
+
 def run(*command: str) -> int:
     """The peak of memory, in MB, that the process printed last."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -124,9 +157,24 @@ def main() -> None:
         config = build_config(tasks_file=Path(arguments[0]), weights=arguments[1])
         prepared = prepare(config)
         encode(prepared.train, *build_model(prepared.config))
+    elif what == "sum":
+        print_sum_time(int(arguments[0]))
+        return
     else:
         assert multitask(arguments) in (None, 0)
     print(peak_memory())
+
+
+def print_sum_time(entries: int) -> None:
+    """Milliseconds that one sum of so many numbers over all processes takes."""
+    seconds, gradient = [], torch.ones(entries)
+    with joined():
+        for _ in range(7):
+            began = time.perf_counter()
+            sum_over_ranks([gradient.fill_(1)])
+            seconds.append(time.perf_counter() - began)
+        if is_main():
+            print(round(statistics.median(seconds) * 1e3))
 
 
 if __name__ == "__main__":

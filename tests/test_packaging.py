@@ -58,3 +58,9 @@ def test_readme_has_the_commands_that_ci_runs(root: Path) -> None:
         assert block is not None
         assert block[1].startswith("python3 -m venv .venv && .venv/bin/pip install")
         assert "-c constraints.txt" in block[1]
+
+
+def test_nothing_is_unpickled(root: Path) -> None:
+    loads = re.compile(r"\bimport pickle|\btorch\.load\b|allow_pickle|\bmarshal\b|_object\b\(")
+    for path in [*(root / "minbert").glob("*.py"), *(root / "multitask").glob("*.py")]:
+        assert not loads.search(path.read_text(encoding="utf-8")), path.name

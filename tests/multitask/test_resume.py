@@ -426,7 +426,40 @@ def test_a_lost_marker_is_refused_and_the_checkpoint_left(
     assert (last / "model.safetensors").is_file()
 
 
-def test_a_mount_that_can_not_be_written_is_one_error(make_config: MakeConfig) -> None:
-    for out in (Path("/proc/run"), Path("/sys/run")):
-        with pytest.raises(RunError, match=f"{out}: the run folder can't be made"):
-            train(make_config(*SETS), out)
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A function of mount options: a file system of its own, mounted or mounted again with them."""
+    place = tmp_path / "mount"
+    place.mkdir()
+
+    def mounted(options: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(place)], capture_output=True)
+        if done.returncode:
+            pytest.skip(f"can't mount here: {done.stderr.decode().strip()}")
+        return place
+
+    yield mounted
+    subprocess.run(["umount", "--lazy", str(place)], check=False, capture_output=True)
+
+
+def test_a_mount_that_turns_read_only_is_one_error_and_loses_nothing(
+    whole: Callable[..., tuple[RunConfig, Contents]],
+    mount: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, expected = whole("separate")
+    out = mount("rw") / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4 * 3, lambda: mount("remount,ro"))
+        with pytest.raises(RunError, match="can't be written"):
+            train(config, out, save_every=1)
+    with pytest.raises(RunError, match="can't be written"):
+        train(config, out, resume=True)
+    mount("remount,rw")
+    train(config, out, resume=True)
+    assert contents(out) == expected
+
+
+def test_a_place_where_no_folder_can_be_made_is_one_error(make_config: MakeConfig) -> None:
+    with pytest.raises(RunError, match="/proc/run: the run folder can't be made"):
+        train(make_config(*SETS), Path("/proc/run"))

@@ -61,6 +61,6 @@ def test_readme_has_the_commands_that_ci_runs(root: Path) -> None:
 
 
 def test_nothing_is_unpickled(root: Path) -> None:
-    loads = re.compile(r"\bimport pickle|\btorch\.load\b|allow_pickle|\bmarshal\b|_object\b\(")
+    loads = re.compile(r"\bimport pickle|\btorch\.load\b|allow_pickle|\bmarshal\b|gather_object|object_list")
     for path in [*(root / "minbert").glob("*.py"), *(root / "multitask").glob("*.py")]:
         assert not loads.search(path.read_text(encoding="utf-8")), path.name

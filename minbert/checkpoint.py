@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadReport",
+    "fault_of",
     "has_pooler",
     "load_encoder",
     "load_pretraining",
@@ -158,6 +159,13 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
+def fault_of(tensor: Tensor, dtype: torch.dtype) -> str:
+    """What keeps a tensor from being a parameter of that type, or nothing."""
+    if not tensor.is_floating_point():
+        return f"holds {tensor.dtype}, a floating type is due"
+    return "" if _is_finite(tensor.to(dtype)) else "holds NaN or infinite values"
+
+
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
     """Copy ``tensors`` (our names) into ``module``; every misfit is in the one error."""
     own = dict(module.named_parameters())
@@ -170,10 +178,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report
             continue
         if given.shape != parameter.shape:
             wrong.append(f"{_file_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
-        elif not given.is_floating_point():
-            wrong.append(f"{_file_name(name)} holds {given.dtype}, a floating type is due")
-        elif not _is_finite(given.to(parameter.dtype)):
-            wrong.append(f"{_file_name(name)} holds NaN or infinite values")
+        elif fault := fault_of(given, parameter.dtype):
+            wrong.append(f"{_file_name(name)} {fault}")
         elif given.dtype != parameter.dtype:
             converted.append(f"{_file_name(name)} from {given.dtype}")
     if wrong:
@@ -190,24 +196,29 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report
 def read_config(folder: Path) -> BertConfig:
     """The folder's config.json; of a far larger model than its files can hold, refused before memory is taken."""
     config = BertConfig.from_folder(folder)
-    held = sum(_entries(path) for path in folder.glob("*.safetensors"))
-    if config.least_parameters > 2 * held + 2**20:
-        raise WeightsError(
-            f"{folder / 'config.json'}: describes {config.least_parameters:.3g} parameters, and the weights beside it"
-            f" have {held:.3g}; take both from one place"
-        )
+    if _is_far_above(config, _entries(folder / _WEIGHTS)):
+        held = sum(tensor.numel() for tensor in _read_folder(folder).values())  # which finds faults of the files first
+        if _is_far_above(config, held):
+            raise WeightsError(
+                f"{folder / 'config.json'}: describes at least {min(config.least_parameters, 10**18):.3g} parameters,"
+                f" and the weights beside it have {held:.3g}; take both from one place"
+            )
     return config
 
 
+def _is_far_above(config: BertConfig, held: int) -> bool:
+    return config.least_parameters > 2 * held + 2**20
+
+
 def _entries(path: Path) -> int:
-    """Numbers that a safetensors file holds, by its header."""
+    """Numbers that a safetensors file holds, by its header; 0 for a file that can't be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     except (SafetensorError, OSError):
-        return sum(tensor.numel() for tensor in read_tensors(path).values())  # which says what is wrong with the file
+        return 0
 
 
 def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

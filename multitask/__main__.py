@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except MinbertError as error:
             # torchrun tells its processes their numbers so; without it there is one.
-            which = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+            which = f" in process {os.environ.get('RANK', '?')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
             print(f"{PROGRAM}: error{which}: {error}", file=sys.stderr)
             if isinstance(error, StoppedError):
                 return 128 + error.signum  # as shells count: 143 after SIGTERM, 130 after SIGINT

@@ -1,17 +1,16 @@
 """What each command does: it reads its arguments, calls the library and prints."""
 
 import argparse
-import csv
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from multitask.errors import ConfigError, DataError, RunError
+from multitask.errors import ConfigError, DataError
+from multitask.output import STANDARD_STREAM, open_output, write_predictions
 
 if TYPE_CHECKING:
     from multitask.data import BadRow
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-STANDARD_STREAM = "-"
 DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
 
 
@@ -91,8 +89,8 @@ def predict(args: argparse.Namespace) -> None:
     from multitask.data import iter_examples
     from multitask.distributed import is_main, size
 
-    if size() > 1 and args.input == STANDARD_STREAM:
-        raise ConfigError(f"--input is standard input, which {size()} processes can't all read; name a file")
+    if size() > 1 and (args.input == STANDARD_STREAM or not Path(args.input).is_file()):
+        raise ConfigError(f"--input {args.input} is no file, and {size()} processes can't all read it; name a file")
     run = _load(args)
     task = _chosen_task(run, args.task)
     tally = Tally()
@@ -188,11 +186,12 @@ def _use_threads(threads: int | None) -> None:
 
 
 def _load(args: argparse.Namespace) -> "Run":
+    from multitask.distributed import is_main
     from multitask.run import Run
 
     _use_threads(args.threads)
     run = Run.load(args.run, device=args.device, precision=args.precision)
-    if not args.quiet:
+    if not args.quiet and is_main():
         print(f"precision {run.precision}", file=sys.stderr)
     return run
 
@@ -258,66 +257,3 @@ def _check_predict_files(source: str, output: str, run: Path) -> None:
         raise ConfigError(f"--output {output} is the --input file itself; name another")
     if path.is_file() and run.resolve() in path.resolve().parents and path.suffix != ".tsv":
         raise ConfigError(f"--output {output} is a file of the run itself; name another")
-
-
-class Output:
-    """A place for rows: ``write`` takes text. What the disk refuses is a RunError that names the output."""
-
-    def __init__(self, name: str, file: IO[str]) -> None:
-        self.name = name
-        self.file = file
-
-    def write(self, text: str) -> int:
-        with _disk_errors(self.name):
-            return self.file.write(text)
-
-
-@contextmanager
-def _disk_errors(output: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:  # not trouble: the reader has enough
-        raise
-    except OSError as error:
-        raise RunError(f"--output {output} can't be written: {error.strerror}") from error
-
-
-@contextmanager
-def open_output(output: str) -> Iterator[Output]:
-    """Standard output for ``-``; else a file that appears under its name only when it is whole.
-
-    Rows go to a file beside it, renamed at the end and removed if anything fails. Devices and pipes are
-    written to directly.
-    """
-    if output == STANDARD_STREAM:
-        yield Output("-", sys.stdout)
-        with _disk_errors(output):
-            sys.stdout.flush()
-        return
-    path = Path(output).resolve()  # through a symbolic link: its target is replaced, not the link
-    direct = path.exists() and not path.is_file()
-    partial = path if direct else path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with _disk_errors(output):
-            file = partial.open("w", encoding="utf-8", newline="")
-        try:
-            yield Output(output, file)
-        finally:
-            with _disk_errors(output):  # closing writes what is still held
-                file.close()
-        if not direct:
-            with _disk_errors(output):
-                partial.replace(path)
-    finally:
-        if not direct:
-            partial.unlink(missing_ok=True)
-
-
-def write_predictions(sink: Output, task: "Task", predictions: Iterable["Prediction"]) -> None:
-    """Writes the header and a row for each prediction; fields are quoted the csv way where they must be."""
-    writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
-    writer.writerow(["id", "prediction", *(f"p_{label}" for label in task.classes)])
-    for prediction in predictions:
-        label = prediction.label
-        shown = repr(round(label, 6)) if isinstance(label, float) else label
-        writer.writerow([prediction.id, shown, *(f"{p:.6f}" for p in prediction.probabilities or ())])

@@ -13,11 +13,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from multitask.errors import RunError
 
-__all__ = ["all_ranks", "gathered", "is_main", "joined", "rank", "said_by_main", "size", "sum_over_ranks"]
+__all__ = [
+    "all_ranks",
+    "gathered",
+    "is_main",
+    "joined",
+    "rank",
+    "said_by_main",
+    "size",
+    "sum_over_ranks",
+    "wait_for_all",
+]
 
 
 @contextmanager
@@ -31,15 +40,21 @@ def joined() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    with _lost_ranks():
+    from torch.distributed.rendezvous import rendezvous  # not in every build of torch
+
+    try:
         store, number, count = next(rendezvous("env://"))
-        # torchrun keeps one store over its restarts: what the last attempt's processes left there must not be found.
-        attempt = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # One store for all of torchrun's restarts: what the last attempt left there must not be found by this one.
+            store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=attempt, rank=number, world_size=count)
+        dist.init_process_group(backend, store=store, rank=number, world_size=count)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise RunError(f"the {os.environ['WORLD_SIZE']} processes of WORLD_SIZE can't meet ({first})") from None
     try:
         yield
-        said_by_main()  # none leaves while another may still be talking to it
+        wait_for_all()  # none leaves while another may still be talking to it
     finally:
         dist.destroy_process_group()
 
@@ -85,8 +100,13 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     return parts
 
 
-def said_by_main(value: Any = None) -> Any:
-    """The main process's value, which JSON can hold; the others wait for it."""
+def wait_for_all() -> None:
+    """Go on when all processes have got here."""
+    all_ranks([0.0])
+
+
+def said_by_main(value: Any) -> Any:
+    """The main process's value, which JSON can hold; the others wait for it, it does not wait for them."""
     if size() == 1:
         return value
     content = json.dumps(value).encode() if is_main() else b""

@@ -19,7 +19,7 @@ from multitask.batches import TaskData
 from multitask.checkpoints import latest_checkpoint, read_state, remove_checkpoints, restore_checkpoint, save_checkpoint
 from multitask.config import RunConfig
 from multitask.data import OnBad, shared_rows
-from multitask.distributed import is_main, rank, said_by_main, size
+from multitask.distributed import gathered, is_main, rank, said_by_main, size, wait_for_all
 from multitask.errors import ConfigError, RunError
 from multitask.inference import evaluate_tasks, mean_score
 from multitask.journal import JsonLines, NoLines, Signals, locked
@@ -27,7 +27,13 @@ from multitask.model import MultitaskModel
 from multitask.precision import choose_device, choose_precision
 from multitask.prepare import Prepared, build_model, encode, prepare
 from multitask.progress import Reporter
-from multitask.resuming import finished_identity, identity_of, refuse_changes, refuse_to_overwrite
+from multitask.resuming import (
+    finished_identity,
+    identity_of,
+    refuse_changes,
+    refuse_differences,
+    refuse_to_overwrite,
+)
 from multitask.run import Run
 from multitask.sampling import RoundSampler
 from multitask.training import TrainState, estimate_seconds, train_rounds
@@ -79,6 +85,7 @@ def train(
     with locked(out) if is_main() else nullcontext():
         prepared = prepare(config, limit=limit, bad_rows=bad_rows)
         identity = identity_of(prepared.config, select, limit)
+        refuse_differences(said_by_main(identity), identity)
         # From the main process alone: what the others see there may already be what it has changed.
         finished = said_by_main(finished_identity(out) if resume and is_main() else None)
         if finished is not None:
@@ -94,7 +101,7 @@ def train(
             write_json(out / "record.json", {**session.record, "finished": identity})
             if not keep_optimizer:
                 remove_checkpoints(out / "checkpoints")
-        said_by_main()  # best/ is read only when it is whole
+        wait_for_all()  # best/ is read only when it is whole
     return Run.load(out, device=device)
 
 
@@ -119,9 +126,11 @@ class _Session:
         self.record = _record(self.model, prepared, self.train_data, self.dev_data, precision)
         self.state, self.evaluated, self.best = TrainState(), 0, -math.inf
         lengths = self._restore() if resume else {}
-        place = [self.state.epoch, self.state.round]
-        if said_by_main(place) != place:
-            raise RunError(f"{out}: is not the folder that the main process sees; put it where all processes see it")
+        # Sums of the weights, to see that all processes have the same; and where each of them begins.
+        sums = [parameter.detach().double().sum().item() for parameter in self.model.parameters()] if size() > 1 else []
+        places = gathered(torch.tensor([self.state.epoch, self.state.round, *sums], dtype=torch.float64))
+        if any(not place.equal(places[0]) for place in places):
+            raise RunError(f"{out}: processes begin with different weights or checkpoints; all have to see one folder")
         self.log: JsonLines | NoLines = NoLines()
         self.timing: JsonLines | NoLines = NoLines()
         if is_main():
@@ -129,6 +138,9 @@ class _Session:
             write_json(out / "record.json", self.record)
             self.log = JsonLines(out / "metrics.jsonl", lengths.get("metrics", 0))
             self.timing = JsonLines(out / "timing.jsonl", lengths.get("timing", 0))
+        wait_for_all()
+        if not (out / "config.json").exists():
+            raise RunError(f"{out}: is not the folder that the main process writes; put it where all processes see it")
 
     def train(self, signals: Signals, *, save_every: int, keep: int) -> None:
         """From the session's position to the last epoch's dev scores."""
@@ -161,9 +173,11 @@ class _Session:
                     grad_norm=step.grad_norm,
                 )
             self.timing.write(round=done.number, seconds=done.seconds)
-            signals.share()
-            if signals.caught or done.number % save_every == 0:
+            stopping = signals.agree()
+            if stopping or done.number % save_every == 0:
                 self._save(keep)
+            if stopping:
+                wait_for_all()  # torchrun kills the others when one has left
             signals.check()
 
     def _evaluate(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from multitask.distributed import all_ranks
+from multitask.distributed import all_ranks, size
 from multitask.errors import RunError, StoppedError
 
 __all__ = ["JsonLines", "NoLines", "Signals", "locked"]
@@ -80,24 +80,25 @@ class Signals:
 
     def __init__(self) -> None:
         self._caught: int | None = None
+        self._agreed: int | None = None
 
-    def share(self) -> None:
-        """Have all processes of the run stop after the same round, whichever of them a signal came to."""
-        if any(all_ranks([self.caught])) and self._caught is None:
-            self._caught = signal.SIGTERM
+    def agree(self) -> bool:
+        """Whether a signal came to any of the run's processes; all of them get the same answer."""
+        if any(all_ranks([self._caught is not None])):
+            self._agreed = self._caught or signal.SIGTERM
+        return self._agreed is not None
 
     def check(self) -> None:
-        """Raise StoppedError if a signal came."""
-        if self._caught is not None:
-            raise StoppedError(self._caught)
-
-    @property
-    def caught(self) -> bool:
-        return self._caught is not None
+        """Raise StoppedError if that was agreed on."""
+        if self._agreed is not None:
+            raise StoppedError(self._agreed)
 
     @contextmanager
     def noted(self) -> Iterator["Signals"]:
-        """Note the signals within; a second one acts at once. Does nothing outside of the main thread."""
+        """Note the signals within; a second one acts at once, but for several processes, where torchrun adds its own.
+
+        Does nothing outside of the main thread.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -105,7 +106,7 @@ class Signals:
 
         def note(number: int, frame: FrameType | None) -> None:
             self._caught = number
-            for each, handler in before.items():
+            for each, handler in before.items() if size() == 1 else ():
                 signal.signal(each, handler)
 
         try:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from minbert.checkpoint import fault_of
 from minbert.errors import WeightsError
 from minbert.model import BertModel
 from minbert.storage import read_tensors, write_json, write_tensors
@@ -109,6 +110,9 @@ class MultitaskModel(nn.Module):
         wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
         if wrong:
             raise WeightsError(f"{folder / 'decoders.safetensors'}: does not fit tasks.json at {', '.join(wrong)}")
+        for name, tensor in tensors.items():
+            if fault := fault_of(tensor, own[name].dtype):
+                raise WeightsError(f"{folder / 'decoders.safetensors'}: {name} {fault}")
         model.decoders.load_state_dict(tensors)
         return model.eval()
 

@@ -72,9 +72,9 @@ class Reporter:
 
     def scores(self, epoch: int, scores: Mapping[str, Score], mean: float, kept: bool) -> None:
         """The dev scores of an epoch, and whether it is the best so far."""
-        if self.active:
-            shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
-            self._say(f"epoch {epoch} dev: {shown}; mean {mean:.3f}" + (" (best so far, kept)" if kept else ""))
+        shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
+        self._say(f"epoch {epoch} dev: {shown}; mean {mean:.3f}" + (" (best so far, kept)" if kept else ""))
 
     def _say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        if self.active:
+            tqdm.write(text, file=sys.stderr)

@@ -7,10 +7,10 @@ from typing import Any
 from minbert.storage import sha256_of
 from multitask.checkpoints import latest_checkpoint
 from multitask.config import RunConfig
-from multitask.distributed import size
+from multitask.distributed import rank, size
 from multitask.errors import RunError
 
-__all__ = ["finished_identity", "identity_of", "refuse_changes", "refuse_to_overwrite"]
+__all__ = ["finished_identity", "identity_of", "refuse_changes", "refuse_differences", "refuse_to_overwrite"]
 
 
 def finished_identity(out: Path) -> dict[str, Any] | None:
@@ -54,6 +54,13 @@ def refuse_changes(out: Path, before: Any, now: Any) -> None:
     changed = _differences(before, now)
     if changed:
         raise RunError(f"{out}: can't be resumed, since {'; '.join(changed[:5])}")
+
+
+def refuse_differences(main: Any, own: Any) -> None:
+    """Of several processes each has to have been told the same, and to read the same data."""
+    differing = _differences(main, own)
+    if differing:
+        raise RunError(f"process {rank()} differs from the main one: {'; '.join(differing[:5])}")
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -185,6 +185,9 @@ class _OneOptimizer(Update):
             trainable = _trainable(encoder)
             if trainable and users:
                 groups.append(_group(trainable, *rates[users[0]]))
+        for name in self.model.tasks:
+            if not _trainable(self.model.encoder_of(name)) and not _trainable(self.model.decoders[name]):
+                self._adamw([], f"task {name}")  # which says why
         groups += [_decoder_group(self.model, name) for name in self.model.tasks]
         return {"all": self._adamw(groups, "the run")}
 
@@ -195,6 +198,8 @@ class _OneOptimizer(Update):
             return self._one_step(batches, factor)
         except NonFiniteError as error:
             self._stop_unless_skipped(error)
+            # Not left to be used again: surgery may have put NaN into rows of the embeddings that no batch touched.
+            self.model.zero_grad(set_to_none=True)
             return {name: self._record(name, batch, factor, None, None) for name, batch in batches.items()}
         finally:
             self._clear()

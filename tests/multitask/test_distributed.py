@@ -1,5 +1,6 @@
 """Two processes that train together do what one does on batches of twice the size, and survive the loss of one."""
 
+import json
 import os
 import signal
 import socket
@@ -58,14 +59,24 @@ def start(ranks: int, *command: object) -> list[subprocess.Popen[bytes]]:
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     words = [sys.executable, *map(str, command)]
     return [
-        subprocess.Popen(words, env={**common, "RANK": str(rank)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        subprocess.Popen(words, env={**common, "RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for rank in range(ranks)
     ]
 
 
+def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    """Standard output and error of a process that ends by itself within two minutes."""
+    try:
+        output, messages = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    return output.decode(), messages.decode()
+
+
 def finish(processes: list[subprocess.Popen[bytes]], status: int = 0) -> list[str]:
     """Their messages, when all have ended with ``status``."""
-    messages = [process.communicate(timeout=120)[1].decode() for process in processes]
+    messages = [ended(process)[1] for process in processes]
     assert [process.returncode for process in processes] == [status] * len(processes), messages
     return messages
 
@@ -105,16 +116,14 @@ def options(config: RunConfig, folder: Path) -> list[str]:
     return ["--tasks", str(tasks), "--weights", config.encoder.weights, "--epochs", "2", "--rounds", "18", "--quiet"]
 
 
-def torchrun(folder: Path, config: RunConfig, *more: str) -> subprocess.Popen[bytes]:
+SAVING = ["--resume", "--save-every", "2", "--keep-optimizer"]
+
+
+def torchrun(folder: Path, config: RunConfig) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "--standalone"]
-    command += ["-m", "multitask", "train", *options(config, folder), "--out", str(folder / "run"), "--resume"]
+    command += ["-m", "multitask", "train", *options(config, folder), "--out", str(folder / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "--save-every", "2", "--keep-optimizer", *more],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    return subprocess.Popen([*command, *SAVING], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def process_of_rank(parent: int, rank: int) -> int:
@@ -137,9 +146,16 @@ def contents(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
-def rounds_logged(run: Path) -> int:
-    file = run / "timing.jsonl"
-    return file.read_bytes().count(b"\n") if file.exists() else 0
+def wait_for_rounds(run: Path, count: int, process: subprocess.Popen[bytes]) -> list[bytes]:
+    """The lines of timing.jsonl as soon as there are so many."""
+    file, deadline = run / "timing.jsonl", time.monotonic() + 120
+    while True:
+        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+        if len(lines) >= count:
+            return lines
+        assert process.poll() is None, ended(process)
+        assert time.monotonic() < deadline, "no rounds within two minutes"
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +167,8 @@ def undisturbed(shared: dict[str, Any], config: RunConfig, folder: Path) -> Path
     """A run of two processes that nothing happened to."""
     if "run" not in shared:
         process = torchrun(folder, config)
-        _, messages = process.communicate(timeout=240)
-        assert process.returncode == 0, messages.decode()
+        _, messages = ended(process)
+        assert process.returncode == 0, messages
         shared["run"] = folder / "run"
     run: Path = shared["run"]
     return run
@@ -166,14 +182,30 @@ def test_a_killed_process_is_restarted_and_the_run_ends_in_the_same_bytes(
     (tmp_path / "whole").mkdir()
     expected = contents(undisturbed(shared, config, tmp_path / "whole"))
     process = torchrun(tmp_path, config)
-    while rounds_logged(tmp_path / "run") < 7:
-        assert process.poll() is None, process.communicate()[1].decode()
-        time.sleep(0.005)
+    lines = wait_for_rounds(tmp_path / "run", 7, process)
     os.kill(process_of_rank(process.pid, killed), signal.SIGKILL)
-    at = rounds_logged(tmp_path / "run")
-    _, messages = process.communicate(timeout=240)
-    assert process.returncode == 0, messages.decode()
-    assert at < 18, "the run was over before it was killed"
+    _, messages = ended(process)
+    assert process.returncode == 0, messages
+    assert len(lines) < 18, "the run was over before it was killed"
+    assert contents(tmp_path / "run") == expected
+    # Times of rounds before the checkpoint: a run that had begun anew would have measured others.
+    assert (tmp_path / "run" / "timing.jsonl").read_bytes().startswith(b"".join(lines[:4]))
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_to_one_process_stops_both_and_resume_ends_in_the_same_bytes(
+    shared: dict[str, Any], make_config: MakeConfig, tmp_path: Path, told: int
+) -> None:
+    config = make_config()
+    (tmp_path / "whole").mkdir()
+    expected = contents(undisturbed(shared, config, tmp_path / "whole"))
+    command = ["-m", "multitask", "train", *options(config, tmp_path), "--out", tmp_path / "run", "--threads", 1]
+    processes = start(2, *command, *SAVING)
+    lines = wait_for_rounds(tmp_path / "run", 5, processes[0])
+    processes[told].send_signal(signal.SIGTERM)
+    finish(processes, status=128 + signal.SIGTERM)
+    assert len(lines) < 18, "the run was over before it was told to stop"
+    finish(start(2, *command, *SAVING))
     assert contents(tmp_path / "run") == expected
 
 
@@ -184,12 +216,16 @@ def test_evaluation_and_prediction_are_shared_out(
     run = undisturbed(shared, config, tmp_path)
     rows = tmp_path / "rows.txt"
     rows.write_text("".join(f"{'good ' * (i % 7)}film\n" for i in range(500)), encoding="utf-8")
+    scores = []
     for ranks in (1, 2):
         answers = tmp_path / f"{ranks}.tsv"
         command = ["-m", "multitask", "predict", run, "--task", "sst", "--input", rows, "--output", answers, "--quiet"]
         finish(start(ranks, *command))
-        finish(start(ranks, "-m", "multitask", "evaluate", run, "--quiet"))
+        scores.append([ended(process) for process in start(ranks, "-m", "multitask", "evaluate", run, "--json")])
     assert (tmp_path / "2.tsv").read_bytes() == (tmp_path / "1.tsv").read_bytes()
+    (one,), two = scores
+    assert json.loads(one[0])["mean"] > 0
+    assert two == [one, ("", "")]
 
 
 def test_an_error_of_one_process_ends_all(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -214,4 +250,4 @@ def test_another_number_of_processes_can_not_resume(
 
 def test_standard_input_can_not_be_shared(tmp_path: Path) -> None:
     for message in finish(start(2, "-m", "multitask", "predict", tmp_path), status=2):
-        assert "--input is standard input, which 2 processes can't all read" in message
+        assert "--input - is no file, and 2 processes can't all read it" in message

@@ -1,5 +1,6 @@
 """What training refuses before a step is taken, and names that torch has taken."""
 
+import math
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,38 @@ def test_a_step_that_is_not_finite_is_skipped_whole(
         now = optimizer.state_dict()["state"]
         assert all(torch.equal(then[i][key], now[i][key]) for i in then for key in then[i])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", list(UPDATES))
+def test_a_skipped_step_leaves_nothing_behind(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Infinite gradients once, then the same rounds as without them, to the bit."""
+    found = []
+    for spoiled in (False, True):
+        model = make_model(same_rates(three_tasks))
+        update = UPDATES[kind](model, TrainConfig(update=kind, on_nonfinite="skip"), np.random.default_rng(0))
+        if spoiled:
+            layer = model.encoder_of("sst").layers[0].output.weight
+            hook = layer.register_hook(lambda gradient: gradient * math.inf)
+            records = update.round(make_batches(model, seed=1), 1.0)
+            assert {record.loss for record in records.values()} == {None}
+            hook.remove()
+            update.order_rng = np.random.default_rng(0)
+        for seed in (2, 3):
+            records = update.round(make_batches(model, seed=seed), 1.0)
+            assert all(math.isfinite(record.loss) for record in records.values())
+        found.append(model.state_dict())
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+@pytest.mark.parametrize("kind", ["combined", "pcgrad"])
+def test_one_task_with_nothing_to_train_is_an_error_too(make_model: Any, three_tasks: Tasks, kind: str) -> None:
+    cosine = replace(three_tasks[2], input="separate", pooling="mean", head="cosine")
+    model = make_model(same_rates((*three_tasks[:2], cosine)))
+    model.encoders.requires_grad_(False)
+    with pytest.raises(ConfigError, match="task sts has nothing to train: encoder.freeze is true"):
+        UPDATES[kind](model, TrainConfig(update=kind), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", list(UPDATES))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import multitask.fit
+from minbert.errors import WeightsError
 from minbert.model import BertModel
 from minbert.storage import read_tensors, write_tensors
 from multitask.config import build_config
@@ -255,6 +256,23 @@ def test_refusals(make_config: Any, tmp_path: Path) -> None:
         Run.load(tmp_path / "nowhere")
     with pytest.raises(RunError, match=r"is no run folder; neither best/tasks\.json nor tasks\.json"):
         Run.load(tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda tensor: tensor * float("nan"), "holds NaN or infinite values"),
+        (lambda tensor: tensor.to(torch.int64), "holds torch.int64, a floating type is due"),
+    ],
+)
+def test_decoders_that_are_no_numbers_are_refused(trained: Run, tmp_path: Path, spoil: Any, message: str) -> None:
+    shutil.copytree(trained.folder, tmp_path / "run")
+    file = tmp_path / "run" / "best" / "decoders.safetensors"
+    tensors = read_tensors(file)
+    name = sorted(tensors)[0]
+    write_tensors(file, {**tensors, name: spoil(tensors[name])})
+    with pytest.raises(WeightsError, match=f"decoders.safetensors: {name} {message}"):
+        Run.load(tmp_path / "run")
 
 
 def test_broken_run_folders_are_named(trained: Run, tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Where predictions are written: standard output, or a file that appears under its name only when it is whole."""
+
+import csv
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from multitask.errors import RunError
+
+if TYPE_CHECKING:
+    from multitask.run import Prediction
+    from multitask.tasks import Task
+
+__all__ = ["STANDARD_STREAM", "Output", "open_output", "write_predictions"]
+
+STANDARD_STREAM = "-"
+
+
+class Output:
+    """A place for rows: ``write`` takes text. What the disk refuses is a RunError that names the output."""
+
+    def __init__(self, name: str, file: IO[str]) -> None:
+        self.name = name
+        self.file = file
+
+    def write(self, text: str) -> int:
+        with _disk_errors(self.name):
+            return self.file.write(text)
+
+
+@contextmanager
+def _disk_errors(output: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # not trouble: the reader has enough
+        raise
+    except OSError as error:
+        raise RunError(f"--output {output} can't be written: {error.strerror}") from error
+
+
+@contextmanager
+def open_output(output: str) -> Iterator[Output]:
+    """Standard output for ``-``; else a file that appears under its name only when it is whole.
+
+    Rows go to a file beside it, renamed at the end and removed if anything fails. Devices and pipes are
+    written to directly.
+    """
+    if output == STANDARD_STREAM:
+        yield Output("-", sys.stdout)
+        with _disk_errors(output):
+            sys.stdout.flush()
+        return
+    path = Path(output).resolve()  # through a symbolic link: its target is replaced, not the link
+    direct = path.exists() and not path.is_file()
+    partial = path if direct else path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with _disk_errors(output):
+            file = partial.open("w", encoding="utf-8", newline="")
+        try:
+            yield Output(output, file)
+        finally:
+            with _disk_errors(output):  # closing writes what is still held
+                file.close()
+        if not direct:
+            with _disk_errors(output):
+                partial.replace(path)
+    finally:
+        if not direct:
+            partial.unlink(missing_ok=True)
+
+
+def write_predictions(sink: Output, task: "Task", predictions: Iterable["Prediction"]) -> None:
+    """Writes the header and a row for each prediction; fields are quoted the csv way where they must be."""
+    writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
+    writer.writerow(["id", "prediction", *(f"p_{label}" for label in task.classes)])
+    for prediction in predictions:
+        label = prediction.label
+        shown = repr(round(label, 6)) if isinstance(label, float) else label
+        writer.writerow([prediction.id, shown, *(f"{p:.6f}" for p in prediction.probabilities or ())])

@@ -60,6 +60,9 @@ _TIED = {
 }
 _HEADS = re.compile(r"^(cls|classifier|qa_outputs|score)\.")
 _POOLER = re.compile(r"^pooler\.")
+# Parameters, by the ends of our names, of which no trained model has one of zeros alone.
+_PARTS = ("query", "key", "value", "attention_output", "attention_norm", "intermediate", "output", "output_norm")
+_NEVER_ZERO = ("word_embeddings.weight", *(f".{part}.weight" for part in _PARTS))
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -180,6 +183,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report
             wrong.append(f"{_file_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
         elif fault := fault_of(given, parameter.dtype):
             wrong.append(f"{_file_name(name)} {fault}")
+        elif name.endswith(_NEVER_ZERO) and not bool(given.any()):
+            wrong.append(f"{_file_name(name)} is zero throughout, as after a write that was cut short")
         elif given.dtype != parameter.dtype:
             converted.append(f"{_file_name(name)} from {given.dtype}")
     if wrong:

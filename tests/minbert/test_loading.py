@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,10 @@ def test_files_that_are_no_safetensors(rewrite: Any) -> None:
     whole = file.read_bytes()
     for content, message in [
         (b"", "0 bytes"),
+        (bytes(len(whole)), "no safetensors header"),
+        (struct.pack("<Q", 2**40) + whole[8:], "cut short"),
+        (struct.pack("<Q", 2**27) + bytes(2**27 + 8), "can't be read as safetensors"),
+        (whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2), "zero throughout"),
         (whole[:1000], "cut short"),
         (whole[:-1], "can't be read as safetensors"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
@@ -222,7 +227,7 @@ def test_files_that_are_no_safetensors(rewrite: Any) -> None:
         file.write_bytes(content)
         with pytest.raises(WeightsError, match=message) as caught:
             BertModel.from_pretrained(folder)
-        assert str(file) in str(caught.value)
+        assert str(folder) in str(caught.value)
     file.unlink()
     with pytest.raises(WeightsError, match="holds neither"):
         BertModel.from_pretrained(folder)

@@ -11,7 +11,6 @@ the peer with its rows sorted by length, which the library does for lists. No fi
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import warnings
@@ -26,7 +25,7 @@ import benchmark_processes as processes
 import numpy as np
 import torch
 from benchmark_peers import Onnx, Training, export_onnx, transformers_list
-from benchmark_tools import SIDES, Bench, drawn_rounds, product_parameters
+from benchmark_tools import SIDES, Bench, drawn_rounds, machine, product_parameters
 from torch import nn
 
 from minbert import AdamW, BertModel, encode
@@ -119,6 +118,8 @@ def lists(bench: Bench, folder: Path | None = None, what: str = "list, SST and Q
         sides = {"bfloat16": lambda: ours(True)}
         for name, file in zip(("B2", "B2 int8"), export_onnx(theirs, their_tokenizer, bench.folder), strict=True):
             run = Onnx(file, bench.args.threads)
+            found = torch.cat([run(their_tokenizer, rows, grouped=False) for rows in kinds])
+            assert "int8" in name or (found - expected).abs().max().item() < 1e-3
             for suffix, grouped in (("", False), (" grouped", True)):
                 sides[name + suffix] = partial(onnx, run, grouped)
         bench.compare(f"{what}, ONNX Runtime", sides, real_flops=flops)
@@ -152,6 +153,11 @@ def compare_batches(
 
         return all_batches
 
+    for batch in given:
+        with torch.inference_mode():
+            kept = batch["attention_mask"].bool()
+            difference = model(**batch).last_hidden_state[kept] - theirs(**batch).last_hidden_state[kept]
+        assert difference.abs().max().item() < 1e-4
     sides = {"bfloat16": run(model, True), "float32": run(model, False)}
     bench.compare(what, sides | {"B0": run(theirs, False), "B0 bf16": run(theirs, True)})
 
@@ -176,6 +182,32 @@ def long(bench: Bench) -> None:
     compare_batches(bench, "long text, outputs of 8 rows", model, theirs.eval(), tokens[:2])
 
 
+def profile(bench: Bench) -> None:
+    """Which operators' own time a training round, and padded batches, go to: shares of the sum, the largest first."""
+    ours, tokenizer, *_ = bench.models(bench.weights)
+    rounds = drawn_rounds(bench, ours, tokenizer)
+    update = SeparateUpdate(ours.train(), bench.config.train, np.random.default_rng(0), torch.bfloat16)
+    model = BertModel.from_pretrained(bench.weights)
+
+    def outputs() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            for batches in rounds:
+                _ = model(**batches["para"].tokens).last_hidden_state
+
+    def train() -> None:
+        for batches in rounds:
+            update.round(batches, 1.0)
+
+    for what, run in (("training", train), ("padded batches", outputs)):
+        run()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+            run()
+        operators = sorted(found.key_averages(), key=lambda each: -each.self_cpu_time_total)
+        total = sum(each.self_cpu_time_total for each in operators)
+        shares = {each.key: round(each.self_cpu_time_total / total, 3) for each in operators[:14]}
+        bench.add({"what": f"profile, {what}", **shares})
+
+
 def adamw(bench: Bench) -> None:
     def side(build: Callable[[Any], torch.optim.Optimizer]) -> Callable[[], object]:
         model = BertModel.from_pretrained(bench.weights)
@@ -197,6 +229,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "base": base,
     "long": long,
     "adamw": adamw,
+    "profile": profile,
     "memory": processes.memory,
     "import": processes.imports,
     "pairs": processes.pairs,
@@ -220,6 +253,9 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(args.threads)
+    about = {"machine": machine(), "threads": args.threads, "torch": torch.__version__}
+    if not args.json:
+        print(about, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, Path(folder))
         if args.train_side:
@@ -228,7 +264,6 @@ def main() -> None:
         for name in args.only:
             SECTIONS[name](bench)
     if args.json:
-        about = {"machine": platform.processor(), "threads": args.threads, "torch": torch.__version__}
         print(json.dumps({**about, "lines": bench.lines}, indent=2))
 
 

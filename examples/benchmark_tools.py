@@ -1,6 +1,8 @@
 """What the parts of examples/benchmark.py share: the data, the weights, the clock and the lines that it prints."""
 
 import argparse
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -129,3 +131,15 @@ def drawn_rounds(bench: Bench, model: MultitaskModel, tokenizer: BertTokenizer) 
         {name: rows.batch(rng.choice(len(rows), 32, replace=False)) for name, rows in data.items()}
         for _ in range(bench.args.rounds)
     ]
+
+
+def machine() -> str:
+    """The CPU's name, where the system tells it, its number of cores, and which of bfloat16's units it has."""
+    names = {"processor": platform.processor() or platform.machine()}
+    if Path("/proc/cpuinfo").exists():
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines())
+        names = {name.strip(): value.strip() for name, _, value in lines}
+    units = [name for name in ("avx512_bf16", "amx_bf16") if name in names.get("flags", "").split()]
+    return (
+        f"{names.get('model name', names.get('processor'))}, {os.cpu_count()} cores, {' '.join(units) or 'no bfloat16'}"
+    )

@@ -169,29 +169,35 @@ def fault_of(tensor: Tensor, dtype: torch.dtype) -> str:
     return "" if _is_finite(tensor.to(dtype)) else "holds NaN or infinite values"
 
 
+def _zero_fault(name: str, tensor: Tensor) -> str:
+    if name.endswith(_NEVER_ZERO) and not bool(tensor.any()):
+        return "is zero throughout, as after a write that was cut short"
+    return ""
+
+
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
     """Copy ``tensors`` (our names) into ``module``; every misfit is in the one error."""
     own = dict(module.named_parameters())
     wrong = [f"missing {_file_name(name)}" for name in own if name not in tensors]
     wrong += [f"unexpected {_file_name(name)}" for name in tensors if name not in own]
-    converted = []
+    converted, broken = [], False
     for name, parameter in own.items():
         given = tensors.get(name)
         if given is None:
             continue
         if given.shape != parameter.shape:
             wrong.append(f"{_file_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
-        elif fault := fault_of(given, parameter.dtype):
+        elif fault := fault_of(given, parameter.dtype) or _zero_fault(name, given):
             wrong.append(f"{_file_name(name)} {fault}")
-        elif name.endswith(_NEVER_ZERO) and not bool(given.any()):
-            wrong.append(f"{_file_name(name)} is zero throughout, as after a write that was cut short")
+            broken = True
         elif given.dtype != parameter.dtype:
             converted.append(f"{_file_name(name)} from {given.dtype}")
     if wrong:
-        hint = ""
+        hint = "; put a whole copy in its place" if broken else ""
         if "pooler.weight" in own and "pooler.weight" not in tensors:
             hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
-        raise WeightsError(f"{folder}: the weights do not fit the model: {'; '.join(wrong)}{hint}")
+        place = folder / _WEIGHTS if (folder / _WEIGHTS).exists() else folder
+        raise WeightsError(f"{place}: the weights do not fit the model: {'; '.join(wrong)}{hint}")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])

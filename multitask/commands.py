@@ -219,6 +219,9 @@ def print_scores(scores: Mapping[str, "Score"]) -> None:
         print(f"{name:<12}{score.metric:<10}{score.value:>7.3f}  {interval:<14}{score.n:>7}{f1:>10}")
     if len(scores) > 1:
         print(f"{'mean':<22}{mean_score(list(scores.values())):>7.3f}")
+    for name, score in scores.items():
+        if score.left_out or score.cut:
+            print(f"{name}: left out {_rows(score.left_out)}, cut {score.cut} to the encoder's length", file=sys.stderr)
 
 
 def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, object]:

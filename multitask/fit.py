@@ -151,6 +151,7 @@ class _Session:
                 if self.state.epoch > self.evaluated:
                     self._evaluate()
                     self._save(keep)
+                    self._stop_if_told(signals)
                 if self.state.epoch == epochs:
                     break
                 self._train_epoch(signals, save_every, keep)
@@ -173,11 +174,14 @@ class _Session:
                     grad_norm=step.grad_norm,
                 )
             self.timing.write(round=done.number, seconds=done.seconds)
-            stopping = signals.agree()
-            if stopping or done.number % save_every == 0:
+            if signals.agree() or done.number % save_every == 0:
                 self._save(keep)
-            if stopping:
-                wait_for_all()  # torchrun kills the others when one has left
+            self._stop_if_told(signals)
+
+    def _stop_if_told(self, signals: Signals) -> None:
+        """Leave, after a save, if a signal came."""
+        if signals.agree():
+            wait_for_all()  # torchrun kills the others when one has left
             signals.check()
 
     def _evaluate(self) -> None:

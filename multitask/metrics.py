@@ -30,7 +30,8 @@ CHUNK = 1_000_000
 class Score:
     """A score over n rows with the bounds of its 95 % interval; nan where it is not defined.
 
-    macro_f1 stands beside the accuracy of a classification; None elsewhere.
+    macro_f1 stands beside the accuracy of a classification; None elsewhere. left_out: rows of the file that could not
+    be used; cut: rows longer than the encoder takes.
     """
 
     value: float
@@ -39,6 +40,8 @@ class Score:
     n: int
     metric: str
     macro_f1: float | None = None
+    left_out: int = 0
+    cut: int = 0
 
 
 def accuracy(predictions: Values, labels: Values) -> float:

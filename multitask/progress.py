@@ -27,6 +27,9 @@ class Reporter:
             return
         for report in dict.fromkeys(record["weights"].values()):
             self._say(report)
+        for change in record.get("resumed_with_changes", []):
+            for what, (before, now) in change.items():
+                self._say(f"resumed with other {what}, so not to the same bytes: {before} before, {now} now")
         for name, task in record["tasks"].items():
             shown = [repr(label) for label in task["classes"]]
             if len(shown) > 10:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -89,8 +89,13 @@ class Run:
         :param bad_rows: as in ``train``.
         """
         config = self.config if data is None else self.config.with_data(data)
-        rows = encode(read_split(config, split, bad_rows=bad_rows), self.model, self.tokenizer)
-        return evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
+        datasets = read_split(config, split, bad_rows=bad_rows)
+        rows = encode(datasets, self.model, self.tokenizer)
+        scores = evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
+        return {
+            name: replace(score, left_out=len(datasets[name].skipped), cut=int(rows[name].texts.truncated.sum()))
+            for name, score in scores.items()
+        }
 
     def predict(self, task: str, rows: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Answers for texts, or pairs of texts, in their order; ids count from 1.

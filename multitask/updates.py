@@ -114,7 +114,8 @@ class Update(ABC):
         if not math.isfinite(norm):
             raise NonFiniteError(tasks, f"the gradient's norm is {norm}, no step was taken; lower lr or loss_weight")
         if self.settings.clip is not None and norm > self.settings.clip:
-            torch._foreach_mul_(gradients, self.settings.clip / norm)
+            for gradient in gradients:
+                gradient.mul_(self.settings.clip / norm)
         return norm
 
     def _record(self, name: str, batch: Batch, factor: float, loss: float | None, norm: float | None) -> StepRecord:

@@ -1,6 +1,7 @@
 """Rows that can't be used, and rows that are cut: what train, evaluate and predict do about them, and say."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -99,6 +100,11 @@ def test_missing_labels_are_refused_only_if_asked(make_config: Any, course_like:
     assert len(json.loads((run.folder / "record.json").read_text())["tasks"]["para"]["skipped"]) == 1
     with pytest.raises(ConfigError, match="must be one of missing, error, skip"):
         train(config, tmp_path / "other", bad_rows="drop", progress=False)  # type: ignore[arg-type]
+
+
+def test_evaluate_says_what_it_left_out(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(trained), "--split", "train", "--bad-rows", "skip", "--quiet"]) == 0
+    assert re.search(r"sst: left out [1-9]\d* rows?, cut \d+ to the encoder's length", capsys.readouterr().err)
 
 
 def test_evaluate_takes_the_same_choice(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

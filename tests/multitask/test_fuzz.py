@@ -8,15 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from minbert.storage import sha256_of, write_json
 from multitask.__main__ import main
+from multitask.checkpoints import latest_checkpoint, read_state, restore_checkpoint
 from multitask.config import RunConfig, build_config
 from multitask.data import Example, iter_examples, read_examples
 from multitask.fit import train
+from multitask.prepare import build_model
 from multitask.run import Run
 from multitask.tasks import Task
+from multitask.updates import UPDATES
 
 Fuzz = Callable[..., None]
 Attempt = Callable[[Callable[[], Any]], tuple[Any, str]]
@@ -217,7 +222,7 @@ def trained(course_like: Path, tiny_weights: Path, tmp_path_factory: pytest.Temp
     config = build_config(data=course_like, weights=str(tiny_weights), epochs=1, rounds=1)
     config = replace(config, tasks=tuple(replace(task, batch_size=4) for task in config.tasks))
     out = tmp_path_factory.mktemp("fuzz") / "run"
-    train(config, out, progress=False)
+    train(config, out, progress=False, keep_optimizer=True)
     return out
 
 
@@ -237,3 +242,35 @@ def test_run_folder(fuzz: Fuzz, attempt: Attempt, trained: Path, tmp_path: Path)
 
     contents = {name: (trained / name).read_bytes() for name in names}
     fuzz(check, st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), spoiled(contents[name]))))
+
+
+def test_checkpoints(fuzz: Fuzz, attempt: Attempt, trained: Path, tmp_path: Path) -> None:
+    """Spoiled files of a checkpoint, some with a marker that holds their checksums all the same."""
+    config = RunConfig.from_dict(json.loads((trained / "config.json").read_text(encoding="utf-8")))
+    model, _ = build_model(config)
+    update = UPDATES["separate"](model, config.train, np.random.default_rng(0))
+    whole = latest_checkpoint(trained / "checkpoints")
+    assert whole is not None
+    copy = tmp_path / whole.name
+    shutil.copytree(whole, copy)
+    names = ["model.safetensors", "optimizers.safetensors", "generators.safetensors", "state.json", "complete.json"]
+    contents = {name: (whole / name).read_bytes() for name in names}
+
+    def restore() -> dict[str, Any]:
+        state = read_state(copy)
+        restore_checkpoint(copy, model, update, state)
+        return state
+
+    def check(changed: tuple[str, bytes], marked: bool) -> None:
+        name, content = changed
+        (copy / name).write_bytes(content)
+        if marked and name != "complete.json":
+            write_json(copy / "complete.json", {file: sha256_of(copy / file) for file in names[:-1]})
+        state, message = attempt(restore)
+        assert message or state["round"] == 0 or marked
+        assert marked or message or content == contents[name] or name == "complete.json"
+        for file in (name, "complete.json"):
+            (copy / file).write_bytes(contents[file])
+
+    changes = st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), spoiled(contents[name])))
+    fuzz(check, changes, st.booleans())

@@ -164,17 +164,22 @@ def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_
         calls[0] += armed[0]
         due = armed[0] and calls[0] == call
         if due and when == "before":
-            raise Killed
+            os.kill(os.getpid(), signal.SIGKILL)
         result = original(*args, **options)
         if due:
-            raise Killed
+            os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "save_checkpoint", second_save)
-        patch.setattr(owner, name, faulty)
-        with pytest.raises(Killed):
-            train(config, tmp_path / "run")
+    child = os.fork()
+    if child == 0:
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(fit, "save_checkpoint", second_save)
+                patch.setattr(owner, name, faulty)
+                train(config, tmp_path / "run")
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert latest_checkpoint(tmp_path / "run" / "checkpoints") is not None
     train(config, tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == expected
@@ -191,27 +196,24 @@ train(config, sys.argv[2], resume=True, save_every=2, keep_optimizer=True, progr
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_ten_real_kills_at_random_moments(
-    whole: Callable[..., tuple[RunConfig, Contents]], tmp_path: Path, precision: str
-) -> None:
+def test_ten_real_kills_at_random_moments(make_config: MakeConfig, tmp_path: Path, precision: str) -> None:
     """SIGKILL to a process of its own: each time to one that has just begun to train, or goes on from a kill."""
-    config, expected = whole("separate", precision)
+    config = make_config("train.rounds=30", *SETS[1:], f"train.precision={precision}")
+    train(config, tmp_path / "undisturbed")
     minbert.storage.write_json(tmp_path / "config.json", config.to_dict())
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json"), str(tmp_path / "run")]
     timing = tmp_path / "run" / "timing.jsonl"
-    killed = 0
     for delay in np.random.default_rng(1).uniform(0.0, 0.05, 10).tolist():
         before = timing.stat().st_mtime_ns if timing.exists() else 0
         process = subprocess.Popen(command)
-        # A moment after the process has begun to train, or, where it never does, after it has ended.
+        # A moment after the process has begun to train.
         while process.poll() is None and (not timing.exists() or timing.stat().st_mtime_ns == before):
             time.sleep(0.001)
         time.sleep(delay)
         process.kill()
-        killed += process.wait() == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
     subprocess.run(command, check=True)
-    assert contents(tmp_path / "run") == expected
-    assert killed >= 3
+    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
 
 
 def skip_schedule(patch: pytest.MonkeyPatch) -> None:
@@ -251,7 +253,11 @@ def test_each_thing_that_is_not_restored_shows(
     with monkeypatch.context() as patch:
         mutant(patch)
         train(config, tmp_path / "run", resume=True)
-    assert contents(tmp_path / "run") != expected
+    # Of the weights alone: that a round has another number in the log would be no finding.
+    (weights,) = (name for name in expected if name.startswith("checkpoints") and name.endswith("/model.safetensors"))
+    last = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert last is not None
+    assert (last / "model.safetensors").read_bytes() != expected[weights]
 
 
 def stopped_run(config: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +307,7 @@ def test_two_runs_into_one_folder_are_refused(make_config: MakeConfig, tmp_path:
 
 
 def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Callable[..., tuple[RunConfig, Contents]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, saves = fit.save_checkpoint, [0]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -315,7 +321,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    config = make_config(*SETS)
+    config, expected = whole("separate")
     with monkeypatch.context() as patch:
         patch.setattr(fit, "save_checkpoint", second_has_no_room)
         with pytest.raises(RunError, match="the checkpoint can't be written"):
@@ -324,6 +330,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
     assert last is not None
     assert last.name == "round-00000002"
     train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == expected
 
 
 def test_resume_without_a_checkpoint_starts_anew_and_a_finished_run_is_given_back(
@@ -463,3 +470,25 @@ def test_a_mount_that_turns_read_only_is_one_error_and_loses_nothing(
 def test_a_place_where_no_folder_can_be_made_is_one_error(make_config: MakeConfig) -> None:
     with pytest.raises(RunError, match="/proc/run: the run folder can't be made"):
         train(make_config(*SETS), Path("/proc/run"))
+
+
+def test_a_signal_during_the_last_scoring_leaves_a_run_to_finish(
+    whole: Callable[..., tuple[RunConfig, Contents]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, expected = whole("separate")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4 * 10 + 2 * 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == expected
+
+
+def test_other_threads_are_said_and_recorded(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped_run(make_config(*SETS), tmp_path / "run", monkeypatch)
+    torch.set_num_threads(2)
+    fit.train(make_config(*SETS), tmp_path / "run", resume=True)
+    assert "resumed with other threads, so not to the same bytes: 1 before, 2 now" in capsys.readouterr().err
+    assert '"resumed_with_changes"' in (tmp_path / "run" / "record.json").read_text()

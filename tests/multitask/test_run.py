@@ -79,6 +79,39 @@ def test_rows_are_answered_in_their_order(trained: Run) -> None:
     assert trained.predict("sst", []) == []
 
 
+def test_dev_rows_that_stand_in_train_are_counted_and_said(
+    make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev = tmp_path / "dev.tsv"
+    rows = ["a film without a twin in train", "story story story the the the", "good  bad", "bad good"]
+    dev.write_text("sentence\tsentiment\n" + "".join(f"{row}\t1\n" for row in rows), encoding="utf-8")
+    both = tmp_path / "train.tsv"
+    both.write_text(dev.read_text(encoding="utf-8").replace("a film without", "another film with"), encoding="utf-8")
+    config = make_config(f'tasks.sst.train="{both}"', f'tasks.sst.dev="{dev}"', "tasks.sst.batch_size=1", epochs=1)
+    run = train(config, tmp_path / "run")
+    record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
+    assert record["tasks"]["sst"]["dev_rows_also_in_train"] == 3
+    assert "sst: 3 dev rows also stand in train" in capsys.readouterr().err
+
+
+def test_rows_keep_their_order_over_windows(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [" ".join(["good", "film"] * (1 + 7 * i % 11)) for i in range(50)]
+    expected = trained.predict("sst", rows)
+    monkeypatch.setattr("multitask.run._WINDOW", 8)
+    found = trained.predict("sst", rows)
+    assert [answer.id for answer in found] == [str(number) for number in range(1, 51)]
+    assert [answer.label for answer in found] == [answer.label for answer in expected]
+    for answer, other in zip(found, expected, strict=True):
+        assert answer.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["good " * 10_000, "x" * 2**20, "é" * 2**20, "🙂" * 100_000], ids=len)
+def test_very_long_rows_are_cut_and_answered(trained: Run, text: str) -> None:
+    (answer,) = trained.predict("sst", [text])
+    assert sum(answer.probabilities or ()) == pytest.approx(1, abs=1e-5)
+    assert answer.truncated == (text.startswith("good"))  # a long word is one unknown token
+
+
 def test_bad_questions(trained: Run) -> None:
     with pytest.raises(ConfigError, match="task is 'emotion'; this run has: sst, para, sts"):
         trained.predict("emotion", ["a"])

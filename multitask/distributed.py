@@ -6,6 +6,7 @@ Sums over them are torch.distributed's; without other processes every function h
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +57,9 @@ def joined() -> Iterator[None]:
         yield
         wait_for_all()  # none leaves while another may still be talking to it
     finally:
+        # torch's threads give back the tensors of the last sums, for which they take Python's lock: one that still does
+        # so when the interpreter ends is killed by it, and the process with it.
+        time.sleep(0.2)
         dist.destroy_process_group()
 
 

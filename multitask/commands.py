@@ -65,6 +65,9 @@ def train(args: argparse.Namespace) -> None:
     scores = run.evaluate("dev", bad_rows=args.bad_rows)
     if is_main():
         print_scores(scores)
+        record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
+        for name, count in record.get("skipped_steps", {}).items():
+            print(f"{name}: skipped {count} steps whose loss or gradient was not finite", file=sys.stderr)
         first = config.tasks[0].name
         print(f"The run is in {run.folder}. Next: multitask predict {run.folder} --task {first} --input F --output G")
 

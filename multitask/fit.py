@@ -1,9 +1,11 @@
 """Training a run into a folder: what stands around the loop, from the rows that are read to the epoch that is kept."""
 
+import json
 import math
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -98,7 +100,8 @@ def train(
         with Signals().noted() as signals:
             session.train(signals, save_every=save_every, keep=keep)
         if is_main():
-            write_json(out / "record.json", {**session.record, "finished": identity})
+            skipped = _skipped_steps(out / "metrics.jsonl")
+            write_json(out / "record.json", {**session.record, "skipped_steps": skipped, "finished": identity})
             if not keep_optimizer:
                 remove_checkpoints(out / "checkpoints")
         wait_for_all()  # best/ is read only when it is whole
@@ -251,6 +254,12 @@ class _Session:
 
     def _estimate(self) -> float:
         return estimate_seconds(self.model, self.sampler, self.train_data, device=self.device, dtype=self.dtype)
+
+
+def _skipped_steps(log: Path) -> dict[str, int]:
+    """By task, the steps that were left out; from the log, which a resumed run goes on with."""
+    lines = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+    return dict(Counter(line["task"] for line in lines if "round" in line and line["loss"] is None))
 
 
 def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:

@@ -1,5 +1,6 @@
 """The loop: Algorithm 1's counts and order, learning rates, and every preset on tiny weights."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,7 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(
     config = make_config("tasks.sst.loss_weight=1e39", "train.on_nonfinite=skip", epochs=1)
     train(config, tmp_path / "run")
     assert capsys.readouterr().err.count("sst: skipped, the loss or its gradient was not finite") == 3
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["skipped_steps"] == {"sst": 3}
     for line in read_log(tmp_path / "run" / "metrics.jsonl"):
         if "round" in line:
             skipped = line["task"] == "sst"

@@ -45,7 +45,6 @@ def next_round(train: Callable[[Any], object], places: Iterator[Any]) -> None:
 def training_sides(bench: Bench, folder: Path, rounds: Sequence[Mapping[str, Batch]]) -> tuple[SIDES, float]:
     """One call of a side is one of the rounds, each side at its own place in them."""
     sides: SIDES = {}
-    flops = 0.0
     given = [{name: (dict(b.tokens), b.labels) for name, b in batches.items()} for batches in rounds]
     for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
         model = bench.models(folder)[0].train()
@@ -61,8 +60,7 @@ def training_sides(bench: Bench, folder: Path, rounds: Sequence[Mapping[str, Bat
             peer.round(batches_given)
         sides[name] = partial(next_round, peer.round, cycle(given))
     tokens = [sum(int(b.tokens.attention_mask.sum()) for b in batches.values()) for batches in rounds]
-    flops = 6.0 * parameters * statistics.mean(tokens)
-    return sides, flops
+    return sides, 6.0 * parameters * statistics.mean(tokens)
 
 
 def training(bench: Bench, folder: Path | None = None, what: str = "training round, 3 x 32 rows") -> None:

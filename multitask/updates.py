@@ -289,6 +289,8 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 
 def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Gradients of the whole batch in the place of this process's share."""
+    if size() == 1:
+        return
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = parameter.grad.contiguous()

@@ -193,7 +193,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report
         elif given.dtype != parameter.dtype:
             converted.append(f"{_file_name(name)} from {given.dtype}")
     if wrong:
-        hint = "; put a whole copy in its place" if broken else ""
+        hint = "; download it again" if broken else ""
         if "pooler.weight" in own and "pooler.weight" not in tensors:
             hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
         place = folder / _WEIGHTS if (folder / _WEIGHTS).exists() else folder

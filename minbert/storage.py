@@ -14,6 +14,9 @@ from minbert.errors import WeightsError
 
 __all__ = ["read_tensors", "sha256_of", "staged", "write_json", "write_tensors"]
 
+_ADVICE = "download it again"
+_PICKLE_OR_ZIP = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
@@ -21,35 +24,43 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_header(path: Path) -> None:
-    """Say what a file that can't be safetensors is, before the library's own, terser words."""
-    advice = "put a whole copy in its place"
-    with path.open("rb") as file:
-        head = file.read(64)
-    size = path.stat().st_size
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` where it came from")
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        raise WeightsError(f"{path}: is a pickle or zip, which is never opened here; save it as safetensors instead")
-    header = int.from_bytes(head[:8], "little")
-    if size < 10 or header < 2:
-        raise WeightsError(f"{path}: holds {size} bytes and no safetensors header; {advice}")
-    if header + 8 > size:
-        raise WeightsError(f"{path}: is cut short (header of {header} bytes in a file of {size}); {advice}")
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of one safetensors file. Raises WeightsError with the file, what is wrong and what to do."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        _check_header(path)
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise WeightsError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: can't be read as safetensors ({error}); put a whole copy in its place") from None
+        fault = _fault_of_head(path) or f"can't be read as safetensors ({error}); {_ADVICE}"
+        raise WeightsError(f"{path}: {fault}") from None
+
+
+def _fault_of_head(path: Path) -> str:
+    """What the first bytes of a file that safetensors can't read say of it, or nothing.
+
+    They may only explain, never refuse: a safetensors file begins with the length of its header, whose bytes are
+    those of a pickle or zip for some lengths (80 03 for 896).
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+        size = path.stat().st_size
+    except OSError:  # safetensors' own words say so already
+        return ""
+    if head.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the weights; run `git lfs pull` where it came from"
+    # A brace after the length starts a safetensors header: such a file is broken, but neither pickle nor zip.
+    if head.startswith(_PICKLE_OR_ZIP) and head[8:9] != b"{":
+        return "is a pickle or zip, which is never opened here; save it as safetensors instead"
+    header = int.from_bytes(head[:8], "little")
+    if size < 10 or header < 2:
+        return f"holds {size} bytes and no safetensors header; {_ADVICE}"
+    if header + 8 > size:
+        return f"is cut short (header of {header} bytes in a file of {size}); {_ADVICE}"
+    return ""
 
 
 @contextmanager

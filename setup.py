@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "minbert/__init__.py").read_text("utf-8"), re.MULTILINE)
@@ -16,7 +16,7 @@ setup(
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["minbert", "multitask"],
+    packages=find_packages(include=["minbert", "minbert.*", "multitask", "multitask.*"]),
     package_data={"minbert": ["py.typed"], "multitask": ["py.typed"]},
     include_package_data=False,
     zip_safe=False,

@@ -17,7 +17,7 @@ from benchmark_peers import Decoder
 from torch import nn
 
 from minbert import BertConfig, BertModel, BertTokenizer
-from minbert.registry import resolve
+from minbert.files.registry import resolve
 from multitask import MultitaskModel, build_config
 from multitask.batches import Batch, TaskData
 from multitask.prepare import build_model, prepare

@@ -16,12 +16,12 @@ from minbert.lazy import lazy_names
 if TYPE_CHECKING:
     from minbert.config import BertConfig
     from minbert.errors import InputError, MinbertError, WeightsError
+    from minbert.fast.kernels import get_kernels, set_kernels
     from minbert.heads import BertForPreTraining
-    from minbert.inference import encode
-    from minbert.kernels import get_kernels, set_kernels
     from minbert.model import BertModel, BertOutput
     from minbert.optim import SCHEDULES, AdamW, constant_schedule, cosine_schedule, linear_schedule
     from minbert.tokenizer import BertTokenizer, TokenBatch
+    from minbert.vectors import encode
 
 __all__ = [
     "SCHEDULES",
@@ -58,10 +58,10 @@ _HOME = {
     "WeightsError": "errors",
     "constant_schedule": "optim",
     "cosine_schedule": "optim",
-    "encode": "inference",
-    "get_kernels": "kernels",
+    "encode": "vectors",
+    "get_kernels": "fast.kernels",
     "linear_schedule": "optim",
-    "set_kernels": "kernels",
+    "set_kernels": "fast.kernels",
 }
 
 

@@ -4,8 +4,8 @@ import math
 
 from torch import Tensor, nn
 
-from minbert import kernels
-from minbert.fast_attention import pooled_attention, self_attention
+from minbert.fast import kernels
+from minbert.fast.attention import pooled_attention, self_attention
 from minbert.layers import Dropout, Linear, joint_linear
 from minbert.packing import Packing
 

@@ -13,7 +13,7 @@ from minbert.layers import ACTIVATIONS, LayerNorm, Linear
 from minbert.model import BertModel, BertOutput
 
 if TYPE_CHECKING:
-    from minbert.checkpoint import LoadReport
+    from minbert.files.checkpoint import LoadReport
 
 __all__ = ["BertForPreTraining", "PreTrainingOutput"]
 
@@ -68,8 +68,8 @@ class BertForPreTraining(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> Self:
         """Load encoder and both heads, in eval mode; WeightsError if the checkpoint has no heads."""
-        from minbert.checkpoint import load_pretraining, read_config
-        from minbert.registry import resolve
+        from minbert.files.checkpoint import load_pretraining, read_config
+        from minbert.files.registry import resolve
 
         folder = resolve(name_or_folder)
         model = cls(read_config(folder))
@@ -78,6 +78,6 @@ class BertForPreTraining(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what ``transformers.BertForPreTraining`` reads."""
-        from minbert.checkpoint import save_pretraining
+        from minbert.files.checkpoint import save_pretraining
 
         save_pretraining(self, folder)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from minbert import kernels
+from minbert.fast import kernels
 
 __all__ = [
     "ACTIVATIONS",

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
 from minbert.errors import InputError
-from minbert.fast_attention import Heads
-from minbert.fast_layer import LayerSettings, encoder_layer
-from minbert.kernels import get_kernels, keep_freed_memory, product_dtype
+from minbert.fast.attention import Heads
+from minbert.fast.kernels import get_kernels, keep_freed_memory, product_dtype
+from minbert.fast.layer import LayerSettings, encoder_layer
 from minbert.layers import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, add_residual, is_watched
 from minbert.packing import Packing
 
 if TYPE_CHECKING:
-    from minbert.checkpoint import LoadReport
+    from minbert.files.checkpoint import LoadReport
 
 __all__ = ["BertModel", "BertOutput"]
 
@@ -246,8 +246,8 @@ class BertModel(nn.Module):
         :param dropout: replaces both dropout rates of the folder's config.json.
         :raises WeightsError: for files that are missing, broken or do not fit; all misfits in one sentence.
         """
-        from minbert.checkpoint import load_encoder, read_config
-        from minbert.registry import resolve
+        from minbert.files.checkpoint import load_encoder, read_config
+        from minbert.files.registry import resolve
 
         folder = resolve(name_or_folder)
         config = read_config(folder)
@@ -260,7 +260,7 @@ class BertModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors as ``transformers.BertModel`` reads them."""
-        from minbert.checkpoint import save_encoder
+        from minbert.files.checkpoint import save_encoder
 
         save_encoder(self, folder)
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minbert import kernels
 from minbert.errors import InputError
+from minbert.fast import kernels
 
 __all__ = ["SCHEDULES", "AdamW", "constant_schedule", "cosine_schedule", "linear_schedule"]
 

@@ -16,9 +16,8 @@ import tokenizers
 from tokenizers import Tokenizer, normalizers, processors
 
 from minbert.errors import InputError, WeightsError
-from minbert.storage import staged
-from minbert.token_batch import TokenBatch, TokenizedTexts
-from minbert.tokenizer_files import (
+from minbert.files.storage import staged
+from minbert.files.tokenizer_files import (
     bert_normalizer,
     positive_int,
     read_json,
@@ -26,6 +25,7 @@ from minbert.tokenizer_files import (
     read_vocab,
     special_tokens_of,
 )
+from minbert.token_batch import TokenBatch, TokenizedTexts
 
 __all__ = ["BertTokenizer", "TokenBatch", "TokenizedTexts"]
 
@@ -86,7 +86,7 @@ class BertTokenizer:
         """
         folder = Path(name_or_folder)
         if not folder.is_dir():
-            from minbert.registry import resolve
+            from minbert.files.registry import resolve
 
             folder = resolve(name_or_folder)
         settings = read_json(folder / "tokenizer_config.json")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from minbert.errors import WeightsError
-from minbert.storage import read_tensors, sha256_of, write_json, write_tensors
+from minbert.files.storage import read_tensors, sha256_of, write_json, write_tensors
 from multitask.distributed import gathered, is_main, rank
 from multitask.errors import RunError
 from multitask.model import MultitaskModel

@@ -143,7 +143,7 @@ def _rows(count: int) -> str:
 def fetch(args: argparse.Namespace) -> None:
     """Downloads weights into the cache, or the course's data into a folder."""
     if args.kind == "weights":
-        from minbert.registry import resolve
+        from minbert.files.registry import resolve
 
         print(resolve(args.name, progress=not args.quiet))
     else:

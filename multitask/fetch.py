@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from minbert.registry import is_safe_url
+from minbert.files.registry import is_safe_url
 from multitask.errors import DataError
 
 __all__ = ["blob_hash", "cut_quora", "fetch_data"]

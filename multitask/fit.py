@@ -16,7 +16,7 @@ import tokenizers
 import torch
 
 import minbert
-from minbert.storage import write_json
+from minbert.files.storage import write_json
 from multitask.batches import TaskData
 from multitask.checkpoints import latest_checkpoint, read_state, remove_checkpoints, restore_checkpoint, save_checkpoint
 from multitask.config import RunConfig

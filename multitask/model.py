@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from minbert.checkpoint import fault_of
 from minbert.errors import WeightsError
+from minbert.files.checkpoint import fault_of
+from minbert.files.storage import read_tensors, write_json, write_tensors
 from minbert.model import BertModel
-from minbert.storage import read_tensors, write_json, write_tensors
 from minbert.token_batch import TokenBatch
 from minbert.tokenizer import BertTokenizer
 from multitask.decoders import TaskDecoder

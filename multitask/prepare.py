@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from minbert.checkpoint import has_pooler
+from minbert.files.checkpoint import has_pooler
+from minbert.files.registry import resolve
 from minbert.model import BertModel
-from minbert.registry import resolve
 from minbert.tokenizer import BertTokenizer
 from multitask.batches import TaskData
 from multitask.config import RunConfig

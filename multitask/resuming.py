@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minbert.storage import sha256_of
+from minbert.files.storage import sha256_of
 from multitask.checkpoints import latest_checkpoint
 from multitask.config import RunConfig
 from multitask.distributed import rank, size

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minbert.kernels import drop_embedding_gradient
+from minbert.fast.kernels import drop_embedding_gradient
 from minbert.optim import AdamW
 from multitask.batches import Batch
 from multitask.config import TrainConfig

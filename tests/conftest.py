@@ -39,7 +39,7 @@ def tiny_weights() -> Path:
 @pytest.fixture(scope="session")
 def minilm_weights() -> Path:
     """all-minilm-l6-v2 out of the cache; skips where nobody has fetched it."""
-    from minbert.registry import cache_folder
+    from minbert.files.registry import cache_folder
 
     folder = cache_folder() / "all-minilm-l6-v2"
     if not folder.is_dir():

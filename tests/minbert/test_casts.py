@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from minbert import BertModel, kernels
-from minbert.kernels import hold_casts
+from minbert import BertModel
+from minbert.fast import kernels
+from minbert.fast.kernels import hold_casts
 
 Inputs = dict[str, Tensor]
 Change = Callable[[BertModel, BertModel], None]

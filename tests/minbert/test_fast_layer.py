@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import minbert
-from minbert import BertModel, kernels
+from minbert import BertModel
+from minbert.fast import kernels
 
 Inputs = dict[str, Tensor]
 pytestmark = pytest.mark.usefixtures("fast")

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from minbert import registry
 from minbert.errors import WeightsError
-from minbert.registry import KnownWeights, is_safe_url, resolve
+from minbert.files import registry
+from minbert.files.registry import KnownWeights, is_safe_url, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = constants.DOWNLOAD_CHUNK_SIZE  # what the client keeps of a broken body: whole chunks
@@ -349,7 +349,7 @@ def test_offline_means_no_request(hub: Hub, cache: Path, monkeypatch: pytest.Mon
 
 def test_two_processes_fetch_once(hub: Hub, cache: Path) -> None:
     hub.delay = 0.2
-    code = "from minbert.registry import resolve; print(resolve('owner/tiny'))"
+    code = "from minbert.files.registry import resolve; print(resolve('owner/tiny'))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "0"}
     running = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)

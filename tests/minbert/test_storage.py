@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minbert import WeightsError
-from minbert.storage import read_tensors, write_tensors
+from minbert.files.storage import read_tensors, write_tensors
 
 # safetensors pads its headers to a multiple of 8. The first bytes of a file are the header's length, and those of
 # some lengths also begin a pickle (80 02 to 80 05) or a zip ("PK").

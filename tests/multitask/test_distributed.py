@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from minbert.storage import write_json
+from minbert.files.storage import write_json
 from multitask.checkpoints import latest_checkpoint
 from multitask.config import RunConfig
 
@@ -26,7 +26,7 @@ NO_DROPOUT = ["encoder.dropout=0", *(f"tasks.{name}.dropout=0" for name in ("sst
 # 20 rounds in float64. The last batch has fewer rows than the others: of para one, so one process has none.
 SCRIPT = """
 import json, sys, numpy as np, torch
-from minbert.storage import write_tensors
+from minbert.files.storage import write_tensors
 from multitask.config import RunConfig
 from multitask.distributed import is_main, joined
 from multitask.fit import _sampler

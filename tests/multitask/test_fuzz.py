@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from minbert.storage import sha256_of, write_json
+from minbert.files.storage import sha256_of, write_json
 from multitask.__main__ import main
 from multitask.checkpoints import latest_checkpoint, read_state, restore_checkpoint
 from multitask.config import RunConfig, build_config

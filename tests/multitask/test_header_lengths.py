@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import nn
 
 from minbert.config import BertConfig
-from minbert.storage import read_tensors
+from minbert.files.storage import read_tensors
 from multitask import Run, fit
 from multitask.checkpoints import latest_checkpoint
 from multitask.config import build_config

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import minbert.storage
+import minbert.files.storage
 from multitask import checkpoints, fit
 from multitask.checkpoints import latest_checkpoint
 from multitask.config import RunConfig
@@ -130,8 +130,8 @@ FAULTS = [
     (checkpoints, "write_tensors", 1),
     (checkpoints, "write_tensors", 2),
     (checkpoints, "write_tensors", 3),
-    (minbert.storage.os, "fsync", 1),
-    (minbert.storage.os, "replace", 2),
+    (minbert.files.storage.os, "fsync", 1),
+    (minbert.files.storage.os, "replace", 2),
     (checkpoints, "write_json", 1),
     (Path, "rename", 1),
     (checkpoints, "_sync", 1),
@@ -200,7 +200,7 @@ def test_ten_real_kills_at_random_moments(make_config: MakeConfig, tmp_path: Pat
     """SIGKILL to a process of its own: each time to one that has just begun to train, or goes on from a kill."""
     config = make_config("train.rounds=30", *SETS[1:], f"train.precision={precision}")
     train(config, tmp_path / "undisturbed")
-    minbert.storage.write_json(tmp_path / "config.json", config.to_dict())
+    minbert.files.storage.write_json(tmp_path / "config.json", config.to_dict())
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json"), str(tmp_path / "run")]
     timing = tmp_path / "run" / "timing.jsonl"
     for delay in np.random.default_rng(1).uniform(0.0, 0.05, 10).tolist():

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import multitask.fit
 from minbert.errors import WeightsError
+from minbert.files.storage import read_tensors, write_tensors
 from minbert.model import BertModel
-from minbert.storage import read_tensors, write_tensors
 from multitask.config import build_config
 from multitask.data import read_examples
 from multitask.errors import ConfigError, RunError

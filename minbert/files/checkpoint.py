@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minbert.config import BertConfig
 from minbert.errors import WeightsError
-from minbert.storage import read_tensors, write_json, write_tensors
+from minbert.files.storage import read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from minbert.heads import BertForPreTraining

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minbert.kernels import fast_dropout, keep_mask
+from minbert.fast.kernels import fast_dropout, keep_mask
 from minbert.packing import Group, Packing
 
 __all__ = ["Heads", "attend", "attend_backward", "pooled_attention", "self_attention"]

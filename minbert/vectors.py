@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minbert.errors import InputError
-from minbert.kernels import hold_casts
+from minbert.fast.kernels import hold_casts
 from minbert.model import BertModel, BertOutput
 from minbert.token_batch import batches_by_length
 from minbert.tokenizer import BertTokenizer

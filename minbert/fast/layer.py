@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minbert.fast_attention import Heads, attend, attend_backward
-from minbert.kernels import affine, joined, keep_mask
+from minbert.fast.attention import Heads, attend, attend_backward
+from minbert.fast.kernels import affine, joined, keep_mask
 
 __all__ = ["LayerSettings", "encoder_layer"]
 

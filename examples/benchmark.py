@@ -29,8 +29,8 @@ from benchmark_tools import SIDES, Bench, drawn_rounds, machine, product_paramet
 from torch import nn
 
 from minbert import AdamW, BertModel, encode
-from multitask.batches import Batch
-from multitask.updates import SeparateUpdate
+from multitask.data.batches import Batch
+from multitask.updates.separate import SeparateUpdate
 
 
 def ceiling(bench: Bench) -> None:

@@ -21,9 +21,10 @@ from benchmark_tools import Bench, drawn_rounds
 
 from multitask import build_config
 from multitask.__main__ import main as multitask
+from multitask.data.load import encode, prepare
 from multitask.distributed import is_main, joined, sum_over_ranks
-from multitask.prepare import build_model, encode, prepare
-from multitask.updates import SeparateUpdate
+from multitask.model.build import build_model
+from multitask.updates.separate import SeparateUpdate
 
 PAIRS, ROWS = 400_000, 1_000_000
 ROOT = Path(__file__).parent.parent

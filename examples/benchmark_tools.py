@@ -19,8 +19,9 @@ from torch import nn
 from minbert import BertConfig, BertModel, BertTokenizer
 from minbert.files.registry import resolve
 from multitask import MultitaskModel, build_config
-from multitask.batches import Batch, TaskData
-from multitask.prepare import build_model, prepare
+from multitask.data.batches import Batch, TaskData
+from multitask.data.load import prepare
+from multitask.model.build import build_model
 
 SIDES = dict[str, Callable[[], object]]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multitask import Run, Task, build_config, train
-from multitask.data import read_examples
+from multitask.data.examples import read_examples
 from multitask.metrics import baseline_score
 
 TASKS = Path(__file__).parent / "tasks.toml"

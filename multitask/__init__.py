@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from minbert.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from multitask.config import RunConfig, build_config, load_tasks
     from multitask.errors import ConfigError, DataError, RunError
-    from multitask.fit import train
     from multitask.metrics import Score
-    from multitask.model import MultitaskModel
+    from multitask.model.model import MultitaskModel
     from multitask.run import Prediction, Run
-    from multitask.tasks import Task
+    from multitask.settings.config import RunConfig, build_config, load_tasks
+    from multitask.settings.task import Task
+    from multitask.training.train import train
 
 __all__ = [
     "ConfigError",
@@ -35,16 +35,16 @@ __all__ = [
 _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
-    "MultitaskModel": "model",
+    "MultitaskModel": "model.model",
     "Prediction": "run",
     "Run": "run",
-    "RunConfig": "config",
+    "RunConfig": "settings.config",
     "RunError": "errors",
     "Score": "metrics",
-    "Task": "tasks",
-    "build_config": "config",
-    "load_tasks": "config",
-    "train": "fit",
+    "Task": "settings.task",
+    "build_config": "settings.config",
+    "load_tasks": "settings.config",
+    "train": "training.train",
 }
 
 

@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     try:
         from minbert.errors import MinbertError
-        from multitask import commands
+        from multitask.cli import commands
         from multitask.errors import ConfigError, StoppedError
 
         try:

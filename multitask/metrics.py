@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minbert.errors import InputError
-from multitask.tasks import Task
+from multitask.settings.task import Task
 
 __all__ = [
     "METRICS",

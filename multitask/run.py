@@ -9,18 +9,18 @@ from typing import Self
 
 from minbert.errors import InputError
 from minbert.tokenizer import BertTokenizer
-from multitask.batches import EncodedTexts
-from multitask.checks import shown
-from multitask.config import RunConfig
-from multitask.data import Example, OnBad
+from multitask.data.batches import EncodedTexts
+from multitask.data.examples import Example, OnBad
+from multitask.data.load import encode, read_split
 from multitask.errors import ConfigError, RunError
-from multitask.inference import evaluate_tasks, outputs_of
-from multitask.losses import predicted_values
+from multitask.evaluation import evaluate_tasks, outputs_of
 from multitask.metrics import Score
-from multitask.model import MultitaskModel, best_folder
+from multitask.model.losses import predicted_values
+from multitask.model.model import MultitaskModel, best_folder
 from multitask.precision import choose_device, choose_precision
-from multitask.prepare import encode, read_split
-from multitask.tasks import Task
+from multitask.settings.checks import shown
+from multitask.settings.config import RunConfig
+from multitask.settings.task import Task
 
 __all__ = ["Prediction", "Run"]
 

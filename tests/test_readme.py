@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from multitask.fetch import SMALL_QUORA, blob_hash
+from multitask.data.course import SMALL_QUORA, blob_hash
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^[ \t]*(?:```|~~~)")

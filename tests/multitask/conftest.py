@@ -15,12 +15,12 @@ from minbert.config import BertConfig
 from minbert.model import BertModel
 from minbert.optim import AdamW
 from minbert.token_batch import TokenBatch
-from multitask.batches import Batch
-from multitask.config import RunConfig, build_config
-from multitask.losses import task_loss
-from multitask.model import MultitaskModel
-from multitask.tasks import Task
-from multitask.updates import Update
+from multitask.data.batches import Batch
+from multitask.model.losses import task_loss
+from multitask.model.model import MultitaskModel
+from multitask.settings.config import RunConfig, build_config
+from multitask.settings.task import Task
+from multitask.updates.base import Update
 
 MakeModel = Callable[..., MultitaskModel]
 MakeBatch = Callable[..., Batch]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from minbert.tokenizer import BertTokenizer
-from multitask.batches import EncodedTexts
-from multitask.tasks import Task
+from multitask.data.batches import EncodedTexts
+from multitask.settings.task import Task
 
 ROWS = [
     ("a good film", "a bad film"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from multitask.__main__ import main
-from multitask.presets import preset_names
+from multitask.settings.presets import preset_names
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_data_that_is_not_there_is_status_1_and_says_how_to_get_it(error_of, tmp
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multitask import commands
+    from multitask.cli import commands
 
     def broken(args: object) -> None:
         raise ZeroDivisionError
@@ -112,7 +112,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from multitask import commands
+    from multitask.cli import commands
 
     def interrupted(args: object) -> None:
         raise KeyboardInterrupt

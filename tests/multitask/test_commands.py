@@ -12,7 +12,7 @@ import pytest
 
 from multitask import Run
 from multitask.__main__ import main
-from multitask.data import iter_examples
+from multitask.data.examples import iter_examples
 
 Error = Callable[..., tuple[int, str]]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from multitask.config import RunConfig, build_config, load_tasks
 from multitask.errors import ConfigError
-from multitask.presets import preset_names
+from multitask.settings.config import RunConfig, build_config, load_tasks
+from multitask.settings.presets import preset_names
 
 OWN = """
 [encoder]

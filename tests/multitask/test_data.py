@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from multitask.config import build_config
-from multitask.data import (
-    Dataset,
-    Example,
-    read_examples,
-    shared_rows,
-)
+from multitask.data.examples import Dataset, Example, read_examples
+from multitask.data.splits import shared_rows
 from multitask.errors import ConfigError, DataError
-from multitask.tasks import Task
+from multitask.settings.config import build_config
+from multitask.settings.task import Task
 
 MOOD = Task(name="mood", text=("text",), label="mood", labels=("0", "1", "2"))
 SAME = Task(name="same", text=("a", "b"), label="same", kind="binary", labels=("0", "1"))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from minbert.config import BertConfig
 from minbert.model import BertOutput
 from minbert.token_batch import TokenBatch
-from multitask.decoders import TaskDecoder
 from multitask.errors import ConfigError
-from multitask.tasks import Task
+from multitask.model.decoders import TaskDecoder
+from multitask.settings.task import Task
 
 POOLINGS = ("attention", "pooler", "cls", "mean", "max")
 HEADS = 4

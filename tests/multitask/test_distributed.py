@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file
 
 from minbert.files.storage import write_json
-from multitask.checkpoints import latest_checkpoint
-from multitask.config import RunConfig
+from multitask.settings.config import RunConfig
+from multitask.training.checkpoints import latest_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -27,12 +27,13 @@ NO_DROPOUT = ["encoder.dropout=0", *(f"tasks.{name}.dropout=0" for name in ("sst
 SCRIPT = """
 import json, sys, numpy as np, torch
 from minbert.files.storage import write_tensors
-from multitask.config import RunConfig
+from multitask.settings.config import RunConfig
 from multitask.distributed import is_main, joined
-from multitask.fit import _sampler
-from multitask.prepare import build_model, encode, prepare
-from multitask.training import TrainState, train_rounds
-from multitask.updates import UPDATES
+from multitask.training.train import _sampler
+from multitask.model.build import build_model
+from multitask.data.load import encode, prepare
+from multitask.training.loop import TrainState, train_rounds
+from multitask.updates.known import UPDATES
 torch.set_num_threads(1)
 config = RunConfig.from_dict(json.load(open(sys.argv[1])))
 with joined():

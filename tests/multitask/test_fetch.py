@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from multitask import fetch
+from multitask.data import course
+from multitask.data.course import blob_hash, cut_quora, fetch_data
 from multitask.errors import DataError
-from multitask.fetch import blob_hash, cut_quora, fetch_data
 
-NAMES = [*fetch.SINGLES, *fetch.QUORA]
+NAMES = [*course.SINGLES, *course.QUORA]
 HEADER = "\tid\tsentence1\tsentence2\tis_duplicate"
 
 
@@ -87,10 +87,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     thread.start()
     hashes = {name: blob_hash(content) for name, content in running.files.items()}
     small = cut_quora(made_up_quora(20), train=12, dev=4)
-    monkeypatch.setattr(fetch, "SINGLES", {name: hashes[name] for name in fetch.SINGLES})
-    monkeypatch.setattr(fetch, "QUORA", {name: hashes[name] for name in fetch.QUORA})
-    monkeypatch.setattr(fetch, "SMALL_QUORA", {name: blob_hash(text.encode()) for name, text in small.items()})
-    monkeypatch.setattr(fetch, "PAUSE", 0.01)
+    monkeypatch.setattr(course, "SINGLES", {name: hashes[name] for name in course.SINGLES})
+    monkeypatch.setattr(course, "QUORA", {name: hashes[name] for name in course.QUORA})
+    monkeypatch.setattr(course, "SMALL_QUORA", {name: blob_hash(text.encode()) for name, text in small.items()})
+    monkeypatch.setattr(course, "PAUSE", 0.01)
     monkeypatch.setenv("MINBERT_DATA_URL", running.url)
     yield running
     running.shutdown()
@@ -177,7 +177,7 @@ def test_a_wrong_hash_names_file_and_both_hashes(server: Server, tmp_path: Path)
     assert not (tmp_path / ".sts-dev.csv.part").exists()
 
 
-@pytest.mark.parametrize(("status", "tries"), [(404, 1), (503, fetch.ATTEMPTS)])
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (503, course.ATTEMPTS)])
 def test_an_answer_without_the_file_is_an_error(status: int, tries: int, server: Server, tmp_path: Path) -> None:
     server.status["ids-sst-dev.csv"] = status
     with pytest.raises(DataError, match=f"ids-sst-dev.csv can't be fetched .the server answers {status}"):
@@ -256,13 +256,13 @@ REAL = os.environ.get("MINBERT_DATA")
 def test_the_given_files_are_those_of_the_tables() -> None:
     """The real files have the hashes of the tables; in the course's order they are cut as given."""
     folder = Path(REAL or "")
-    table = fetch.SINGLES | fetch.SMALL_QUORA  # type: ignore[operator]
+    table = course.SINGLES | course.SMALL_QUORA  # type: ignore[operator]
     contents = {name: (folder / name).read_bytes() for name in table}
     hashes = {name: blob_hash(content) for name, content in contents.items()}
-    if hashes["quora-train.csv"] == fetch.QUORA["quora-train.csv"]:
+    if hashes["quora-train.csv"] == course.QUORA["quora-train.csv"]:
         pytest.skip("MINBERT_DATA holds the course's full Quora files")
     assert hashes == table
-    given = [contents[name].decode().removesuffix("\n").split("\n") for name in fetch.SMALL_QUORA]
+    given = [contents[name].decode().removesuffix("\n").split("\n") for name in course.SMALL_QUORA]
     shuffled = [*given[0][1:], *given[1][1:], *(line + "\t?" for line in given[2][1:])]
     order = list(range(len(shuffled)))
     random.Random(20261122).shuffle(order)

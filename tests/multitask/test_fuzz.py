@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from minbert.files.storage import sha256_of, write_json
 from multitask.__main__ import main
-from multitask.checkpoints import latest_checkpoint, read_state, restore_checkpoint
-from multitask.config import RunConfig, build_config
-from multitask.data import Example, iter_examples, read_examples
-from multitask.fit import train
-from multitask.prepare import build_model
+from multitask.data.examples import Example, iter_examples, read_examples
+from multitask.model.build import build_model
 from multitask.run import Run
-from multitask.tasks import Task
-from multitask.updates import UPDATES
+from multitask.settings.config import RunConfig, build_config
+from multitask.settings.task import Task
+from multitask.training.checkpoints import latest_checkpoint, read_state, restore_checkpoint
+from multitask.training.train import train
+from multitask.updates.known import UPDATES
 
 Fuzz = Callable[..., None]
 Attempt = Callable[[Callable[[], Any]], tuple[Any, str]]

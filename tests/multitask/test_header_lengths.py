@@ -19,13 +19,14 @@ from torch import nn
 
 from minbert.config import BertConfig
 from minbert.files.storage import read_tensors
-from multitask import Run, fit
-from multitask.checkpoints import latest_checkpoint
-from multitask.config import build_config
-from multitask.decoders import TaskDecoder
+from multitask import Run
 from multitask.errors import StoppedError
-from multitask.journal import JsonLines
-from multitask.tasks import Task
+from multitask.model.decoders import TaskDecoder
+from multitask.settings.config import build_config
+from multitask.settings.task import Task
+from multitask.training import train as fit
+from multitask.training.checkpoints import latest_checkpoint
+from multitask.training.run_folder import JsonLines
 
 Table = dict[str, Any]
 

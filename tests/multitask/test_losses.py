@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from minbert.tokenizer import BertTokenizer
-from multitask.batches import TaskData
-from multitask.data import read_examples
-from multitask.losses import label_tensor, predicted_values, task_loss
-from multitask.tasks import Task
+from multitask.data.batches import TaskData
+from multitask.data.examples import read_examples
+from multitask.model.losses import label_tensor, predicted_values, task_loss
+from multitask.settings.task import Task
 
 
 def make_task(kind: str = "classification", **values: Any) -> Task:

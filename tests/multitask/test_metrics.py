@@ -7,7 +7,7 @@ import pytest
 
 from minbert.errors import InputError
 from multitask.metrics import METRICS, accuracy, baseline_score, bootstrap_score, macro_f1, pearson, spearman
-from multitask.tasks import Task
+from multitask.settings.task import Task
 
 
 def test_accuracy() -> None:

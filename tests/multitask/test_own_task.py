@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multitask.config import build_config
-from multitask.fit import train
+from multitask.settings.config import build_config
+from multitask.training.train import train
 
 QUICK = """
 [encoder]

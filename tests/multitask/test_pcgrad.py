@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from multitask.config import TrainConfig
-from multitask.tasks import Task
-from multitask.updates import UPDATES, project_conflicts
+from multitask.settings.config import TrainConfig
+from multitask.settings.task import Task
+from multitask.updates.known import UPDATES
+from multitask.updates.pcgrad import project_conflicts
 
 
 def pcgrad_by_hand(gradients: Sequence[Tensor], rng: np.random.Generator) -> Tensor:

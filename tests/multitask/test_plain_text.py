@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from multitask.data import Example, iter_examples
+from multitask.data.examples import Example, iter_examples
 from multitask.errors import DataError
-from multitask.tasks import Task
+from multitask.settings.task import Task
 
 MOOD = Task(name="mood", text=("sentence",), label="mood", labels=("0", "1"))
 SAME = Task(name="same", text=("sentence1", "sentence2"), label="same", kind="binary", labels=("0", "1"))

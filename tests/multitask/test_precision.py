@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from multitask.config import TrainConfig
 from multitask.errors import ConfigError
-from multitask.fit import train
 from multitask.precision import autocast, choose_device, choose_precision
 from multitask.run import Run
-from multitask.updates import UPDATES
+from multitask.settings.config import TrainConfig
+from multitask.training.train import train
+from multitask.updates.known import UPDATES
 
 CPU = torch.device("cpu")
 PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from multitask.config import build_config
-from multitask.presets import DEFAULT_PRESET, PRESETS, describe_presets, preset_names
+from multitask.settings.config import build_config
+from multitask.settings.presets import DEFAULT_PRESET, PRESETS, describe_presets, preset_names
 
 # update, input, pooling, encoders, (lr of sst, para, sts), (batch of sst, para, sts), dropout
 PUBLISHED = {

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from multitask import Run, build_config, train
-from multitask.inference import outputs_of
-from multitask.losses import predicted_values
+from multitask.data.load import encode, prepare
+from multitask.evaluation import outputs_of
 from multitask.metrics import METRICS, baseline_score
+from multitask.model.losses import predicted_values
 from multitask.precision import autocast
-from multitask.prepare import encode, prepare
 
 ROWS = 400
 # By how much each dev score has to beat guessing: the majority class, or no correlation. One standard error of an

@@ -12,13 +12,13 @@ import torch
 
 from minbert.token_batch import TokenBatch
 from multitask.__main__ import main
-from multitask.batches import Batch
-from multitask.config import TrainConfig
-from multitask.data import infer_labels, iter_examples
+from multitask.data.batches import Batch
+from multitask.data.examples import infer_labels, iter_examples
 from multitask.errors import ConfigError, DataError, RunError
-from multitask.losses import task_loss
-from multitask.tasks import Task
-from multitask.updates import UPDATES
+from multitask.model.losses import task_loss
+from multitask.settings.config import TrainConfig
+from multitask.settings.task import Task
+from multitask.updates.known import UPDATES
 
 Tasks = tuple[Task, ...]
 

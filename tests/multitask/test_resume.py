@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import minbert.files.storage
-from multitask import checkpoints, fit
-from multitask.checkpoints import latest_checkpoint
-from multitask.config import RunConfig
 from multitask.errors import RunError, StoppedError
-from multitask.journal import JsonLines, locked
+from multitask.settings.config import RunConfig
+from multitask.training import checkpoints
+from multitask.training import train as training
+from multitask.training.checkpoints import latest_checkpoint
+from multitask.training.run_folder import JsonLines, locked
 
 MakeConfig = Callable[..., RunConfig]
 Contents = dict[str, bytes]
@@ -33,7 +34,7 @@ class Killed(BaseException):
 
 
 def train(config: RunConfig, out: Path, **options: Any) -> None:
-    fit.train(config, out, progress=False, keep_optimizer=True, **{"save_every": 2, **options})
+    training.train(config, out, progress=False, keep_optimizer=True, **{"save_every": 2, **options})
 
 
 def contents(out: Path) -> Contents:
@@ -152,7 +153,7 @@ def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, expected = whole("separate")
-    save, saves, armed, calls = fit.save_checkpoint, [0], [False], [0]
+    save, saves, armed, calls = training.save_checkpoint, [0], [False], [0]
     original = getattr(owner, name)
 
     def second_save(*args: Any, **options: Any) -> Path:
@@ -174,7 +175,7 @@ def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_
     if child == 0:
         try:
             with monkeypatch.context() as patch:
-                patch.setattr(fit, "save_checkpoint", second_save)
+                patch.setattr(training, "save_checkpoint", second_save)
                 patch.setattr(owner, name, faulty)
                 train(config, tmp_path / "run")
         finally:
@@ -188,8 +189,8 @@ def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_
 SCRIPT = """
 import json, sys, torch
 torch.set_num_threads(1)
-from multitask.config import RunConfig
-from multitask.fit import train
+from multitask.settings.config import RunConfig
+from multitask.training.train import train
 config = RunConfig.from_dict(json.load(open(sys.argv[1])))
 train(config, sys.argv[2], resume=True, save_every=2, keep_optimizer=True, progress=False)
 """
@@ -217,7 +218,7 @@ def test_ten_real_kills_at_random_moments(make_config: MakeConfig, tmp_path: Pat
 
 
 def skip_schedule(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("multitask.training.TrainState.step", lambda self, per_epoch: self.round)
+    patch.setattr("multitask.training.loop.TrainState.step", lambda self, per_epoch: self.round)
 
 
 def skip_moments(patch: pytest.MonkeyPatch) -> None:
@@ -230,8 +231,8 @@ def skip_moments(patch: pytest.MonkeyPatch) -> None:
 
 
 def skip_sampler(patch: pytest.MonkeyPatch) -> None:
-    read = fit.read_state
-    patch.setattr(fit, "read_state", lambda folder: {**read(folder), "round": 1})
+    read = training.read_state
+    patch.setattr(training, "read_state", lambda folder: {**read(folder), "round": 1})
 
 
 def skip_generator(patch: pytest.MonkeyPatch) -> None:
@@ -309,7 +310,7 @@ def test_two_runs_into_one_folder_are_refused(make_config: MakeConfig, tmp_path:
 def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
     whole: Callable[..., tuple[RunConfig, Contents]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, saves = fit.save_checkpoint, [0]
+    save, saves = training.save_checkpoint, [0]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def second_has_no_room(*args: Any, **options: Any) -> Path:
@@ -323,7 +324,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
 
     config, expected = whole("separate")
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "save_checkpoint", second_has_no_room)
+        patch.setattr(training, "save_checkpoint", second_has_no_room)
         with pytest.raises(RunError, match="the checkpoint can't be written"):
             train(config, tmp_path / "run")
     last = latest_checkpoint(tmp_path / "run" / "checkpoints")
@@ -345,14 +346,14 @@ def test_resume_without_a_checkpoint_starts_anew_and_a_finished_run_is_given_bac
 
 
 def test_a_finished_run_keeps_no_moments_unless_asked(make_config: MakeConfig, tmp_path: Path) -> None:
-    fit.train(make_config(*SETS), tmp_path / "run", progress=False, save_every=2)
+    training.train(make_config(*SETS), tmp_path / "run", progress=False, save_every=2)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_finished_run_of_other_settings_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
-    fit.train(make_config(*SETS), tmp_path / "run", progress=False)
+    training.train(make_config(*SETS), tmp_path / "run", progress=False)
     with pytest.raises(RunError, match=r"config\.train\.seed was 11711 and is 5"):
-        fit.train(make_config(*SETS, "train.seed=5"), tmp_path / "run", progress=False, resume=True)
+        training.train(make_config(*SETS, "train.seed=5"), tmp_path / "run", progress=False, resume=True)
 
 
 def test_another_decoder_is_refused_by_its_setting_not_by_its_tensors(
@@ -390,7 +391,7 @@ def test_a_kill_while_best_is_written_leaves_no_mixture_of_epochs(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("multitask.model.write_tensors", kill)
+        patch.setattr("multitask.model.model.write_tensors", kill)
         with pytest.raises(Killed):
             train(make_config(*SETS), tmp_path / "run")
     assert not (tmp_path / "run" / "best").exists()
@@ -410,7 +411,7 @@ def test_resume_destroys_nothing_in_a_folder_that_is_no_run(make_config: MakeCon
 def test_resume_does_not_start_anew_over_a_best_epoch_whose_record_is_lost(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
-    fit.train(make_config(*SETS), tmp_path / "run", progress=False)
+    training.train(make_config(*SETS), tmp_path / "run", progress=False)
     (tmp_path / "run" / "record.json").unlink()
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     with pytest.raises(RunError, match="has no complete checkpoint to resume from, and holds best"):
@@ -490,6 +491,6 @@ def test_other_threads_are_said_and_recorded(
 ) -> None:
     stopped_run(make_config(*SETS), tmp_path / "run", monkeypatch)
     torch.set_num_threads(2)
-    fit.train(make_config(*SETS), tmp_path / "run", resume=True)
+    training.train(make_config(*SETS), tmp_path / "run", resume=True)
     assert "resumed with other threads, so not to the same bytes: 1 before, 2 now" in capsys.readouterr().err
     assert '"resumed_with_changes"' in (tmp_path / "run" / "record.json").read_text()

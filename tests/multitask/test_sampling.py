@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from multitask.data.sampling import Indices, RoundSampler
 from multitask.errors import ConfigError
-from multitask.sampling import Indices, RoundSampler
 
 SIZES = {"sst": 100, "para": 205, "sts": 61}
 BATCHES = {"sst": 10, "para": 20, "sts": 7}

@@ -5,16 +5,10 @@ from typing import Any
 
 import pytest
 
-from multitask.data import (
-    Dataset,
-    Example,
-    infer_labels,
-    read_examples,
-    shared_rows,
-    stratified_split,
-)
+from multitask.data.examples import Dataset, Example, infer_labels, read_examples
+from multitask.data.splits import shared_rows, stratified_split
 from multitask.errors import ConfigError, DataError
-from multitask.tasks import Task
+from multitask.settings.task import Task
 
 MOOD = Task(name="mood", text=("text",), label="mood", labels=("0", "1", "2"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from multitask.errors import ConfigError
-from multitask.tasks import Task, label_key, parse_number
+from multitask.settings.task import Task, label_key, parse_number
 
 
 def make(**changes: Any) -> Task:

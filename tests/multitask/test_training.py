@@ -10,18 +10,20 @@ import pytest
 import torch
 
 from minbert.optim import AdamW
-from multitask.config import TrainConfig
+from multitask.data.load import encode, prepare
+from multitask.data.sampling import RoundSampler
 from multitask.errors import RunError
-from multitask.fit import train
-from multitask.inference import outputs_of
-from multitask.losses import task_loss
+from multitask.evaluation import outputs_of
+from multitask.model.build import build_model
+from multitask.model.losses import task_loss
 from multitask.precision import choose_device
-from multitask.prepare import build_model, encode, prepare
-from multitask.presets import PRESETS
-from multitask.sampling import RoundSampler
-from multitask.tasks import Task
-from multitask.training import RoundRecord, TrainState, estimate_seconds, train_rounds
-from multitask.updates import UPDATES, Update
+from multitask.settings.config import TrainConfig
+from multitask.settings.presets import PRESETS
+from multitask.settings.task import Task
+from multitask.training.loop import RoundRecord, TrainState, estimate_seconds, train_rounds
+from multitask.training.train import train
+from multitask.updates.base import Update
+from multitask.updates.known import UPDATES
 
 CPU = choose_device("cpu")
 NAMES = ["sst", "para", "sts"]

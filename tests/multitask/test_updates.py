@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from multitask.config import TrainConfig
 from multitask.errors import ConfigError, RunError
-from multitask.losses import task_loss
-from multitask.model import MultitaskModel
-from multitask.tasks import Task
-from multitask.updates import UPDATES, Update
+from multitask.model.losses import task_loss
+from multitask.model.model import MultitaskModel
+from multitask.settings.config import TrainConfig
+from multitask.settings.task import Task
+from multitask.updates.base import Update
+from multitask.updates.known import UPDATES
 
 Tasks = tuple[Task, ...]
 NAMES = ("sst", "para", "sts")

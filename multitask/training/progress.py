@@ -6,9 +6,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from multitask.config import TrainConfig
 from multitask.metrics import Score
-from multitask.training import RoundRecord
+from multitask.settings.config import TrainConfig
+from multitask.training.loop import RoundRecord
 
 __all__ = ["Reporter"]
 

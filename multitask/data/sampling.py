@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from multitask.checks import check_choice, check_integer
 from multitask.errors import ConfigError
+from multitask.settings.checks import check_choice, check_integer
 
 __all__ = ["Indices", "RoundSampler"]
 

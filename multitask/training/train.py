@@ -17,29 +17,37 @@ import torch
 
 import minbert
 from minbert.files.storage import write_json
-from multitask.batches import TaskData
-from multitask.checkpoints import latest_checkpoint, read_state, remove_checkpoints, restore_checkpoint, save_checkpoint
-from multitask.config import RunConfig
-from multitask.data import OnBad, shared_rows
+from multitask.data.batches import TaskData
+from multitask.data.examples import OnBad
+from multitask.data.load import Prepared, encode, prepare
+from multitask.data.sampling import RoundSampler
+from multitask.data.splits import shared_rows
 from multitask.distributed import gathered, is_main, rank, said_by_main, size, wait_for_all
 from multitask.errors import ConfigError, RunError
-from multitask.inference import evaluate_tasks, mean_score
-from multitask.journal import JsonLines, NoLines, Signals, locked
-from multitask.model import MultitaskModel
+from multitask.evaluation import evaluate_tasks, mean_score
+from multitask.model.build import build_model
+from multitask.model.model import MultitaskModel
 from multitask.precision import choose_device, choose_precision
-from multitask.prepare import Prepared, build_model, encode, prepare
-from multitask.progress import Reporter
-from multitask.resuming import (
+from multitask.run import Run
+from multitask.settings.config import RunConfig
+from multitask.training.checkpoints import (
+    latest_checkpoint,
+    read_state,
+    remove_checkpoints,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from multitask.training.identity import (
     finished_identity,
     identity_of,
     refuse_changes,
     refuse_differences,
     refuse_to_overwrite,
 )
-from multitask.run import Run
-from multitask.sampling import RoundSampler
-from multitask.training import TrainState, estimate_seconds, train_rounds
-from multitask.updates import UPDATES
+from multitask.training.loop import TrainState, estimate_seconds, train_rounds
+from multitask.training.progress import Reporter
+from multitask.training.run_folder import JsonLines, NoLines, Signals, locked
+from multitask.updates.known import UPDATES
 
 __all__ = ["train"]
 

@@ -1,23 +1,20 @@
-"""From a configuration to what training needs: checked rows, their token ids, a model."""
+"""From a configuration to what training needs: checked rows, and their token ids."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from minbert.files.checkpoint import has_pooler
-from minbert.files.registry import resolve
-from minbert.model import BertModel
 from minbert.tokenizer import BertTokenizer
-from multitask.batches import TaskData
-from multitask.config import RunConfig
-from multitask.data import Dataset, OnBad, infer_labels, read_examples, stratified_split
+from multitask.data.batches import TaskData
+from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
+from multitask.data.splits import stratified_split
 from multitask.errors import ConfigError, DataError
-from multitask.model import MultitaskModel
-from multitask.tasks import Task
+from multitask.model.model import MultitaskModel
+from multitask.settings.config import RunConfig
+from multitask.settings.task import Task
 
-__all__ = ["Prepared", "build_model", "encode", "prepare", "read_split"]
+__all__ = ["Prepared", "encode", "prepare", "read_split"]
 
 
 @dataclass
@@ -66,21 +63,6 @@ def read_split(config: RunConfig, split: str, *, bad_rows: OnBad = "missing") ->
         else:
             result[task.name] = read_examples(_path(task, split), task, on_bad=bad_rows)
     return result
-
-
-def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
-    """Pretrained encoders, one for each name the tasks use, new decoders, and the tokenizer.
-
-    Decoders draw their weights from torch's default generator.
-    """
-    folder = resolve(config.encoder.weights)
-    encoders: dict[str, BertModel] = {}
-    pretrained = BertModel.from_pretrained(folder, add_pooling_layer=has_pooler(folder), dropout=config.encoder.dropout)
-    pretrained.requires_grad_(not config.encoder.freeze)
-    for task in config.tasks:
-        if task.encoder not in encoders:
-            encoders[task.encoder] = deepcopy(pretrained) if encoders else pretrained
-    return MultitaskModel(encoders, config.tasks), BertTokenizer.from_pretrained(folder)
 
 
 def encode(

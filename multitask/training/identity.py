@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from minbert.files.storage import sha256_of
-from multitask.checkpoints import latest_checkpoint
-from multitask.config import RunConfig
 from multitask.distributed import rank, size
 from multitask.errors import RunError
+from multitask.settings.config import RunConfig
+from multitask.training.checkpoints import latest_checkpoint
 
 __all__ = ["finished_identity", "identity_of", "refuse_changes", "refuse_differences", "refuse_to_overwrite"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from minbert.token_batch import TokenBatch, TokenizedTexts
 from minbert.tokenizer import BertTokenizer
-from multitask.data import Example
+from multitask.data.examples import Example
 from multitask.distributed import rank, size
-from multitask.losses import label_tensor
-from multitask.tasks import Task
+from multitask.model.losses import label_tensor
+from multitask.settings.task import Task
 
 __all__ = ["Batch", "EncodedTexts", "TaskData"]
 

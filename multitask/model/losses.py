@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multitask.tasks import Task
+from multitask.settings.task import Task
 
 __all__ = ["label_tensor", "predicted_values", "task_loss"]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multitask.checks import shown
 from multitask.errors import ConfigError
+from multitask.settings.checks import shown
 
 __all__ = ["as_table", "assignments", "read_toml"]
 

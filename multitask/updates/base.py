@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from minbert.fast.kernels import drop_embedding_gradient
 from minbert.optim import AdamW
-from multitask.batches import Batch
-from multitask.config import TrainConfig
+from multitask.data.batches import Batch
 from multitask.distributed import all_ranks, size, sum_over_ranks
 from multitask.errors import ConfigError, NonFiniteError
-from multitask.losses import task_loss
-from multitask.model import MultitaskModel
+from multitask.model.losses import task_loss
+from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.config import TrainConfig
 
-__all__ = ["UPDATES", "CombinedUpdate", "PCGradUpdate", "SeparateUpdate", "StepRecord", "Update"]
+__all__ = ["OneOptimizer", "StepRecord", "Update", "decoder_group", "group", "sum_gradients", "trainable"]
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Update(ABC):
         """Update on one batch of each task, in the mapping's order, at ``factor`` times the learning rates."""
 
     def _adamw(self, groups: Sequence[dict[str, Any]], whose: str) -> AdamW:
-        trainable = [group for group in groups if group["params"]]
-        if not trainable:
+        learning = [group for group in groups if group["params"]]
+        if not learning:
             raise ConfigError(
                 f"{whose} has nothing to train: encoder.freeze is true, and a cosine head has no weights of its own"
             )
-        return AdamW(trainable, eps=self.settings.eps)
+        return AdamW(learning, eps=self.settings.eps)
 
     def _scale_rates(self, factor: float) -> None:
         for optimizer in self.optimizers.values():
@@ -133,43 +133,7 @@ class Update(ABC):
         self.model.zero_grad(set_to_none=True)
 
 
-class SeparateUpdate(Update):
-    """A backward pass and a step of the task's own optimizer for each task in turn: the report's Algorithm 1.
-
-    Each optimizer covers the task's encoder and its decoder, no other decoder; gradients are cleared between tasks.
-    """
-
-    def _build_optimizers(self) -> dict[str, AdamW]:
-        optimizers = {}
-        for name, task in self.model.tasks.items():
-            encoder = _trainable(self.model.encoder_of(name))
-            groups = [_group(encoder, task.lr, task.weight_decay)] if encoder else []
-            groups.append(_decoder_group(self.model, name))
-            optimizers[name] = self._adamw(groups, f"task {name}")
-        return optimizers
-
-    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        self._scale_rates(factor)
-        records = {}
-        for name, batch in batches.items():
-            self._clear()
-            optimizer = self.optimizers[name]
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            loss = norm = None
-            try:
-                loss = self._backward(name, batch)
-                _sum_gradients(parameters)
-                norm = self._clip(parameters, [name])
-                optimizer.step()
-            except NonFiniteError as error:
-                self._stop_unless_skipped(error)
-                loss = None
-            records[name] = self._record(name, batch, factor, loss, norm)
-        self._clear()
-        return records
-
-
-class _OneOptimizer(Update):
+class OneOptimizer(Update):
     """What the updates with one step a round share."""
 
     def _build_optimizers(self) -> dict[str, AdamW]:
@@ -183,13 +147,13 @@ class _OneOptimizer(Update):
                     f"train.update = {self.settings.update!r} makes one step for all tasks: those of one encoder have"
                     f" to agree in lr / weight_decay, not {shown}; decoder_lr may differ"
                 )
-            trainable = _trainable(encoder)
-            if trainable and users:
-                groups.append(_group(trainable, *rates[users[0]]))
+            learning = trainable(encoder)
+            if learning and users:
+                groups.append(group(learning, *rates[users[0]]))
         for name in self.model.tasks:
-            if not _trainable(self.model.encoder_of(name)) and not _trainable(self.model.decoders[name]):
+            if not trainable(self.model.encoder_of(name)) and not trainable(self.model.decoders[name]):
                 self._adamw([], f"task {name}")  # which says why
-        groups += [_decoder_group(self.model, name) for name in self.model.tasks]
+        groups += [decoder_group(self.model, name) for name in self.model.tasks]
         return {"all": self._adamw(groups, "the run")}
 
     def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
@@ -210,84 +174,16 @@ class _OneOptimizer(Update):
         """All backward passes and the step."""
 
     def _step(self) -> float:
-        norm = self._clip(_trainable(self.model), list(self.model.tasks))
+        norm = self._clip(trainable(self.model), list(self.model.tasks))
         self.optimizers["all"].step()
         return norm
 
 
-class CombinedUpdate(_OneOptimizer):
-    """One step on the gradient of the summed losses.
-
-    The tasks' backward passes run one after the other and add up in ``.grad``: the gradient of a sum is the sum of
-    the gradients, and only one task's activations are held at a time. Every task's record has the sum's norm.
-    """
-
-    def _one_step(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        losses = {name: self._backward(name, batch) for name, batch in batches.items()}
-        _sum_gradients(_trainable(self.model))
-        norm = self._step()
-        return {name: self._record(name, batch, factor, losses[name], norm) for name, batch in batches.items()}
-
-
-class PCGradUpdate(_OneOptimizer):
-    """One step after projecting each task's encoder gradient off those it conflicts with.
-
-    Source: Yu et al. 2020 (arXiv 2001.06782), algorithm 1: for each task, over the other tasks in random order,
-    g_i <- g_i - (g_i . g_j) / |g_j|^2 g_j where g_i . g_j < 0, with the original g_j; the projected gradients are
-    summed. Decoders keep their own gradients. Since each projected gradient is a combination of the original ones,
-    the projections are done on coefficients and the tasks' Gram matrix. The order comes from the passed generator.
-    """
-
-    def _one_step(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        shared = [p for encoder in self.model.encoders.values() for p in _trainable(encoder)]
-        records, rows, used = {}, [], set[nn.Parameter]()
-        for name, batch in batches.items():
-            loss = self._backward(name, batch)
-            own = _trainable(self.model.decoders[name])
-            _sum_gradients([*shared, *own])
-            flat = _flat_gradient(shared, batch.labels.device)
-            norm = math.hypot(flat.norm().item(), *(p.grad.norm().item() for p in own if p.grad is not None))
-            records[name] = self._record(name, batch, factor, loss, norm)
-            rows.append(flat)
-            used.update(parameter for parameter in shared if parameter.grad is not None)
-            for parameter in shared:
-                parameter.grad = None
-        gradients = torch.stack(rows)  # (tasks, parameters)
-        weights = project_conflicts((gradients @ gradients.T).tolist(), self.order_rng)
-        surgery = torch.tensor(weights, dtype=gradients.dtype, device=gradients.device) @ gradients
-        start = 0
-        for parameter in shared:
-            size = parameter.numel()
-            if parameter in used:
-                parameter.grad = surgery[start : start + size].view_as(parameter)
-            start += size
-        self._step()
-        return records
-
-
-def project_conflicts(gram: list[list[float]], rng: np.random.Generator) -> list[float]:
-    """The weight of each task's gradient in PCGrad's sum.
-
-    :param gram: (tasks, tasks), inner products of the tasks' gradients.
-    :param rng: a numpy Generator; it draws the order of the others for each task.
-    """
-    tasks = len(gram)
-    totals = [0.0] * tasks
-    for i in range(tasks):
-        coefficients = [float(i == k) for k in range(tasks)]
-        for j in rng.permutation([k for k in range(tasks) if k != i]).tolist():
-            inner = sum(coefficients[k] * gram[k][j] for k in range(tasks))
-            if inner < 0 and gram[j][j] > 0:
-                coefficients[j] -= inner / gram[j][j]
-        totals = [total + own for total, own in zip(totals, coefficients, strict=True)]
-    return totals
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
+def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Gradients of the whole batch in the place of this process's share."""
     if size() == 1:
         return
@@ -297,20 +193,11 @@ def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
-def _flat_gradient(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
-    """One vector of all gradients, zero where there is none; empty for a frozen encoder."""
-    parts = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
-    return torch.cat(parts) if parts else torch.zeros(0, device=device)
-
-
-def _group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> dict[str, Any]:
+def group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> dict[str, Any]:
     return {"params": parameters, "lr": lr, "weight_decay": weight_decay}
 
 
-def _decoder_group(model: MultitaskModel, name: str) -> dict[str, Any]:
+def decoder_group(model: MultitaskModel, name: str) -> dict[str, Any]:
     task = model.tasks[name]
     rate = task.lr if task.decoder_lr is None else task.decoder_lr
-    return _group(_trainable(model.decoders[name]), rate, task.weight_decay)
-
-
-UPDATES: dict[str, type[Update]] = {"separate": SeparateUpdate, "combined": CombinedUpdate, "pcgrad": PCGradUpdate}
+    return group(trainable(model.decoders[name]), rate, task.weight_decay)

@@ -7,7 +7,7 @@ from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
 from minbert.layers import Dropout, Linear
 from minbert.model import BertOutput
-from multitask.tasks import Task
+from multitask.settings.task import Task
 
 __all__ = ["TaskDecoder"]
 

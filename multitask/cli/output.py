@@ -12,7 +12,7 @@ from multitask.errors import RunError
 
 if TYPE_CHECKING:
     from multitask.run import Prediction
-    from multitask.tasks import Task
+    from multitask.settings.task import Task
 
 __all__ = ["STANDARD_STREAM", "Output", "open_output", "write_predictions"]
 

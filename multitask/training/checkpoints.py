@@ -16,8 +16,8 @@ from minbert.errors import WeightsError
 from minbert.files.storage import read_tensors, sha256_of, write_json, write_tensors
 from multitask.distributed import gathered, is_main, rank
 from multitask.errors import RunError
-from multitask.model import MultitaskModel
-from multitask.updates import Update
+from multitask.model.model import MultitaskModel
+from multitask.updates.base import Update
 
 __all__ = ["latest_checkpoint", "read_state", "remove_checkpoints", "restore_checkpoint", "save_checkpoint"]
 

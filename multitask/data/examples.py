@@ -1,17 +1,17 @@
 """Files to checked examples: every row that can't be used is named by file, line, column and value."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from multitask.checks import check_choice, shown
+from multitask.data.formats import Fault, Source, read_rows, source_name
 from multitask.errors import ConfigError, DataError
-from multitask.rows import Fault, Source, read_rows, source_name
-from multitask.tasks import Task, label_key, parse_number
+from multitask.settings.checks import check_choice, shown
+from multitask.settings.task import Task, label_key, parse_number
 
 __all__ = [
     "ON_BAD",
@@ -23,8 +23,6 @@ __all__ = [
     "infer_labels",
     "iter_examples",
     "read_examples",
-    "shared_rows",
-    "stratified_split",
 ]
 
 OnBad = Literal["missing", "error", "skip"]
@@ -157,38 +155,6 @@ def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
     numeric = not any(isinstance(key, str) for key in spellings)
     order = sorted(spellings) if numeric else sorted(spellings, key=lambda key: spellings[key])
     return replace(task, labels=tuple(spellings[key] for key in order))
-
-
-def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, Dataset]:
-    """(train, dev): dev is a tenth of the rows with every label in its share, both in the file's order.
-
-    The rows are sorted by label, at random among equals, and every tenth is taken: that serves classes and
-    numbers alike. The only row of a class stays in train.
-    """
-    labels = dataset.labels
-    if len(dataset) < 2 or len(labels) != len(dataset):
-        raise DataError(f"{dataset.path} has {len(dataset)} rows: a dev split of its own needs two with labels")
-    generator = np.random.default_rng(np.random.SeedSequence((seed, len(dataset))))
-    order = np.lexsort((generator.random(len(labels)), np.asarray(labels)))
-    if task.kind != "regression":
-        classes, counts = np.unique(labels, return_counts=True)
-        order = order[~np.isin(np.asarray(labels)[order], classes[counts == 1])]
-        if not len(order):
-            raise DataError(f"{dataset.path} has one row of each class: to hold some out for dev takes two")
-    held = set(order[int(generator.integers(min(10, len(order)))) :: 10].tolist())
-    train = [example for row, example in enumerate(dataset.examples) if row not in held]
-    dev = [example for row, example in enumerate(dataset.examples) if row in held]
-    return Dataset(dataset.path, train, dataset.skipped), Dataset(dataset.path, dev)
-
-
-def shared_rows(train: Iterable[Example], dev: Iterable[Example]) -> list[Example]:
-    """The rows of dev whose texts also are a row of train, pairs in either order."""
-    seen = {_normal(example) for example in train}
-    return [example for example in dev if _normal(example) in seen]
-
-
-def _normal(example: Example) -> tuple[str, ...]:
-    return tuple(sorted(" ".join(text.split()) for text in example.texts))
 
 
 def _examples(

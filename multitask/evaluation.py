@@ -10,11 +10,11 @@ from torch import Tensor
 
 from minbert.fast.kernels import hold_casts
 from minbert.token_batch import batches_by_length
-from multitask.batches import EncodedTexts, TaskData
+from multitask.data.batches import EncodedTexts, TaskData
 from multitask.distributed import rank, size, sum_over_ranks
-from multitask.losses import predicted_values
 from multitask.metrics import METRICS, Score, bootstrap_score, macro_f1
-from multitask.model import MultitaskModel
+from multitask.model.losses import predicted_values
+from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 
 __all__ = ["evaluate_tasks", "mean_score", "outputs_of"]

@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from multitask.checks import check_known, check_string, shown
 from multitask.errors import ConfigError
-from multitask.presets import DEFAULT_PRESET, PRESETS, preset_names
-from multitask.settings import KEYS, EncoderConfig, TrainConfig
-from multitask.sources import as_table, assignments, read_toml
-from multitask.tasks import TASK_KEYS, Task
+from multitask.settings.checks import check_known, check_string, shown
+from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_names
+from multitask.settings.tables import KEYS, EncoderConfig, TrainConfig
+from multitask.settings.task import TASK_KEYS, Task
+from multitask.settings.toml import as_table, assignments, read_toml
 
 __all__ = ["EncoderConfig", "RunConfig", "TrainConfig", "build_config", "load_tasks"]
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multitask.cli.output import STANDARD_STREAM, open_output, write_predictions
 from multitask.errors import ConfigError, DataError
-from multitask.output import STANDARD_STREAM, open_output, write_predictions
 
 if TYPE_CHECKING:
-    from multitask.data import BadRow
+    from multitask.data.examples import BadRow
     from multitask.metrics import Score
     from multitask.run import Prediction, Run
-    from multitask.tasks import Task
+    from multitask.settings.task import Task
 
 __all__ = ["run"]
 
@@ -25,7 +25,7 @@ DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
 
 def train(args: argparse.Namespace) -> None:
     """Trains a run and prints its dev scores."""
-    from multitask.config import build_config
+    from multitask.settings.config import build_config
 
     preset = {} if args.preset is None else {"preset": args.preset}
     config = build_config(
@@ -46,7 +46,7 @@ def train(args: argparse.Namespace) -> None:
             raise DataError(f"tasks.{task.name}.train: {task.train} does not exist{hint}")
     # Brings torch, so not before the settings are known to be right.
     from multitask.distributed import is_main
-    from multitask.fit import train as train_run
+    from multitask.training.train import train as train_run
 
     _use_threads(args.threads)
     run = train_run(
@@ -89,7 +89,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def predict(args: argparse.Namespace) -> None:
     """Labels rows, one line of TSV for each, in their order; memory does not grow with their number."""
     _check_predict_files(args.input, args.output, args.run)
-    from multitask.data import iter_examples
+    from multitask.data.examples import iter_examples
     from multitask.distributed import is_main, size
 
     if size() > 1 and (args.input == STANDARD_STREAM or not Path(args.input).is_file()):
@@ -147,7 +147,7 @@ def fetch(args: argparse.Namespace) -> None:
 
         print(resolve(args.name, progress=not args.quiet))
     else:
-        from multitask.fetch import fetch_data
+        from multitask.data.course import fetch_data
 
         fetch_data(args.out, quora=args.quora, progress=not args.quiet)
         print(f"The data is in {args.out}. Next: multitask train --data {args.out}")
@@ -155,7 +155,7 @@ def fetch(args: argparse.Namespace) -> None:
 
 def presets(args: argparse.Namespace) -> None:
     """Prints the presets with their hyper-parameters."""
-    from multitask.presets import describe_presets
+    from multitask.settings.presets import describe_presets
 
     print(describe_presets())
 
@@ -213,7 +213,7 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
 
 def print_scores(scores: Mapping[str, "Score"]) -> None:
     """Prints a line per task and, for several tasks, the plain mean of their scores."""
-    from multitask.inference import mean_score
+    from multitask.evaluation import mean_score
 
     print(f"{'task':<12}{'metric':<10}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")
     for name, score in scores.items():
@@ -231,7 +231,7 @@ def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, ob
     """What ``evaluate --json`` prints; a score that is not defined is null, since JSON has no NaN."""
     from dataclasses import asdict
 
-    from multitask.inference import mean_score
+    from multitask.evaluation import mean_score
 
     tasks = {
         name: {

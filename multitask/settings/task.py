@@ -11,7 +11,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from multitask.checks import (
+from multitask.errors import ConfigError
+from multitask.settings.checks import (
     check_choice,
     check_integer,
     check_known,
@@ -19,7 +20,6 @@ from multitask.checks import (
     check_string,
     shown,
 )
-from multitask.errors import ConfigError
 
 __all__ = ["HEADS", "INPUTS", "KINDS", "POOLINGS", "REDUCTIONS", "Task", "label_key", "parse_number"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from multitask.checks import check_choice, check_flag, check_integer, check_number, check_string
+from multitask.settings.checks import check_choice, check_flag, check_integer, check_number, check_string
 
 __all__ = ["KEYS", "EncoderConfig", "TrainConfig"]
 

@@ -13,9 +13,9 @@ from minbert.files.storage import read_tensors, write_json, write_tensors
 from minbert.model import BertModel
 from minbert.token_batch import TokenBatch
 from minbert.tokenizer import BertTokenizer
-from multitask.decoders import TaskDecoder
 from multitask.errors import ConfigError, RunError
-from multitask.tasks import Task
+from multitask.model.decoders import TaskDecoder
+from multitask.settings.task import Task
 
 __all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder"]
 

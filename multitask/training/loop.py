@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from minbert.optim import SCHEDULES
-from multitask.batches import TaskData
-from multitask.config import TrainConfig
+from multitask.data.batches import TaskData
+from multitask.data.sampling import Indices, RoundSampler
 from multitask.errors import NonFiniteError, RunError
-from multitask.losses import task_loss
-from multitask.model import MultitaskModel
+from multitask.model.losses import task_loss
+from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
-from multitask.sampling import Indices, RoundSampler
-from multitask.updates import StepRecord, Update
+from multitask.settings.config import TrainConfig
+from multitask.updates.base import StepRecord, Update
 
 __all__ = ["RoundRecord", "TrainState", "estimate_seconds", "train_rounds"]
 

@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from multitask.checks import shown
+from multitask.data.plain_text import FOLLOWING, looks_like_header, looks_like_json
 from multitask.errors import DataError
-from multitask.sniff import FOLLOWING, looks_like_header, looks_like_json
+from multitask.settings.checks import shown
 
 __all__ = ["Fault", "Row", "Source", "read_rows", "source_name"]
 

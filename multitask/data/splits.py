@@ -1,0 +1,43 @@
+"""Rows held out of training, and rows that stand on both sides."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from multitask.data.examples import Dataset, Example
+from multitask.errors import DataError
+from multitask.settings.task import Task
+
+__all__ = ["shared_rows", "stratified_split"]
+
+
+def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, Dataset]:
+    """(train, dev): dev is a tenth of the rows with every label in its share, both in the file's order.
+
+    The rows are sorted by label, at random among equals, and every tenth is taken: that serves classes and
+    numbers alike. The only row of a class stays in train.
+    """
+    labels = dataset.labels
+    if len(dataset) < 2 or len(labels) != len(dataset):
+        raise DataError(f"{dataset.path} has {len(dataset)} rows: a dev split of its own needs two with labels")
+    generator = np.random.default_rng(np.random.SeedSequence((seed, len(dataset))))
+    order = np.lexsort((generator.random(len(labels)), np.asarray(labels)))
+    if task.kind != "regression":
+        classes, counts = np.unique(labels, return_counts=True)
+        order = order[~np.isin(np.asarray(labels)[order], classes[counts == 1])]
+        if not len(order):
+            raise DataError(f"{dataset.path} has one row of each class: to hold some out for dev takes two")
+    held = set(order[int(generator.integers(min(10, len(order)))) :: 10].tolist())
+    train = [example for row, example in enumerate(dataset.examples) if row not in held]
+    dev = [example for row, example in enumerate(dataset.examples) if row in held]
+    return Dataset(dataset.path, train, dataset.skipped), Dataset(dataset.path, dev)
+
+
+def shared_rows(train: Iterable[Example], dev: Iterable[Example]) -> list[Example]:
+    """The rows of dev whose texts also are a row of train, pairs in either order."""
+    seen = {_normal(example) for example in train}
+    return [example for example in dev if _normal(example) in seen]
+
+
+def _normal(example: Example) -> tuple[str, ...]:
+    return tuple(sorted(" ".join(text.split()) for text in example.texts))

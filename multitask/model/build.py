@@ -1,0 +1,27 @@
+"""From a configuration to a model that is ready to be trained."""
+
+from copy import deepcopy
+
+from minbert.files.checkpoint import has_pooler
+from minbert.files.registry import resolve
+from minbert.model import BertModel
+from minbert.tokenizer import BertTokenizer
+from multitask.model.model import MultitaskModel
+from multitask.settings.config import RunConfig
+
+__all__ = ["build_model"]
+
+
+def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
+    """Pretrained encoders, one for each name the tasks use, new decoders, and the tokenizer.
+
+    Decoders draw their weights from torch's default generator.
+    """
+    folder = resolve(config.encoder.weights)
+    encoders: dict[str, BertModel] = {}
+    pretrained = BertModel.from_pretrained(folder, add_pooling_layer=has_pooler(folder), dropout=config.encoder.dropout)
+    pretrained.requires_grad_(not config.encoder.freeze)
+    for task in config.tasks:
+        if task.encoder not in encoders:
+            encoders[task.encoder] = deepcopy(pretrained) if encoders else pretrained
+    return MultitaskModel(encoders, config.tasks), BertTokenizer.from_pretrained(folder)

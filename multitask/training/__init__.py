@@ -1,0 +1,4 @@
+"""The loop, and what stands around it: reading, scoring, saving, resuming, showing.
+
+May import every room but cli.
+"""

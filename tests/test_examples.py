@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = {"benchmark.py", "benchmark_peers.py", "benchmark_processes.py", "benchmark_tools.py"}
+BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "peers", "processes", "tools")}
 SCRIPTS = BENCHMARK | {"encode.py", "quickstart.py"}
 
 
@@ -23,7 +23,8 @@ def run(root: Path, *argv: object) -> str:
 
 
 def test_every_script_is_run_here(root: Path) -> None:
-    assert {path.name for path in (root / "examples").glob("*.py")} == SCRIPTS
+    examples = root / "examples"
+    assert {path.relative_to(examples).as_posix() for path in examples.rglob("*.py")} == SCRIPTS
 
 
 def test_encode_finds_the_similar_sentence(root: Path, minilm_weights: Path) -> None:
@@ -50,7 +51,7 @@ def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:
     pytest.importorskip("transformers", reason="the benchmark's peer")
     sections = ["training", "list", "batch", "adamw"]
     options = ["--tasks", "examples/tasks.toml", "--weights", tiny_weights, "--rounds", 1, "--json"]
-    report = json.loads(run(root, "examples/benchmark.py", *options, "--only", *sections))
+    report = json.loads(run(root, "examples/benchmark/benchmark.py", *options, "--only", *sections))
     lines = {line["what"]: line for line in report["lines"]}
     assert len(lines) == 6 + all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
     for line in lines.values():

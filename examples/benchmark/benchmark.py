@@ -1,6 +1,6 @@
 """How fast this library is beside `transformers` (B0, B1) and ONNX Runtime (B2), on this machine, in one process.
 
-python examples/benchmark.py --data data [--only training list batch ...] [--threads 2] [--rounds 5] [--json]
+python examples/benchmark/benchmark.py --data data [--only training list batch ...] [--threads 2] [--rounds 5] [--json]
 
 Needs the extras "test" and "benchmark". Every comparison runs its sides in turn (A B A B ...) after warm-up passes over
 the same batches, and is quoted as the ratio of medians; outputs are compared first. Sides: B0 is `transformers` as it
@@ -21,11 +21,11 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import benchmark_processes as processes
 import numpy as np
+import processes
 import torch
-from benchmark_peers import Onnx, Training, export_onnx, transformers_list
-from benchmark_tools import SIDES, Bench, drawn_rounds, machine, product_parameters
+from peers import Onnx, Training, export_onnx, transformers_list
+from tools import SIDES, Bench, drawn_rounds, machine, product_parameters
 from torch import nn
 
 from minbert import AdamW, BertModel, encode

@@ -1,4 +1,4 @@
-"""Parts of examples/benchmark.py that measure whole processes: memory, imports, large files, the first answer.
+"""Parts of benchmark.py that measure whole processes: memory, imports, large files, the first answer.
 
 As a program it is what those processes run, and prints its own peak of memory at the end.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark_peers import Training
-from benchmark_tools import Bench, drawn_rounds
+from peers import Training
+from tools import Bench, drawn_rounds
 
 from multitask import build_config
 from multitask.__main__ import main as multitask
@@ -27,7 +27,7 @@ from multitask.model.build import build_model
 from multitask.updates.separate import SeparateUpdate
 
 PAIRS, ROWS = 400_000, 1_000_000
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, str(Path(__file__).resolve())]
 
 

@@ -1,4 +1,4 @@
-"""What the parts of examples/benchmark.py share: the data, the weights, the clock and the lines that it prints."""
+"""What the parts of benchmark.py share: the data, the weights, the clock and the lines that it prints."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_peers import Decoder
+from peers import Decoder
 from torch import nn
 
 from minbert import BertConfig, BertModel, BertTokenizer

@@ -24,7 +24,7 @@ from multitask.errors import StoppedError
 from multitask.model.decoders import TaskDecoder
 from multitask.settings.config import build_config
 from multitask.settings.task import Task
-from multitask.training import train as fit
+from multitask.training import train as training
 from multitask.training.checkpoints import latest_checkpoint
 from multitask.training.run_folder import JsonLines
 
@@ -90,7 +90,7 @@ def decoders_header(tables: dict[str, Table], config: BertConfig) -> int:
 def drawn_sets() -> list[dict[str, Table]]:
     """The task sets: for each of the steered lengths the first two draws that have it, then whatever is drawn."""
     rng = random.Random(20261123)
-    config = BertConfig.from_folder(Path(__file__).parents[2] / "weights" / "tiny-bert")
+    config = BertConfig.from_folder(Path(__file__).parents[3] / "weights" / "tiny-bert")
     steered: dict[int, list[dict[str, Table]]] = {length: [] for length in STEERED}
     for _ in range(20_000):
         tables = drawn_set(rng)
@@ -164,12 +164,12 @@ def test_a_drawn_set_trains_saves_loads_and_resumes(
     with monkeypatch.context() as patch:
         stop_after_one_round(patch)
         with pytest.raises(StoppedError):
-            fit.train(config, out, progress=False)
+            training.train(config, out, progress=False)
     checkpoint = latest_checkpoint(out / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.name == "round-00000001"
 
-    trained = fit.train(config, out, resume=True, progress=False)
+    trained = training.train(config, out, resume=True, progress=False)
     file = out / "best" / "decoders.safetensors"
     if number < 2 * len(STEERED):
         assert header_length(file.read_bytes()) == STEERED[number // 2]

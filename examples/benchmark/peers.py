@@ -1,4 +1,4 @@
-"""The other side of examples/benchmark.py: `transformers` and ONNX Runtime, run as their documents advise."""
+"""The other side of benchmark.py: `transformers` and ONNX Runtime, run as their documents advise."""
 
 from collections.abc import Sequence
 from pathlib import Path

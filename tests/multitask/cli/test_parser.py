@@ -88,7 +88,7 @@ def test_presets_are_all_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_readme_lists_every_preset() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     for name in preset_names():
         assert f"`{name}`" in readme
 

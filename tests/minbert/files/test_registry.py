@@ -24,7 +24,7 @@ from minbert.files.registry import KnownWeights, is_safe_url, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = constants.DOWNLOAD_CHUNK_SIZE  # what the client keeps of a broken body: whole chunks
-ROOT = Path(registry.__file__).parents[1]
+ROOT = Path(registry.__file__).parents[2]
 
 
 def sha256(content: bytes) -> str:

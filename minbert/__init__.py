@@ -16,10 +16,17 @@ from minbert.lazy import lazy_names
 if TYPE_CHECKING:
     from minbert.config import BertConfig
     from minbert.errors import InputError, MinbertError, WeightsError
-    from minbert.fast.kernels import get_kernels, set_kernels
+    from minbert.fast.choice import get_kernels, kernels, set_kernels
     from minbert.heads import BertForPreTraining
     from minbert.model import BertModel, BertOutput
-    from minbert.optim import SCHEDULES, AdamW, constant_schedule, cosine_schedule, linear_schedule
+    from minbert.optim import (
+        SCHEDULES,
+        AdamW,
+        constant_schedule,
+        cosine_schedule,
+        linear_schedule,
+        parameter_groups,
+    )
     from minbert.tokenizer import BertTokenizer, TokenBatch
     from minbert.vectors import encode
 
@@ -39,7 +46,9 @@ __all__ = [
     "cosine_schedule",
     "encode",
     "get_kernels",
+    "kernels",
     "linear_schedule",
+    "parameter_groups",
     "set_kernels",
 ]
 __version__ = "0.1.0"
@@ -59,9 +68,11 @@ _HOME = {
     "constant_schedule": "optim",
     "cosine_schedule": "optim",
     "encode": "vectors",
-    "get_kernels": "fast.kernels",
+    "get_kernels": "fast.choice",
+    "kernels": "fast.choice",
     "linear_schedule": "optim",
-    "set_kernels": "fast.kernels",
+    "parameter_groups": "optim",
+    "set_kernels": "fast.choice",
 }
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.config import BertConfig
-from minbert.layers import ACTIVATIONS, LayerNorm, Linear
+from minbert.layers import ACTIVATIONS, LayerNorm
 from minbert.model import BertModel, BertOutput
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class BertForPreTraining(nn.Module):
         super().__init__()
         self.config = config
         self.bert = BertModel(config)
-        self.transform = Linear(config.hidden_size, config.hidden_size)
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.hidden_act]
         self.transform_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.prediction_bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.seq_relationship = Linear(config.hidden_size, 2)
+        self.seq_relationship = nn.Linear(config.hidden_size, 2)
         self.load_report: LoadReport | None = None
         for linear in (self.transform, self.seq_relationship):
             nn.init.normal_(linear.weight, std=config.initializer_range)
@@ -73,11 +73,11 @@ class BertForPreTraining(nn.Module):
 
         folder = resolve(name_or_folder)
         model = cls(read_config(folder))
-        model.load_report = load_pretraining(model, folder)
+        model.load_report = load_pretraining(dict(model.named_parameters()), folder)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what ``transformers.BertForPreTraining`` reads."""
         from minbert.files.checkpoint import save_pretraining
 
-        save_pretraining(self, folder)
+        save_pretraining(self.state_dict(), self.config, folder)

@@ -1,16 +1,24 @@
 """AdamW, and the learning-rate schedules that BERT is fine-tuned with."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minbert.errors import InputError
-from minbert.fast import kernels
+from minbert.fast.choice import uses_fast_path
 
-__all__ = ["SCHEDULES", "AdamW", "constant_schedule", "cosine_schedule", "linear_schedule"]
+__all__ = [
+    "SCHEDULES",
+    "AdamW",
+    "adamw_step",
+    "constant_schedule",
+    "cosine_schedule",
+    "linear_schedule",
+    "parameter_groups",
+]
 
 
 class AdamW(torch.optim.Optimizer):
@@ -49,92 +57,116 @@ class AdamW(torch.optim.Optimizer):
         for name in ("lr", "eps", "weight_decay"):
             value = param_group.get(name, self.defaults[name])
             if not (isinstance(value, int | float) and value >= 0 and math.isfinite(value)):
-                raise InputError(f"AdamW: {name} is {value!r}; a finite number of at least 0 is due")
+                raise InputError(f"AdamW: {name} must be a finite number of at least 0, got {value!r}")
         betas = param_group.get("betas", self.defaults["betas"])
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise InputError(f"AdamW: betas is {betas}; two numbers in [0, 1) are due")
+            raise InputError(f"AdamW: betas must be two numbers in [0, 1), got {betas}")
         super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient, once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        from minbert.fast import optim as fast
+
+        fast_path = uses_fast_path()
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in parameters:
-                if parameter.grad.is_sparse:
-                    raise InputError("AdamW: a gradient is sparse; dense gradients are due")
-                if not self.state[parameter]:
-                    self.state[parameter] = {
-                        "step": torch.tensor(0.0),
-                        "exp_avg": torch.zeros_like(parameter),
-                        "exp_avg_sq": torch.zeros_like(parameter),
-                    }
-                    if group.get("amsgrad"):
-                        self.state[parameter]["max_exp_avg_sq"] = torch.zeros_like(parameter)
-            if kernels.get_kernels() == "fast" and _fused_fits(parameters):
-                self._fused_step(parameters, group)
+            states = [self._state_of(parameter, group) for parameter in parameters]
+            if fast_path and fast.fits(parameters):
+                fast.adamw_step(parameters, states, group)
             else:
-                for parameter in parameters:
-                    self._step_one(parameter, self.state[parameter], group)
+                for parameter, state in zip(parameters, states, strict=True):
+                    adamw_step(parameter, state, group)
         return loss
 
-    def _step_one(self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        """Algorithm 2 written out, for one parameter."""
-        gradient, (beta1, beta2) = parameter.grad, group["betas"]
-        assert gradient is not None
-        gradient = -gradient if group.get("maximize") else gradient
-        state["step"] += 1
-        step = state["step"].item()
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        second = state["exp_avg_sq"]
-        if group.get("amsgrad"):
-            second = torch.maximum(state["max_exp_avg_sq"], second, out=state["max_exp_avg_sq"])
-        corrected_root = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(state["exp_avg"], corrected_root, value=-group["lr"] / (1 - beta1**step))
-
-    def _fused_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """The same in one pass over memory per parameter."""
-        states = [self.state[parameter] for parameter in parameters]
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1)
-        torch._fused_adamw_(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [state["max_exp_avg_sq"] for state in states] if group.get("amsgrad") else [],
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=bool(group.get("amsgrad")),
-            maximize=bool(group.get("maximize")),
-        )
+    def _state_of(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The parameter's moments and step count, which start at zero."""
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            raise InputError("AdamW: gradients must be dense, got a sparse one")
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group.get("amsgrad") else ()))
+            state.update({name: torch.zeros_like(parameter) for name in names})
+        return state
 
 
-def _fused_fits(parameters: list[Tensor]) -> bool:
-    """torch's fused kernel is private: used where it is, for contiguous float parameters on the CPU."""
-    return (
-        bool(parameters)
-        and hasattr(torch, "_fused_adamw_")
-        and all(
-            p.device.type == "cpu"
-            and p.is_contiguous()
-            and p.dtype in (torch.float32, torch.float64)
-            and p.grad is not None
-            and p.grad.is_contiguous()
-            and p.grad.dtype == p.dtype
-            for p in parameters
-        )
-    )
+def adamw_step(parameter: Tensor, state: dict[str, Tensor], settings: Mapping[str, Any]) -> None:
+    """Take one step with a parameter and its gradient, in place.
+
+    With g the gradient and t the step: m = beta1 m + (1 - beta1) g and v = beta2 v + (1 - beta2) g^2, then
+    parameter -= lr * (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * parameter).
+
+    Source: Loshchilov and Hutter 2019, algorithm 2, lines 6 to 12. Its schedule multiplier and its decay are one
+    factor each here, as in torch: the decay is scaled by the learning rate.
+
+    :param state: ``step``, ``exp_avg`` (m), ``exp_avg_sq`` (v) and, for amsgrad, ``max_exp_avg_sq``.
+    :param settings: lr, betas, eps, weight_decay, amsgrad and maximize of the parameter's group.
+    """
+    gradient, (beta1, beta2), lr = parameter.grad, settings["betas"], settings["lr"]
+    assert gradient is not None
+    gradient = -gradient if settings.get("maximize") else gradient
+    state["step"] += 1
+    step = state["step"].item()
+    parameter.mul_(1 - lr * settings["weight_decay"])
+    state["exp_avg"].lerp_(gradient, 1 - beta1)
+    state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    second = state["exp_avg_sq"]
+    if settings.get("amsgrad"):
+        second = torch.maximum(state["max_exp_avg_sq"], second, out=state["max_exp_avg_sq"])
+    corrected_root = (second / (1 - beta2**step)).sqrt_().add_(settings["eps"])
+    parameter.addcdiv_(state["exp_avg"], corrected_root, value=-lr / (1 - beta1**step))
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Group a model's trainable parameters for an optimizer: encoders, heads, decoders, or a module that holds some.
+
+    Biases and the weights of norms do not decay, as in BERT's released code (google-research/bert, optimization.py).
+    With ``layer_decay`` below 1 an encoder's rates fall from its top to its embeddings: lr times layer_decay to the
+    power of 1 for its last layer, 2 for the one below, and so on; all that is no layer or embedding has ``lr`` itself.
+
+    Source: Howard and Ruder 2018 (ULMFiT, arXiv 1801.06146), section 3.2, discriminative fine-tuning; Clark et al.
+    2020 (ELECTRA, arXiv 2003.10555), appendix B, layerwise decay, whose released code starts its last layer one power
+    lower.
+
+    :param lr: learning rate, at least 0.
+    :param weight_decay: of the matrices and embeddings, at least 0.
+    :param layer_decay: in (0, 1].
+    :return: groups with ``params``, ``lr`` and ``weight_decay``, from the lowest rate to the highest.
+    :raises InputError: for a ``layer_decay`` outside its range.
+    """
+    if not 0 < layer_decay <= 1:
+        raise InputError(f"parameter_groups: layer_decay must be above 0 and at most 1, got {layer_decay!r}")
+    powers = _layer_powers(model)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    taken = set[nn.Parameter]()  # a tied parameter is one parameter
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and parameter not in taken:
+                taken.add(parameter)
+                decays = not (name.endswith("bias") or isinstance(module, nn.LayerNorm))
+                groups.setdefault((powers.get(parameter, 0), decays), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * layer_decay**power, "weight_decay": weight_decay if decays else 0.0}
+        for (power, decays), parameters in sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1]))
+    ]
+
+
+def _layer_powers(model: nn.Module) -> dict[nn.Parameter, int]:
+    """How many times layer_decay multiplies the rate of each parameter of an encoder's layers and embeddings."""
+    from minbert.model import BertModel
+
+    powers = {}
+    for encoder in (module for module in model.modules() if isinstance(module, BertModel)):
+        for power, part in enumerate([*reversed(encoder.layers), encoder.embeddings], 1):
+            powers.update(dict.fromkeys(part.parameters(), power))
+    return powers
 
 
 def constant_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:

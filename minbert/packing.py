@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["FILL", "Group", "HeadIndex", "Packing"]
+__all__ = ["FILL", "Group", "HeadIndex", "PaddedRows", "Packing", "Rows"]
 
 # The fast path rounds the packed axis up to a multiple of this. oneDNN compiles a bfloat16 product anew for each shape
 # that it has not seen, which takes several times as long as the product itself; few shapes are compiled few times.
@@ -153,6 +153,57 @@ class Packing:
         """(tokens, width) -> (batch, seq, width), zero at masked positions."""
         flat = packed.new_zeros(self.batch_size * self.seq_length, packed.shape[1])
         return flat.index_copy_(0, self.token_index, packed).view(self.batch_size, self.seq_length, -1)
+
+    def first(self, packed: Tensor) -> Tensor:
+        """(tokens, width) -> (batch, width): each row's first token."""
+        return packed[self.first_tokens]
+
+    def mean(self, packed: Tensor) -> Tensor:
+        """(tokens, width) -> (batch, width): the mean of each row's tokens."""
+        sums = packed.new_zeros(self.batch_size, packed.shape[1]).index_add_(0, self.order[self.rows], packed)
+        return sums / self.lengths[:, None]
+
+    def real(self, packed: Tensor) -> Tensor:
+        """(tokens, width) -> the same: no other than real tokens are in it."""
+        return packed
+
+
+class PaddedRows:
+    """The same questions answered for a batch that stays padded, as an exported or compiled forward computes it.
+
+    ``tokens`` then stands for (batch, seq): nothing is gathered, so no shape depends on a mask's values.
+
+    :param attention_mask: bool (batch, seq), True at real tokens.
+    """
+
+    def __init__(self, attention_mask: Tensor) -> None:
+        self.mask = attention_mask
+        self.batch_size, self.seq_length = attention_mask.shape
+        self.lengths = attention_mask.sum(1)
+        self.positions = torch.arange(self.seq_length, device=attention_mask.device)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(batch, seq, ...) -> the same."""
+        return padded
+
+    def unpack(self, padded: Tensor) -> Tensor:
+        """(batch, seq, width) -> the same."""
+        return padded
+
+    def first(self, padded: Tensor) -> Tensor:
+        """(batch, seq, width) -> (batch, width): each row's first token."""
+        return padded[:, 0]
+
+    def mean(self, padded: Tensor) -> Tensor:
+        """(batch, seq, width) -> (batch, width): the mean of each row's real tokens."""
+        return self.real(padded).sum(1) / self.lengths[:, None]
+
+    def real(self, padded: Tensor) -> Tensor:
+        """(batch, seq, width) -> the same, zero at masked positions."""
+        return padded.masked_fill(~self.mask[:, :, None], 0)
+
+
+Rows = Packing | PaddedRows
 
 
 def _rounded(length: int, multiple: int) -> int:

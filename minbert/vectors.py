@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minbert.errors import InputError
-from minbert.fast.kernels import hold_casts
+from minbert.fast.casts import hold_casts
 from minbert.model import BertModel, BertOutput
 from minbert.token_batch import batches_by_length
 from minbert.tokenizer import BertTokenizer
@@ -55,9 +55,5 @@ def _pooled(output: BertOutput, pooling: str) -> Tensor:
     if pooling == "pooler":
         assert output.pooler_output is not None
         return output.pooler_output
-    if pooling == "cls":
-        return output.packed[output.packing.first_tokens]
-    packing = output.packing
-    sums = output.packed.new_zeros(packing.batch_size, output.packed.shape[1])
-    sums.index_add_(0, packing.order[packing.rows], output.packed)
-    return sums / packing.lengths[:, None]
+    rows = output.packing
+    return rows.first(output.packed) if pooling == "cls" else rows.mean(output.packed)

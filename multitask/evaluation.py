@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from minbert.fast.kernels import hold_casts
+from minbert.fast.casts import hold_casts
 from minbert.token_batch import batches_by_length
 from multitask.data.batches import EncodedTexts, TaskData
 from multitask.distributed import rank, size, sum_over_ranks

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minbert.fast.kernels import fast_dropout, keep_mask
+from minbert.fast.kernels import dropout, keep_mask
 from minbert.packing import Group, Packing
 
 __all__ = ["Heads", "attend", "attend_backward", "pooled_attention", "self_attention"]
@@ -184,6 +184,6 @@ def pooled_attention(query: Tensor, keys_values: Tensor, packing: Packing, heads
     scores = (asked * key).sum(-1).to(_wide(query.dtype)) / math.sqrt(key.shape[2])  # (tokens, heads)
     padded = scores.new_full((packing.mask.numel(), heads), -math.inf).index_copy(0, packing.token_index, scores)
     over_rows = padded.view(packing.batch_size, packing.seq_length, heads).softmax(1).flatten(0, 1)
-    weights = fast_dropout(over_rows.index_select(0, packing.token_index), p)  # (tokens, heads)
+    weights = dropout(over_rows.index_select(0, packing.token_index), p)  # (tokens, heads)
     attended = (weights[:, :, None] * value).flatten(1)  # (tokens, hidden)
     return attended.new_zeros(query.shape).index_add(0, row, attended).to(query.dtype)

@@ -1,7 +1,7 @@
 """A whole encoder layer on the fast path: its forward and its backward pass, each written out in one function.
 
-Beside BertLayer in model.py, which has the same mathematics module by module; tests hold the two together. What this
-saves: autograd's bookkeeping of some forty small steps, the copies between them, and a second cast of each weight.
+Beside BertLayer in model.py, which has the same mathematics module by module; tests hold the two together. This saves
+autograd's bookkeeping of some forty small steps, the copies between them, and a second cast of each weight.
 """
 
 import math
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minbert.fast.attention import Heads, attend, attend_backward
-from minbert.fast.kernels import affine, joined, keep_mask
+from minbert.fast.casts import joined
+from minbert.fast.kernels import affine, keep_mask
 
 __all__ = ["LayerSettings", "encoder_layer"]
 

@@ -7,18 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minbert.config import BertConfig
 from minbert.errors import WeightsError
 from minbert.files.storage import read_tensors, write_json, write_tensors
-
-if TYPE_CHECKING:
-    from minbert.heads import BertForPreTraining
-    from minbert.model import BertModel
 
 __all__ = [
     "LoadReport",
@@ -175,9 +171,8 @@ def _zero_fault(name: str, tensor: Tensor) -> str:
     return ""
 
 
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
-    """Copy ``tensors`` (our names) into ``module``; every misfit is in the one error."""
-    own = dict(module.named_parameters())
+def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
+    """Copy ``tensors`` (our names) into the parameters ``own``; every misfit is in the one error."""
     wrong = [f"missing {_file_name(name)}" for name in own if name not in tensors]
     wrong += [f"unexpected {_file_name(name)}" for name in tensors if name not in own]
     converted, broken = [], False
@@ -258,9 +253,13 @@ def _check_tied(folder: Path, name: str, tensor: Tensor, read: Mapping[str, Tens
         raise WeightsError(f"{folder}: {name} is not equal to {_TIED[name]}; this model ties the two")
 
 
-def load_encoder(model: "BertModel", folder: Path) -> LoadReport:
-    """Fill ``model`` from a HuggingFace folder, in place; heads and position_ids are dropped and reported."""
-    tensors, report = _gather(folder, with_heads=False, with_pooler=model.pooler is not None)
+def load_encoder(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
+    """Fill an encoder's parameters from a HuggingFace folder, in place.
+
+    :param own: parameters by our names; a pooler is read only where they have one. Heads and position_ids are
+        dropped and reported.
+    """
+    tensors, report = _gather(folder, with_heads=False, with_pooler="pooler.weight" in own)
     bias = tensors.get("pooler.bias")
     if bias is not None and not bool(bias.any()):
         report["notes"] = (
@@ -268,27 +267,26 @@ def load_encoder(model: "BertModel", folder: Path) -> LoadReport:
             " fine-tuning; mean or attention pooling does not need it",
         )
         _logger.warning(report["notes"][0])
-    return _fill(model, tensors, folder, report)
+    return _fill(own, tensors, folder, report)
 
 
-def load_pretraining(model: "BertForPreTraining", folder: Path) -> LoadReport:
-    """Fill an encoder with both pretraining heads, in place."""
+def load_pretraining(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
+    """Fill the parameters of an encoder with both pretraining heads, in place."""
     tensors, report = _gather(folder, with_heads=True, with_pooler=True)
     heads = ("transform", "prediction_bias", "seq_relationship")
     named = {name if name.startswith(heads) else f"bert.{name}": tensor for name, tensor in tensors.items()}
-    return _fill(model, named, folder, report)
+    return _fill(own, named, folder, report)
 
 
-def save_encoder(model: "BertModel", folder: str | Path) -> None:
-    """Write config.json and model.safetensors under HuggingFace's names."""
-    tensors = {to_hub_name(name): tensor for name, tensor in model.state_dict().items()}
-    _save(tensors, model.config.to_dict(), Path(folder))
+def save_encoder(state: Mapping[str, Tensor], config: BertConfig, folder: str | Path) -> None:
+    """Write config.json and model.safetensors under HuggingFace's names, from an encoder's state dict."""
+    _save({to_hub_name(name): tensor for name, tensor in state.items()}, config.to_dict(), Path(folder))
 
 
-def save_pretraining(model: "BertForPreTraining", folder: str | Path) -> None:
-    """The same for an encoder with both heads; the tied decoder weight is written once, as the embedding."""
-    tensors = {_file_name(name): tensor for name, tensor in model.state_dict().items()}
-    _save(tensors, {**model.config.to_dict(), "architectures": ["BertForPreTraining"]}, Path(folder))
+def save_pretraining(state: Mapping[str, Tensor], config: BertConfig, folder: str | Path) -> None:
+    """Write an encoder with both heads; the tied decoder weight is written once, as the embedding."""
+    tensors = {_file_name(name): tensor for name, tensor in state.items()}
+    _save(tensors, {**config.to_dict(), "architectures": ["BertForPreTraining"]}, Path(folder))
 
 
 def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:

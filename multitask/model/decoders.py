@@ -1,11 +1,16 @@
 """Decoders: from an encoder's output to a task's outputs. One per task, with weights of its own."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
-from minbert.layers import Dropout, Linear
+from minbert.fast.choice import uses_fast_path
+from minbert.inputs import refuse_quantized_autocast
+from minbert.layers import Dropout
 from minbert.model import BertOutput
 from multitask.settings.task import Task
 
@@ -37,9 +42,9 @@ class TaskDecoder(nn.Module):
         if task.pooling == "attention":
             rate = config.attention_probs_dropout_prob
             self.attention = MultiHeadAttention(hidden, config.num_attention_heads, rate)
-            self.projection = Linear(hidden, hidden)
+            self.projection = nn.Linear(hidden, hidden)
         if task.head == "linear":
-            self.head = Linear(hidden * (2 if self.two_encodings else 1), task.num_outputs)
+            self.head = nn.Linear(hidden * (2 if self.two_encodings else 1), task.num_outputs)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=config.initializer_range)
@@ -50,12 +55,16 @@ class TaskDecoder(nn.Module):
 
         :param encoded: of ``batch`` rows; of 2 * ``batch`` for separate input, all first texts before all second.
         """
-        pooled = self.dropout(self.pool(encoded))  # (batch or 2 * batch, hidden)
+        if not torch.compiler.is_compiling():
+            refuse_quantized_autocast(self, encoded.packed.device)
+        call = _call
+        if uses_fast_path():
+            from minbert.fast.parts import call
+        pooled: Tensor = call(self.dropout, self._pool(encoded, call))  # (batch or 2 * batch, hidden)
         if self.projection is not None:
-            pooled = self.projection(pooled)
+            pooled = call(self.projection, pooled)
         if self.head is not None:
-            joined = torch.cat(pooled.chunk(2), dim=1) if self.two_encodings else pooled
-            outputs: Tensor = self.head(joined)
+            outputs: Tensor = call(self.head, torch.cat(pooled.chunk(2), dim=1) if self.two_encodings else pooled)
             return outputs
         first, second = pooled.chunk(2)
         assert self.task.labels is not None  # a cosine head is only built for a task with bounds
@@ -65,18 +74,22 @@ class TaskDecoder(nn.Module):
 
     def pool(self, encoded: BertOutput) -> Tensor:
         """One vector a row, (rows, hidden); masked positions take no part."""
+        return self._pool(encoded, _call)
+
+    def _pool(self, encoded: BertOutput, call: Callable[..., Any]) -> Tensor:
         pooling, packing = self.task.pooling, encoded.packing
         if pooling == "cls":
-            return encoded.packed[packing.first_tokens]
+            return packing.first(encoded.packed)
         if pooling == "mean":
-            return encoded.last_hidden_state.sum(1) / packing.lengths[:, None]
+            return packing.mean(encoded.packed)
         if pooling == "max":
-            real = torch.zeros(packing.batch_size * packing.seq_length, dtype=torch.bool, device=encoded.packed.device)
-            real[packing.token_index] = True
-            masked = ~real.view(packing.batch_size, packing.seq_length, 1)
-            return encoded.last_hidden_state.masked_fill(masked, float("-inf")).amax(1)
+            return encoded.last_hidden_state.masked_fill(~packing.mask[:, :, None], float("-inf")).amax(1)
         assert encoded.pooler_output is not None  # MultitaskModel refuses an encoder without a pooler
         if self.attention is None:
             return encoded.pooler_output
-        context: Tensor = self.attention(encoded.packed, packing, queries=encoded.pooler_output)
+        context: Tensor = call(self.attention, encoded.packed, packing, encoded.pooler_output)[0]
         return context
+
+
+def _call(module: nn.Module, *arguments: Any) -> Any:
+    return module(*arguments)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from minbert.fast.kernels import drop_embedding_gradient
+from minbert.fast.embedding import SpareGradients
 from minbert.optim import AdamW
 from multitask.data.batches import Batch
 from multitask.distributed import all_ranks, size, sum_over_ranks
@@ -57,6 +57,7 @@ class Update(ABC):
     ) -> None:
         self.model, self.settings, self.order_rng, self.dtype = model, settings, order_rng, dtype
         self.optimizers = self._build_optimizers()
+        self._spare_gradients = SpareGradients()
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
@@ -88,7 +89,7 @@ class Update(ABC):
         NonFiniteError if that is not finite.
         """
         task = self.model.tasks[name]
-        with autocast(self.dtype, batch.labels.device):
+        with self._spare_gradients.lent(), autocast(self.dtype, batch.labels.device):
             outputs = self.model(name, batch.tokens)
         loss = task_loss(task, outputs, batch.labels, batch.whole)
         if not batch.counts:
@@ -128,7 +129,7 @@ class Update(ABC):
     def _clear(self) -> None:
         if size() == 1:  # with other processes the gradient has their rows, too
             for task in self.model.tasks:
-                drop_embedding_gradient(self.model.encoder_of(task).embeddings.word_embeddings.weight)
+                self._spare_gradients.drop(self.model.encoder_of(task).embeddings.word_embeddings.weight)
         # None, not zero: a zero gradient would still move a parameter, by momentum and by decay.
         self.model.zero_grad(set_to_none=True)
 

@@ -1,17 +1,24 @@
 """MultiHeadAttention on packed tokens, for layers and for pooling, against the formula on padded ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-import minbert
 from minbert.attention import MultiHeadAttention
+from minbert.fast.parts import attention as call_with_weights
+from minbert.fast.parts import call
 from minbert.layers import Dropout
 from minbert.packing import Packing
 
 HIDDEN, HEADS = 12, 3
+
+
+def compute(kernels: str, module: nn.Module, *arguments: Any) -> Any:
+    """A module's own result, or its fast counterpart's."""
+    return module(*arguments) if kernels == "reference" else call(module, *arguments)
 
 
 def make_case(seed: int, mask: str) -> tuple[MultiHeadAttention, Tensor, Tensor, Tensor]:
@@ -47,11 +54,14 @@ def test_self_attention(kernels: str, mask: str) -> None:
     attention, hidden, _, kept = make_case(0, mask)
     packing = Packing(kept)
     context, weights = by_formula(attention, hidden, hidden, kept)
-    found = attention(packing.pack(hidden), packing)
+    found, _ = compute(kernels, attention, packing.pack(hidden), packing)
     assert torch.allclose(found, packing.pack(context), atol=1e-12)
-    written_out, found_weights = attention.forward_with_weights(packing.pack(hidden), packing)
-    assert torch.allclose(written_out, found, atol=1e-12)
-    assert torch.allclose(found_weights, weights * kept[:, None, :, None], atol=1e-12)
+    if kernels == "fast":
+        found, found_weights = call_with_weights(attention, packing.pack(hidden), packing, weights=True)
+    else:
+        found, found_weights = attention(packing.pack(hidden), packing)
+    assert torch.allclose(found, packing.pack(context), atol=1e-12)
+    assert torch.allclose(found_weights * kept[:, None, :, None], weights * kept[:, None, :, None], atol=1e-12)
 
 
 @pytest.mark.parametrize("mask", ["none", "right", "holes"])
@@ -59,11 +69,14 @@ def test_pooling_with_one_query_a_row(kernels: str, mask: str) -> None:
     attention, hidden, queries, kept = make_case(1, mask)
     packing = Packing(kept)
     context, weights = by_formula(attention, hidden, queries[:, None], kept)
-    found = attention(packing.pack(hidden), packing, queries)
+    found, _ = compute(kernels, attention, packing.pack(hidden), packing, queries)
     assert found.shape == (10, HIDDEN)
     assert torch.allclose(found, context[:, 0], atol=1e-12)
-    written_out, found_weights = attention.forward_with_weights(packing.pack(hidden), packing, queries)
-    assert torch.allclose(written_out, found, atol=1e-12)
+    if kernels == "fast":
+        found, found_weights = call_with_weights(attention, packing.pack(hidden), packing, queries, weights=True)
+    else:
+        found, found_weights = attention(packing.pack(hidden), packing, queries)
+    assert torch.allclose(found, context[:, 0], atol=1e-12)
     assert found_weights.shape == (10, HEADS, 1, 6)
     assert torch.allclose(found_weights, weights, atol=1e-12)
     assert torch.allclose(found_weights.sum(-1), torch.ones(10, HEADS, 1).double())
@@ -79,20 +92,22 @@ def test_gradients_through_dropout_are_those_of_differences(kernels: str, mask: 
 
     def context(packed: Tensor, asking: Tensor) -> Tensor:
         torch.manual_seed(3)  # the same weights are dropped each time
-        result: Tensor = attention(packed, packing, asking if pooled else None)
+        result: Tensor = compute(kernels, attention, packed, packing, asking if pooled else None)[0]
         return result
 
     packed = packing.pack(hidden).requires_grad_()
     assert torch.autograd.gradcheck(context, (packed, queries.requires_grad_(pooled)))
-    assert not torch.allclose(context(packed, queries), attention.eval()(packed, packing, queries if pooled else None))
+    dropped = context(packed, queries)
+    attention.eval()
+    assert not torch.allclose(dropped, context(packed, queries))
 
 
-def test_gradients_through_plain_dropout(exact_rate: Callable[[float], float]) -> None:
+def test_gradients_through_plain_dropout(kernels: str, exact_rate: Callable[[float], float]) -> None:
     dropout = Dropout(0.4)
 
     def dropped(states: Tensor) -> Tensor:
         torch.manual_seed(3)
-        result: Tensor = dropout(states)
+        result: Tensor = compute(kernels, dropout, states)
         return result
 
     states = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
@@ -108,16 +123,15 @@ def test_second_derivatives_are_refused_by_the_fast_path_and_right_on_the_refere
     packing = Packing(kept)
     states = packing.pack(hidden).requires_grad_()
 
-    def penalty() -> Tensor:
-        (gradient,) = torch.autograd.grad(attention(states, packing).square().sum(), states, create_graph=True)
+    def penalty(kernels: str) -> Tensor:
+        context = compute(kernels, attention, states, packing)[0]
+        (gradient,) = torch.autograd.grad(context.square().sum(), states, create_graph=True)
         return gradient.square().sum()
 
-    minbert.set_kernels("fast")
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        penalty().backward()
-    minbert.set_kernels("reference")
+        penalty("fast").backward()
     attention.zero_grad()
-    penalty().backward()
+    penalty("reference").backward()
     weight, step = attention.query.weight, 1e-5
     assert weight.grad is not None
     found = weight.grad[2, 1].item()
@@ -125,8 +139,7 @@ def test_second_derivatives_are_refused_by_the_fast_path_and_right_on_the_refere
     for sign in (1, -1):
         with torch.no_grad():
             weight[2, 1] += sign * step
-        values.append(penalty().item())
+        values.append(penalty("reference").item())
         with torch.no_grad():
             weight[2, 1] -= sign * step
-    minbert.set_kernels("fast")
     assert found == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5)

@@ -7,11 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import minbert
 from minbert.attention import MultiHeadAttention
+from minbert.fast.parts import call
 from minbert.packing import Packing
 
 ROWS = 20_000
 ExactRate = Callable[[float], float]
+
+
+def compute(attention: MultiHeadAttention, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """Context and weights by the path in use."""
+    return call(attention, *arguments) if minbert.get_kernels() == "fast" else attention(*arguments)
 
 
 def context_draws(attention: MultiHeadAttention, length: int, draws: int) -> tuple[Tensor, Tensor]:
@@ -22,8 +29,8 @@ def context_draws(attention: MultiHeadAttention, length: int, draws: int) -> tup
     text = torch.randn(length, 8, generator=torch.Generator().manual_seed(0))
     packing = Packing(torch.ones(draws, length, dtype=torch.bool))
     with torch.no_grad():
-        drawn = attention.train()(text.repeat(draws, 1), packing)
-        still = attention.eval()(text, Packing(torch.ones(1, length, dtype=torch.bool)))
+        drawn, _ = compute(attention.train(), text.repeat(draws, 1), packing)
+        still, _ = compute(attention.eval(), text, Packing(torch.ones(1, length, dtype=torch.bool)))
     return drawn.view(draws, length, 8)[:, 0], still[0]
 
 
@@ -47,7 +54,7 @@ def assert_dropout_is_on_the_weights(attention: MultiHeadAttention, p: float) ->
     text = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         packing = Packing(torch.ones(1, 3, dtype=torch.bool))
-        weights = attention.forward_with_weights(text, packing)[1][0, :, 0]  # (heads, seq), in eval mode
+        weights = attention(text, packing)[1][0, :, 0]  # (heads, seq), in eval mode
         values = attention.value(text).view(3, 2, 4).transpose(0, 1)  # (heads, seq, head_size)
     weighted = weights[..., None] * values
     expected = torch.block_diag(*(p / (1 - p) * weighted.transpose(1, 2) @ weighted))  # (hidden, hidden)
@@ -59,12 +66,12 @@ def assert_dropout_is_on_the_weights(attention: MultiHeadAttention, p: float) ->
 class OutputDropout(MultiHeadAttention):
     """The mutant: dropout on what attention gives, not on its weights."""
 
-    def forward(self, hidden: Tensor, packing: Packing, queries: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, rows: Packing, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
         training, rate = self.training, self.dropout.p
         self.train(False)
-        context = super().forward(hidden, packing, queries)
+        context, weights = super().forward(hidden, rows, queries)
         self.train(training)
-        return nn.functional.dropout(context, rate, training)
+        return nn.functional.dropout(context, rate, training), weights
 
 
 def make_attention(kind: type[MultiHeadAttention], rate: float) -> MultiHeadAttention:

@@ -144,11 +144,11 @@ def test_a_closure_is_called_with_gradients_on(kernels: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "lr is -1"),
-        ({"lr": math.nan}, "lr is nan"),
-        ({"eps": -1e-8}, "eps is"),
-        ({"weight_decay": math.inf}, "weight_decay is inf"),
-        ({"betas": (0.9, 1.0)}, "betas is"),
+        ({"lr": -1.0}, "lr must be .* got -1"),
+        ({"lr": math.nan}, "lr must be .* got nan"),
+        ({"eps": -1e-8}, "eps must be .* got -1e-08"),
+        ({"weight_decay": math.inf}, "weight_decay must be .* got inf"),
+        ({"betas": (0.9, 1.0)}, r"betas must be .* got \(0.9, 1.0\)"),
     ],
 )
 def test_bad_settings_are_named(options: dict[str, Any], message: str) -> None:

@@ -205,7 +205,7 @@ def tiny_model() -> BertModel:
 @pytest.mark.parametrize("row", [[0, 0, 0], [0, 1, 1]], ids=["fully masked", "first token masked"])
 def test_a_row_without_its_first_token_is_refused(kernels: str, row: list[int], kind: torch.dtype) -> None:
     mask = torch.tensor([[1, 1, 0], row], dtype=kind)
-    with pytest.raises(ValueError, match="attention_mask: row 1"):
+    with pytest.raises(ValueError, match="attention_mask: .* got row 1 "):
         tiny_model()(torch.ones(2, 3, dtype=torch.int64), mask)
 
 
@@ -219,7 +219,7 @@ IDS = torch.ones(2, 3, dtype=torch.int64)
         ({"input_ids": -IDS}, "input_ids.* -1"),
         ({"input_ids": IDS[0]}, r"input_ids.*\(3,\)"),
         ({"input_ids": IDS.float()}, "input_ids.*float32"),
-        ({"input_ids": IDS.repeat(1, 3)}, "input_ids.* 9 .*6"),
+        ({"input_ids": IDS.repeat(1, 3)}, "input_ids.*at most 6 .*got 9"),
         ({"input_ids": IDS[:0]}, r"input_ids.*\(0, 3\)"),
         ({"input_ids": IDS, "token_type_ids": 2 * IDS}, "token_type_ids.* 2"),
         ({"input_ids": IDS, "token_type_ids": IDS[:, :2]}, r"token_type_ids.*\(2, 2\)"),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from minbert import BertModel
-from minbert.fast import kernels
-from minbert.fast.kernels import hold_casts
+from minbert.fast import casts as home
+from minbert.fast.casts import hold_casts
 
 Inputs = dict[str, Tensor]
 Change = Callable[[BertModel, BertModel], None]
@@ -87,14 +87,14 @@ def test_no_stale_cast_after_weights_change(
 def casts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The first weight of each cast to bfloat16, by id, as they come."""
     made: list[int] = []
-    cast = kernels._joined
+    cast = home._joined
 
     def counted(parts: Any, dtype: torch.dtype) -> Tensor:
         if parts[0].dtype != dtype:
             made.append(id(parts[0]))
         return cast(parts, dtype)
 
-    monkeypatch.setattr(kernels, "_joined", counted)
+    monkeypatch.setattr(home, "_joined", counted)
     return made
 
 

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import minbert
 from minbert import BertModel
 from minbert.fast import kernels
+from minbert.fast.model import whole_settings
+from minbert.packing import Packing
 
 Inputs = dict[str, Tensor]
 pytestmark = pytest.mark.usefixtures("fast")
@@ -20,6 +22,11 @@ def outputs(model: BertModel, inputs: Inputs) -> Tensor:
     """All that the model gives, in one vector."""
     output = model(**inputs)
     return torch.cat([output.last_hidden_state.flatten(), output.pooler_output.flatten()])
+
+
+def is_whole(layer: nn.Module) -> bool:
+    """Whether the layer is computed as a whole."""
+    return whole_settings(layer, Packing(torch.ones(1, 2, dtype=torch.bool)), torch.zeros(2, 16)) is not None
 
 
 def in_bfloat16() -> torch.autocast:
@@ -177,17 +184,17 @@ class Adapter(nn.Linear):
 def test_a_hook_is_called_and_changes_nothing(make_model: Any, make_inputs: Any, kind: str, place: str) -> None:
     model = make_model().train()
     inputs = make_inputs(0, model.config, "right")
-    assert all(layer.is_plain for layer in model.layers)
+    assert all(is_whole(layer) for layer in model.layers)
     states, expected = outputs(model, inputs), gradients(model, inputs)
     calls = []
     module = model.layers[1].get_submodule(place)
     handle = getattr(module, f"register_{kind}_hook")(lambda *_: calls.append(kind))
-    assert [layer.is_plain for layer in model.layers] == [True, False]
+    assert [is_whole(layer) for layer in model.layers] == [True, False]
     assert (outputs(model, inputs) - states).abs().max() <= 1e-5
     assert_close(gradients(model, inputs), expected, 1e-5)
     assert calls or place == "dropout"  # at rate 0 nothing calls it
     handle.remove()
-    assert model.layers[1].is_plain
+    assert is_whole(model.layers[1])
 
 
 @pytest.mark.parametrize("place", ["attention.query", "attention.value", "attention_output", "intermediate", "output"])
@@ -200,7 +207,7 @@ def test_an_adapter_is_called_and_changes_nothing(make_model: Any, make_inputs: 
     adapter.load_state_dict(plain.state_dict())
     parent, _, name = place.rpartition(".")
     setattr(model.layers[0].get_submodule(parent), name, adapter)
-    assert [layer.is_plain for layer in model.layers] == [False, True]
+    assert [is_whole(layer) for layer in model.layers] == [False, True]
     assert (outputs(model, inputs) - states).abs().max() <= 1e-5
     assert adapter.calls == 1
     assert_close(gradients(model, inputs), expected, 1e-5)
@@ -249,9 +256,9 @@ def test_what_is_no_plain_layer_is_computed_module_by_module(fast: None, make_mo
     """Another eps in one norm, a forward of an instance's own, a global hook, and no dropout where one was."""
     model = make_model()
     layer, ids = model.layers[0], torch.arange(1, 13).view(2, 6)
-    assert layer.is_plain
+    assert is_whole(layer)
     layer.attention_norm.eps = 0.5
-    assert not layer.is_plain
+    assert not is_whole(layer)
     with torch.no_grad():
         found = model(ids).last_hidden_state
         minbert.set_kernels("reference")

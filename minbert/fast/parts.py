@@ -1,0 +1,196 @@
+"""From a part of the book to its fast counterpart: the one table, and who may not be replaced by it.
+
+A part is plain if its type is exactly the one in the table and nothing watches it. A replaced part (an adapter, a
+quantized linear), or one with a hook, is called as any module is, on the real tokens alone.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from minbert.attention import MultiHeadAttention
+from minbert.fast import kernels
+from minbert.fast.attention import pooled_attention, self_attention
+from minbert.fast.embedding import embedding
+from minbert.layers import ACTIVATIONS, Dropout, LayerNorm
+from minbert.model import BertEmbeddings, BertLayer
+from minbert.packing import Packing
+
+__all__ = [
+    "activation_of",
+    "attention",
+    "call",
+    "counterpart_of",
+    "dropout_rate",
+    "embeddings",
+    "is_plain",
+    "is_watched",
+    "layer",
+]
+
+Counterpart = TypeVar("Counterpart", bound=Callable[..., Any])
+_COUNTERPARTS: dict[type[nn.Module], Callable[..., Any]] = {}
+
+
+def counterpart_of(kind: type[nn.Module]) -> Callable[[Counterpart], Counterpart]:
+    """Enter a function of a module and its arguments as what computes modules of exactly this type."""
+
+    def enter(function: Counterpart) -> Counterpart:
+        _COUNTERPARTS[kind] = function
+        return function
+
+    return enter
+
+
+def call(module: nn.Module, *arguments: Any) -> Any:
+    """Compute ``module(*arguments)``, by its counterpart where it is plain."""
+    counterpart = _COUNTERPARTS.get(type(module))
+    if counterpart is None or is_watched(module):
+        return module(*arguments)
+    return counterpart(module, *arguments)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Return whether a hook, or a forward of the instance's own, wants to see the module called."""
+    own = vars(module)
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks) or "forward" in own or _everything_is_watched()
+
+
+def _everything_is_watched() -> bool:
+    """Return whether a hook was registered for all modules there are."""
+    names = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    return any(getattr(torch.nn.modules.module, f"_global_{name}", None) for name in names)
+
+
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a module may be computed from its tensors as one of type ``kind``."""
+    if type(module) is not kind or is_watched(module):
+        return False
+    if isinstance(module, nn.Linear):
+        return module.bias is not None
+    if isinstance(module, nn.Embedding):
+        return module.max_norm is None and not module.sparse and not module.scale_grad_by_freq
+    return True
+
+
+def dropout_rate(module: nn.Module) -> float | None:
+    """Return the rate in force of a dropout, torch's own and nn.Identity included; None for anything else."""
+    if type(module) not in (Dropout, nn.Dropout, nn.Identity) or is_watched(module):
+        return None
+    rate: float = getattr(module, "p", 0.0) if module.training else 0.0
+    return rate if rate < 1 else None
+
+
+def activation_of(layer: BertLayer) -> str | None:
+    """Return the name of a layer's activation; None for one that is not of the book."""
+    return next((name for name, function in ACTIVATIONS.items() if function is layer.activation), None)
+
+
+@counterpart_of(nn.Linear)
+def linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """(..., in_features) -> (..., out_features)."""
+    if not is_plain(module, nn.Linear):
+        projected: Tensor = module(x)
+        return projected
+    return kernels.linear(x, [module.weight], [module.bias])
+
+
+def joint_linear(x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
+    """Join the outputs of several modules on one input: (tokens, in) -> (tokens, sum of out).
+
+    One product where all are plain linears.
+    """
+    plain = [module for module in modules if isinstance(module, nn.Linear) and is_plain(module, nn.Linear)]
+    if len(plain) == len(modules):
+        return kernels.linear(x, [module.weight for module in plain], [module.bias for module in plain])
+    return torch.cat([call(module, x) for module in modules], dim=-1)
+
+
+@counterpart_of(nn.Embedding)
+def embed(module: nn.Embedding, ids: Tensor) -> Tensor:
+    """Int64 (tokens,) -> (tokens, embedding_dim)."""
+    if not is_plain(module, nn.Embedding):
+        found: Tensor = module(ids)
+        return found
+    return embedding(module.weight, ids, module.padding_idx)
+
+
+@counterpart_of(LayerNorm)
+def layer_norm(module: LayerNorm, x: Tensor) -> Tensor:
+    """Any shape -> the same."""
+    return kernels.layer_norm(x.to(module.weight.dtype), module.weight, module.bias, module.eps).to(x.dtype)
+
+
+@counterpart_of(Dropout)
+def dropout(module: Dropout, x: Tensor) -> Tensor:
+    """Any shape -> the same."""
+    rate = dropout_rate(module)
+    if rate is None:
+        dropped: Tensor = module(x)
+        return dropped
+    return kernels.dropout(x, rate)
+
+
+def residual(x: Tensor, branch: Tensor, module: nn.Module) -> Tensor:
+    """x + dropout(branch), in the type of ``x``, for any module in the dropout's place."""
+    rate = dropout_rate(module)
+    if rate is None or rate == 0:
+        added: Tensor = x + (branch if rate == 0 else module(branch))
+        return added
+    return kernels.dropout_residual(x, branch, rate)
+
+
+@counterpart_of(MultiHeadAttention)
+def attention(
+    module: MultiHeadAttention,
+    hidden: Tensor,
+    packing: Packing,
+    queries: Tensor | None = None,
+    *,
+    weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute MultiHeadAttention.forward; the weights only if they are asked for."""
+    rate = dropout_rate(module.dropout)
+    if queries is None:
+        projected = joint_linear(hidden, (module.query, module.key, module.value))  # (tokens, 3 * hidden_size)
+        if rate is not None and not weights:
+            return self_attention(projected, packing, module.num_heads, rate), None
+        query, key, value = projected.chunk(3, dim=1)
+    else:
+        query = call(module.query, queries)
+        keys_values = joint_linear(hidden, (module.key, module.value))  # (tokens, 2 * hidden_size)
+        if rate is not None and not weights:
+            return pooled_attention(query, keys_values, packing, module.num_heads, rate), None
+        key, value = keys_values.chunk(2, dim=1)
+
+    def dropped(states: Tensor) -> Tensor:
+        result: Tensor = call(module.dropout, states)
+        return result
+
+    return module.attend(query, key, value, packing, dropped, pooled=queries is not None)
+
+
+@counterpart_of(BertEmbeddings)
+def embeddings(module: BertEmbeddings, input_ids: Tensor, token_type_ids: Tensor, positions: Tensor) -> Tensor:
+    """Three int64 (tokens,) -> (tokens, hidden_size)."""
+    summed = call(module.word_embeddings, input_ids) + module.token_type_embeddings(token_type_ids)
+    embedded: Tensor = call(module.dropout, call(module.norm, summed + module.position_embeddings(positions)))
+    return embedded
+
+
+@counterpart_of(BertLayer)
+def layer(
+    module: BertLayer, hidden: Tensor, packing: Packing, *, weights: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Compute a layer piece by piece: (tokens, hidden_size) -> the same, and its weights if they are asked for."""
+    if is_plain(module.attention, MultiHeadAttention):
+        context, found = attention(module.attention, hidden, packing, weights=weights)
+    else:
+        context, found = module.attention(hidden, packing)
+    attended = call(module.attention_norm, residual(hidden, call(module.attention_output, context), module.dropout))
+    expanded = call(module.intermediate, attended)  # (tokens, intermediate_size)
+    active = kernels.gelu(expanded) if activation_of(module) == "gelu" else module.activation(expanded)
+    return call(module.output_norm, residual(attended, call(module.output, active), module.dropout)), found

@@ -18,10 +18,10 @@ from torch import Tensor
 from multitask.errors import RunError
 
 __all__ = [
-    "all_ranks",
+    "totals_over_ranks",
     "gathered",
     "is_main",
-    "joined",
+    "process_group",
     "rank",
     "said_by_main",
     "size",
@@ -31,7 +31,7 @@ __all__ = [
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Within, the processes that torchrun started are one group: gloo on CPUs, nccl between GPUs.
 
     Outside of torchrun, and within another such block, this does nothing.
@@ -87,7 +87,7 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
             work.wait()
 
 
-def all_ranks(values: Sequence[float]) -> list[float]:
+def totals_over_ranks(values: Sequence[float]) -> list[float]:
     """Sums of a few numbers over all processes."""
     totals = torch.tensor(values, dtype=torch.float64)
     sum_over_ranks([totals])
@@ -106,7 +106,7 @@ def gathered(tensor: Tensor) -> list[Tensor]:
 
 def wait_for_all() -> None:
     """Go on when all processes have got here."""
-    all_ranks([0.0])
+    totals_over_ranks([0.0])
 
 
 def said_by_main(value: Any) -> Any:

@@ -11,7 +11,7 @@ from minbert.errors import InputError
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import EncodedTexts
 from multitask.data.examples import Example, OnBad
-from multitask.data.load import encode, read_split
+from multitask.data.load import read_split, to_task_data
 from multitask.errors import ConfigError, RunError
 from multitask.evaluation import evaluate_tasks, outputs_of
 from multitask.metrics import Score
@@ -90,7 +90,7 @@ class Run:
         """
         config = self.config if data is None else self.config.with_data(data)
         datasets = read_split(config, split, bad_rows=bad_rows)
-        rows = encode(datasets, self.model, self.tokenizer)
+        rows = to_task_data(datasets, self.model, self.tokenizer)
         scores = evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
         return {
             name: replace(score, left_out=len(datasets[name].skipped), cut=int(rows[name].texts.truncated.sum()))

@@ -21,8 +21,8 @@ from tools import Bench, drawn_rounds
 
 from multitask import build_config
 from multitask.__main__ import main as multitask
-from multitask.data.load import encode, prepare
-from multitask.distributed import is_main, joined, sum_over_ranks
+from multitask.data.load import prepare, to_task_data
+from multitask.distributed import is_main, process_group, sum_over_ranks
 from multitask.model.build import build_model
 from multitask.updates.separate import SeparateUpdate
 
@@ -157,7 +157,7 @@ def main() -> None:
     if what == "tokenize":
         config = build_config(tasks_file=Path(arguments[0]), weights=arguments[1])
         prepared = prepare(config)
-        encode(prepared.train, *build_model(prepared.config))
+        to_task_data(prepared.train, *build_model(prepared.config))
     elif what == "sum":
         print_sum_time(int(arguments[0]))
         return
@@ -169,7 +169,7 @@ def main() -> None:
 def print_sum_time(entries: int) -> None:
     """Milliseconds that one sum of so many numbers over all processes takes."""
     seconds, gradient = [], torch.ones(entries)
-    with joined():
+    with process_group():
         for _ in range(7):
             began = time.perf_counter()
             sum_over_ranks([gradient.fill_(1)])

@@ -173,9 +173,9 @@ def run(args: argparse.Namespace) -> None:
     """The command of ``args``; where torchrun started this process, together with the others."""
     command = COMMANDS[args.command]
     if args.command in ("train", "evaluate", "predict") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from multitask.distributed import joined
+        from multitask.distributed import process_group
 
-        with joined():
+        with process_group():
             command(args)
     else:
         command(args)

@@ -14,7 +14,7 @@ from multitask.model.model import MultitaskModel
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prepared", "encode", "prepare", "read_split"]
+__all__ = ["Prepared", "to_task_data", "prepare", "read_split"]
 
 
 @dataclass
@@ -65,7 +65,7 @@ def read_split(config: RunConfig, split: str, *, bad_rows: OnBad = "missing") ->
     return result
 
 
-def encode(
+def to_task_data(
     datasets: Mapping[str, Dataset], model: MultitaskModel, tokenizer: BertTokenizer, *, ahead: bool = True
 ) -> dict[str, TaskData]:
     """Token ids and labels of each task's rows, cut to the encoder's positions. ``ahead`` as in EncodedTexts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from multitask.distributed import all_ranks, size
+from multitask.distributed import size, totals_over_ranks
 from multitask.errors import RunError, StoppedError
 
 __all__ = ["JsonLines", "NoLines", "Signals", "locked"]
@@ -84,7 +84,7 @@ class Signals:
 
     def agree(self) -> bool:
         """Whether a signal came to any of the run's processes; all of them get the same answer."""
-        if any(all_ranks([self._caught is not None])):
+        if any(totals_over_ranks([self._caught is not None])):
             self._agreed = self._caught or signal.SIGTERM
         return self._agreed is not None
 

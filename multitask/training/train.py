@@ -19,7 +19,7 @@ import minbert
 from minbert.files.storage import write_json
 from multitask.data.batches import TaskData
 from multitask.data.examples import OnBad
-from multitask.data.load import Prepared, encode, prepare
+from multitask.data.load import Prepared, prepare, to_task_data
 from multitask.data.sampling import RoundSampler
 from multitask.data.splits import shared_rows
 from multitask.distributed import gathered, is_main, rank, said_by_main, size, wait_for_all
@@ -68,7 +68,7 @@ def train(
 ) -> Run:
     """Train all tasks of ``config`` into the folder ``out`` and give back the best epoch's run.
 
-    Within ``distributed.joined()`` all processes train together, each on its share of every batch, which is
+    Within ``distributed.process_group()`` all processes train together, each on its share of every batch, which is
     ``batch_size`` rows a process; all have to see the folder, the main one writes it.
 
     :param out: ``runs/`` and the preset's name, unless told.
@@ -132,8 +132,8 @@ class _Session:
             torch.manual_seed(int(np.random.SeedSequence((config.train.seed, rank())).generate_state(1)[0]))
         order_rng = np.random.default_rng(config.train.seed)
         self.update = UPDATES[config.train.update](self.model, config.train, order_rng, self.dtype)
-        self.train_data = encode(prepared.train, self.model, self.tokenizer, ahead=False)
-        self.dev_data = encode(prepared.dev, self.model, self.tokenizer)
+        self.train_data = to_task_data(prepared.train, self.model, self.tokenizer, ahead=False)
+        self.dev_data = to_task_data(prepared.dev, self.model, self.tokenizer)
         self.record = _record(self.model, prepared, self.train_data, self.dev_data, precision)
         self.state, self.evaluated, self.best = TrainState(), 0, -math.inf
         lengths = self._restore() if resume else {}

@@ -17,7 +17,7 @@ from torch import nn
 from minbert.fast.embedding import SpareGradients
 from minbert.optim import AdamW
 from multitask.data.batches import Batch
-from multitask.distributed import all_ranks, size, sum_over_ranks
+from multitask.distributed import size, sum_over_ranks, totals_over_ranks
 from multitask.errors import ConfigError, NonFiniteError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
@@ -94,7 +94,7 @@ class Update(ABC):
         loss = task_loss(task, outputs, batch.labels, batch.whole)
         if not batch.counts:
             loss = loss * 0
-        (value,) = all_ranks([loss.item()])
+        (value,) = totals_over_ranks([loss.item()])
         if not math.isfinite(value):
             raise NonFiniteError(
                 [name],

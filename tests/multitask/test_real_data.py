@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from multitask import Run, build_config, train
-from multitask.data.load import encode, prepare
+from multitask.data.load import prepare, to_task_data
 from multitask.evaluation import outputs_of
 from multitask.metrics import METRICS, baseline_score
 from multitask.model.losses import predicted_values
@@ -63,7 +63,7 @@ def test_bfloat16_trains_to_the_scores_of_float32(trained: Trained) -> None:
 def test_an_answer_does_not_depend_on_batch_mates(trained: Trained, dtype: torch.dtype) -> None:
     """Batches of 1, 7 and 64 rows in random order, beside the batches of like length that evaluation makes."""
     run, rng = trained("float32")[0], np.random.default_rng(0)
-    data = encode(prepare(run.config, limit=1000).dev, run.model, run.tokenizer)
+    data = to_task_data(prepare(run.config, limit=1000).dev, run.model, run.tokenizer)
     for name, rows in data.items():
         task = run.model.tasks[name]
         expected = outputs_of(run.model, name, rows.texts, device=CPU, dtype=dtype)

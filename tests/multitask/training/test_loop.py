@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from minbert.optim import AdamW
-from multitask.data.load import encode, prepare
+from multitask.data.load import prepare, to_task_data
 from multitask.data.sampling import RoundSampler
 from multitask.errors import RunError
 from multitask.evaluation import outputs_of
@@ -156,7 +156,7 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(
 def test_the_estimate_leaves_no_trace(make_config: Any, state_of: Any) -> None:
     prepared = prepare(make_config())
     model, tokenizer = build_model(prepared.config)
-    data = encode(prepared.train, model, tokenizer)
+    data = to_task_data(prepared.train, model, tokenizer)
     sampler = RoundSampler({name: len(rows) for name, rows in data.items()}, dict.fromkeys(data, 8), rounds=2, seed=0)
     before, generator = state_of(model), torch.get_rng_state()
     assert estimate_seconds(model, sampler, data, device=CPU, dtype=torch.float32) > 0
@@ -206,7 +206,7 @@ def test_every_preset_learns_a_fixed_batch(make_config: Any, preset: str) -> Non
     prepared = prepare(make_config(*same, "train.schedule=constant", "train.warmup=0", preset=preset), limit=16)
     torch.manual_seed(0)
     model, tokenizer = build_model(prepared.config)
-    data = encode(prepared.train, model, tokenizer)
+    data = to_task_data(prepared.train, model, tokenizer)
     batches = {name: data[name].batch(np.arange(16)) for name in NAMES}
     settings = prepared.config.train
     update = UPDATES[settings.update](model, settings, np.random.default_rng(0))

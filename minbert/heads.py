@@ -20,8 +20,12 @@ __all__ = ["BertForPreTraining", "PreTrainingOutput"]
 
 @dataclass
 class PreTrainingOutput:
-    """``prediction_logits`` (batch, seq, vocab_size), zero at masked positions; ``seq_relationship_logits``
-    (batch, 2), class 0 meaning that the second text follows the first; ``encoder``, the encoder's own output."""
+    """What both pretraining heads give back.
+
+    - ``prediction_logits`` (batch, seq, vocab_size), zero at masked positions.
+    - ``seq_relationship_logits`` (batch, 2), class 0 meaning that the second text follows the first.
+    - ``encoder``: the encoder's own output.
+    """
 
     prediction_logits: Tensor
     seq_relationship_logits: Tensor
@@ -51,7 +55,7 @@ class BertForPreTraining(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> PreTrainingOutput:
-        """Arguments and errors as of BertModel."""
+        """Compute both heads; arguments and errors as of BertModel."""
         encoded = self.bert(input_ids, attention_mask, token_type_ids)
         logits = self.predict_tokens(encoded.packed)
         return PreTrainingOutput(
@@ -61,7 +65,7 @@ class BertForPreTraining(nn.Module):
         )
 
     def predict_tokens(self, hidden: Tensor) -> Tensor:
-        """(tokens, hidden_size) -> logits (tokens, vocab_size). Pass the masked tokens alone to save most of it."""
+        """Compute logits: (tokens, hidden_size) -> (tokens, vocab_size). Pass the masked tokens alone to save most."""
         transformed = self.transform_norm(self.activation(self.transform(hidden)))
         return F.linear(transformed, self.bert.embeddings.word_embeddings.weight, self.prediction_bias)
 

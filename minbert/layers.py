@@ -38,6 +38,7 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(hidden_size, eps=eps)
 
     def forward(self, input: Tensor) -> Tensor:
+        """(..., hidden_size) -> the same."""
         return layer_norm(input.to(self.weight.dtype), self.weight, self.bias, self.eps).to(input.dtype)
 
 
@@ -58,6 +59,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Any shape -> the same."""
         if not self.training or self.p == 0:
             return input
         return dropout(input, self.p) if self.p < 1 else torch.zeros_like(input)

@@ -37,7 +37,12 @@ class BertEmbeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, positions: Tensor) -> Tensor:
-        """Three int64 (tokens,) -> (tokens, hidden_size)."""
+        """Embed each token.
+
+        :param input_ids: int64 (tokens,), as are ``token_type_ids``.
+        :param positions: int64, each token's place in its row: (tokens,), or (seq,) for a padded batch.
+        :return: (tokens, hidden_size).
+        """
         summed = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
         embedded: Tensor = self.dropout(self.norm(summed + self.position_embeddings(positions)))
         return embedded
@@ -62,7 +67,12 @@ class BertLayer(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """(tokens, hidden_size) -> the same, and the attention weights (batch, heads, seq, seq)."""
+        """Compute the layer.
+
+        :param hidden: (tokens, hidden_size).
+        :param rows: says which token is whose.
+        :return: (tokens, hidden_size), and the attention weights (batch, heads, seq, seq).
+        """
         context, weights = self.attention(hidden, rows)
         attended = self.attention_norm(hidden + self.dropout(self.attention_output(context)))
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
@@ -100,7 +110,7 @@ class BertModel(nn.Module):
         self.apply(self._initialise)
 
     def _initialise(self, module: nn.Module) -> None:
-        """Normal of standard deviation ``initializer_range``, biases zero (the paper's released code)."""
+        """Draw weights of standard deviation ``initializer_range``, biases zero (the paper's released code)."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear):
@@ -167,7 +177,7 @@ class BertModel(nn.Module):
     def _laid_out(
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
     ) -> tuple[Rows, Tensor]:
-        """The batch's layout, and its token types (batch, seq)."""
+        """Check the batch; return its layout and its token types (batch, seq)."""
         if torch.compiler.is_compiling():  # no value can be looked at
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             return PaddedRows(mask.bool()), torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids

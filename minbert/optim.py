@@ -84,7 +84,7 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
     def _state_of(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The parameter's moments and step count, which start at zero."""
+        """Return the parameter's moments and step count, which start at zero."""
         if parameter.grad is not None and parameter.grad.is_sparse:
             raise InputError("AdamW: gradients must be dense, got a sparse one")
         state: dict[str, Tensor] = self.state[parameter]
@@ -170,7 +170,7 @@ def _layer_powers(model: nn.Module) -> dict[nn.Parameter, int]:
 
 
 def constant_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """Factor on the learning rate of update ``step`` (from 0): rises linearly over warmup_steps, then 1.
+    """Return the factor on the learning rate of update ``step`` (from 0): rises linearly over warmup_steps, then 1.
 
     As HuggingFace counts it: update 0 of a warm-up has factor 0. The same holds for the other schedules.
     """

@@ -102,6 +102,7 @@ class Packing:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
+        """The rows in groups of like length."""
         ordered = self.lengths[self.order]
         lengths, groups, first, start = ordered.tolist(), [], 0, 0
         while first < len(lengths):
@@ -116,7 +117,7 @@ class Packing:
         return tuple(groups)
 
     def head_index(self, parts: int, heads: int) -> HeadIndex:
-        """The gathering of tokens split into ``parts`` (queries, keys, values) of ``heads``; made once a batch."""
+        """Return how to gather tokens split into ``parts`` (queries, keys, values) of ``heads``; made once a batch."""
         if (parts, heads) not in self._head_indices:
             self._head_indices[parts, heads] = self._build_head_index(parts, heads)
         return self._head_indices[parts, heads]

@@ -1,6 +1,6 @@
-"""Attention on the fast path: over packed tokens, in groups of rows of like length, its backward pass written out.
+"""The fused counterpart of attention.attention: packed tokens in groups of rows of like length.
 
-Beside attention.py, which has the formula as it stands; tests hold the two together.
+Its backward pass is written out, too. Tests hold it to the formula as it stands in attention.py.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from minbert.fast.kernels import dropout, keep_mask
 from minbert.packing import Group, Packing
 
-__all__ = ["Heads", "attend", "attend_backward", "pooled_attention", "self_attention"]
+__all__ = ["Heads", "attend", "attend_backward", "attention", "pooled_attention"]
 
 # From this width on torch's fused attention, which never writes the scores out, is the faster one.
 _FUSED_WIDTH = 64
@@ -36,7 +36,7 @@ class Heads:
 
 
 def attend(projected: Tensor, heads: Heads, *, saving: bool = True) -> tuple[Tensor, list[Tensor], float]:
-    """softmax(Q K' / sqrt(d)) V (Vaswani et al. 2017, equation 1), each token asking its own row.
+    """Compute softmax(Q K' / sqrt(head_size)) V (Vaswani et al. 2017, equation 1), each token asking its own row.
 
     :param projected: queries, keys and values beside one another, packed (slots, 3 * hidden).
     :param saving: False where no backward pass follows; nothing is kept for one then.
@@ -67,14 +67,18 @@ def attend(projected: Tensor, heads: Heads, *, saving: bool = True) -> tuple[Ten
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, rows: int) -> Tensor:
-    """The same by torch's fused function, of q, k and v (rows * heads, width, head_size) and bias (.., 1, width)."""
+    """Compute one group by torch's fused function.
+
+    :param q: queries (rows * heads, width, head_size), as are keys and values.
+    :param bias: (rows * heads, 1, width), -inf at padding.
+    """
     q, k, v = (part.view(rows, -1, *part.shape[1:]) for part in (q, k, v))
     mask = bias.view(rows, -1, 1, bias.shape[2])[:, :1]  # (rows, 1, 1, width)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(0, 1)
 
 
 def attend_backward(d_context: Tensor, saved: Sequence[Tensor], heads: Heads, keep_scale: float) -> Tensor:
-    """The gradient of ``attend``'s argument, packed (slots, 3 * hidden), zero after the tokens.
+    """Return the gradient of ``attend``'s argument, packed (slots, 3 * hidden), zero after the tokens.
 
     :param d_context: (slots, hidden), zero after the tokens.
     """
@@ -116,8 +120,8 @@ class _SelfAttention(torch.autograd.Function):
         return attend_backward(gradients[0].contiguous(), ctx.saved_tensors, ctx.heads, ctx.keep_scale), None
 
 
-def self_attention(projected: Tensor, packing: Packing, heads: int, p: float) -> Tensor:
-    """``attend`` alone, for a layer that is not computed as a whole.
+def attention(projected: Tensor, packing: Packing, heads: int, p: float) -> Tensor:
+    """Compute ``attend`` alone, for a layer that is not computed as a whole.
 
     :param projected: packed (tokens, 3 * hidden).
     :param p: dropout probability on the attention weights, in [0, 1).
@@ -139,7 +143,7 @@ def _gather(states: Tensor, index: Tensor, width: int) -> Tensor:
 
 
 def _parts(padded: Tensor, group: Group, heads: int, parts: int) -> tuple[Tensor, ...]:
-    """A group's queries, keys and values, (rows * heads, width, head_size) each; views."""
+    """View a group's queries, keys and values, (rows * heads, width, head_size) each."""
     length = group.rows * group.width * heads * parts
     own = padded[group.start * heads * parts :][:length]
     return own.view(parts, group.rows * heads, group.width, -1).unbind()
@@ -156,13 +160,13 @@ def _masks(padded: Tensor, heads: Heads) -> tuple[list[Tensor], float]:
 
 
 def _product(a: Tensor, b: Tensor, scale: float, *, out: Tensor | None = None) -> Tensor:
-    """scale * a @ b, batched, in one call."""
+    """Compute scale * a @ b, batched, in one call."""
     # With beta = 0 what stands in the first argument is not read, only its shape is.
     return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale, out=out)
 
 
 def _softmax_backward(gradient: Tensor, output: Tensor) -> Tensor:
-    """The gradient of what softmax over the last axis was taken of."""
+    """Return the gradient of the argument of a softmax over the last axis."""
     # Private to torch, and one pass instead of four.
     fused = getattr(torch, "_softmax_backward_data", None)
     if fused is not None:
@@ -172,7 +176,7 @@ def _softmax_backward(gradient: Tensor, output: Tensor) -> Tensor:
 
 
 def pooled_attention(query: Tensor, keys_values: Tensor, packing: Packing, heads: int, p: float) -> Tensor:
-    """The same with one query a row, token by token: no row is padded.
+    """Attend with one query a row, token by token, so that no row is padded.
 
     :param query: (batch, hidden).
     :param keys_values: keys and values beside one another, packed (tokens, 2 * hidden).

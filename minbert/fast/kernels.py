@@ -24,7 +24,7 @@ __all__ = [
 
 
 def keep_mask(shape: torch.Size, p: float, like: Tensor) -> tuple[Tensor, float]:
-    """1 with probability 1 - p, else 0, in the type and on the device of ``like``; and the exact 1 / P(1).
+    """Draw 1 with probability 1 - p, else 0, in the type and on the device of ``like``; and the exact 1 / P(1).
 
     torch's CPU ``bernoulli_`` draws each element one after another. 8 raw random bits against a threshold cost a
     thirtieth of it, from the same generator, so seeds and resuming hold; p is rounded to a multiple of 1/256, to 1/256
@@ -41,7 +41,7 @@ def keep_mask(shape: torch.Size, p: float, like: Tensor) -> tuple[Tensor, float]
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Inverted dropout of ``x`` with probability ``p`` in [0, 1)."""
+    """Drop elements with probability ``p`` in [0, 1), as layers.dropout does; any shape."""
     if p == 0:
         return x
     keep, scale = keep_mask(x.shape, p, x)
@@ -49,13 +49,13 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 def dropout_residual(x: Tensor, branch: Tensor, p: float) -> Tensor:
-    """x + dropout(branch) in one pass, in the type of ``x``."""
+    """Add dropout(branch) to ``x`` in one pass, in the type of ``x``."""
     keep, scale = keep_mask(x.shape, p, x)
     return torch.addcmul(x, branch.to(x.dtype), keep, value=scale)
 
 
 def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """x W' + b with the rows of all ``weights`` below one another: (..., in) -> (..., sum of out).
+    """Compute x W' + b with the rows of all ``weights`` below one another: (..., in) -> (..., sum of out).
 
     In another type than float32 the rows are rounded up, see packing.FILL.
     """
@@ -67,7 +67,7 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Te
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W' + b without a gradient: (rows, in) -> (rows, out), all of one type."""
+    """Compute x W' + b without a gradient: (rows, in) -> (rows, out), all of one type."""
     # Private to torch: oneDNN adds the bias within the product, where F.linear first writes it to each row.
     if _linear_pointwise is not None and x.dtype == torch.bfloat16 and x.device.type == "cpu":
         result: Tensor = _linear_pointwise(x, weight, bias, "none", [], "")
@@ -90,10 +90,10 @@ def keep_freed_memory() -> None:
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """torch's fused layer norm, (..., hidden) -> (..., hidden)."""
+    """Normalize by torch's fused layer norm: (..., hidden_size) -> the same."""
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """torch's fused exact GELU, any shape."""
+    """Compute torch's fused exact GELU; any shape."""
     return F.gelu(x)

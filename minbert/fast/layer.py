@@ -23,7 +23,7 @@ __all__ = ["LayerSettings", "encoder_layer"]
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """What is no tensor: attention's plan, dropout after each half, the norms' eps, the activation, products' type."""
+    """Non-tensor settings of a layer: attention's plan, dropout, the norms' eps, the activation, the products' type."""
 
     heads: Heads
     dropout: float
@@ -33,7 +33,7 @@ class LayerSettings:
 
 
 def encoder_layer(hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor]) -> Tensor:
-    """One layer of Vaswani et al. 2017, sections 3.1 and 3.3, norms after the residuals.
+    """Compute one layer of Vaswani et al. 2017, sections 3.1 and 3.3, norms after the residuals.
 
     :param hidden: packed (slots, hidden_size), in the parameters' type, as is the result.
     :param parameters: weight and bias of query, key, value, attention output, attention norm, intermediate, output and
@@ -42,7 +42,7 @@ def encoder_layer(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
     if torch.is_grad_enabled() and (hidden.requires_grad or any(part.requires_grad for part in parameters)):
         result: Tensor = _EncoderLayer.apply(hidden, settings, *parameters)
         return result
-    # What the backward pass would need is given up half by half: memory that is used again is still in the cache.
+    # What a backward pass would need is freed after each half, while still cached.
     attended, _ = _self_attention(hidden, settings, parameters[:10], saving=False)
     return _feed_forward(attended, settings, parameters[10:])[0]
 
@@ -50,7 +50,7 @@ def encoder_layer(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
 def _self_attention(
     hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor], *, saving: bool = True
 ) -> tuple[Tensor, Any]:
-    """norm(x + dropout(attention(x))), and what its backward pass needs."""
+    """Return norm(x + dropout(attention(x))), and what its backward pass needs."""
     w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o, weight, bias = parameters
     w_qkv, b_qkv = joined((w_q, w_k, w_v), settings.dtype), joined((b_q, b_k, b_v), settings.dtype)
     w_o, b_o = joined((w_o,), settings.dtype), joined((b_o,), settings.dtype)
@@ -62,7 +62,7 @@ def _self_attention(
 
 
 def _feed_forward(hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor]) -> tuple[Tensor, Any]:
-    """norm(x + dropout(W_u activation(W_i x))), and what its backward pass needs."""
+    """Return norm(x + dropout(W_u activation(W_i x))), and what its backward pass needs."""
     w_i, b_i, w_u, b_u, weight, bias = parameters
     w_i, b_i, w_u, b_u = (joined((part,), settings.dtype) for part in (w_i, b_i, w_u, b_u))
     x = hidden.to(settings.dtype)
@@ -110,7 +110,7 @@ class _EncoderLayer(torch.autograd.Function):
 
 
 def _residual(x: Tensor, branch: Tensor, p: float) -> tuple[Tensor, Tensor | None]:
-    """x + dropout(branch) in the type of ``x``; and the mask, 0 or 1 / (1 - p), if there is one."""
+    """Return x + dropout(branch) in the type of ``x``; and the mask, 0 or 1 / (1 - p), if there is one."""
     if p == 0:
         return branch.to(x.dtype).add_(x), None  # in place: the branch is no one else's
     keep, scale = keep_mask(x.shape, p, x)
@@ -123,14 +123,14 @@ def _dropped(gradient: Tensor, keep: Tensor | None) -> Tensor:
 
 
 def _linear_backward(d_output: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of x W' + b, in ``dtype``."""
+    """Return the gradients of weight and bias of x W' + b, in ``dtype``."""
     return (d_output.t() @ x).to(dtype), d_output.sum(0).to(dtype)
 
 
 def _norm_backward(
     gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the argument, the weight and the bias of a layer norm over the last axis of ``x``."""
+    """Return the gradients of argument, weight and bias of a layer norm over the last axis of ``x``."""
     fused = getattr(torch.ops.aten, "native_layer_norm_backward", None)
     if fused is not None:
         result: tuple[Tensor, Tensor, Tensor] = fused(
@@ -143,7 +143,7 @@ def _norm_backward(
 
 
 def _activation_backward(gradient: Tensor, x: Tensor, activation: str) -> Tensor:
-    """The gradient of the argument of GELU or ReLU."""
+    """Return the gradient of the argument of GELU or ReLU."""
     if activation == "relu":
         return gradient * (x > 0)
     fused = getattr(torch.ops.aten, "gelu_backward", None)

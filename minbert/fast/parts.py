@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from minbert.attention import MultiHeadAttention
 from minbert.fast import kernels
-from minbert.fast.attention import pooled_attention, self_attention
+from minbert.fast.attention import attention as self_attention
+from minbert.fast.attention import pooled_attention
 from minbert.fast.embedding import embedding
 from minbert.layers import ACTIVATIONS, Dropout, LayerNorm
 from minbert.model import BertEmbeddings, BertLayer
@@ -135,7 +136,7 @@ def dropout(module: Dropout, x: Tensor) -> Tensor:
 
 
 def residual(x: Tensor, branch: Tensor, module: nn.Module) -> Tensor:
-    """x + dropout(branch), in the type of ``x``, for any module in the dropout's place."""
+    """Add dropout(branch) to ``x``, in its type, for any module in the dropout slot."""
     rate = dropout_rate(module)
     if rate is None or rate == 0:
         added: Tensor = x + (branch if rate == 0 else module(branch))

@@ -12,6 +12,7 @@ from minbert.fast.choice import uses_fast_path
 from minbert.inputs import refuse_quantized_autocast
 from minbert.layers import Dropout
 from minbert.model import BertOutput
+from minbert.packing import Packing
 from multitask.settings.task import Task
 
 __all__ = ["TaskDecoder"]
@@ -51,14 +52,15 @@ class TaskDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, encoded: BertOutput) -> Tensor:
-        """Outputs (batch, num_outputs): logits, or for a regression the prediction on the label's own scale.
+        """Compute a task's outputs.
 
         :param encoded: of ``batch`` rows; of 2 * ``batch`` for separate input, all first texts before all second.
+        :return: (batch, num_outputs): logits, or for a regression the prediction on the label's own scale.
         """
         if not torch.compiler.is_compiling():
             refuse_quantized_autocast(self, encoded.packed.device)
         call = _call
-        if uses_fast_path():
+        if isinstance(encoded.packing, Packing) and uses_fast_path():  # a compiled encoder does not pack
             from minbert.fast.parts import call
         pooled: Tensor = call(self.dropout, self._pool(encoded, call))  # (batch or 2 * batch, hidden)
         if self.projection is not None:
@@ -73,7 +75,7 @@ class TaskDecoder(nn.Module):
         return (low + (high - low) / 2 * (1 + cosine))[:, None]
 
     def pool(self, encoded: BertOutput) -> Tensor:
-        """One vector a row, (rows, hidden); masked positions take no part."""
+        """Pool each row to one vector, (rows, hidden); masked positions take no part."""
         return self._pool(encoded, _call)
 
     def _pool(self, encoded: BertOutput, call: Callable[..., Any]) -> Tensor:

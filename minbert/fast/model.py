@@ -1,5 +1,7 @@
 """BertModel.encode on the fast path: whole layers as one function each, any other piece by piece."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -50,23 +52,34 @@ def encode(
 
 def whole_settings(layer: nn.Module, packing: Packing, hidden: Tensor) -> LayerSettings | None:
     """Return what a layer computes beside its tensors; None where a replaced or hooked part computes something else."""
-    if type(layer) is not BertLayer or parts.is_watched(layer):
+    if type(layer) is not BertLayer or parts.is_watched(layer) or not _are_plain(layer, _LAYER):
         return None
     attention, activation = layer.attention, parts.activation_of(layer)
     rate, attention_rate = parts.dropout_rate(layer.dropout), parts.dropout_rate(attention.dropout)
-    linears = (layer.attention_output, layer.intermediate, layer.output)
-    if rate is None or attention_rate is None or activation is None:
+    eps = layer.output_norm.eps
+    if rate is None or attention_rate is None or activation is None or layer.attention_norm.eps != eps:
         return None
-    if not (
-        parts.is_plain(attention, MultiHeadAttention)
-        and all(parts.is_plain(linear, nn.Linear) for linear in (attention.query, attention.key, attention.value))
-        and all(parts.is_plain(linear, nn.Linear) for linear in linears)
-        and all(parts.is_plain(norm, LayerNorm) for norm in (layer.attention_norm, layer.output_norm))
-        and layer.attention_norm.eps == layer.output_norm.eps
-    ):
+    if not _are_plain(attention, _ATTENTION):
         return None
-    heads = Heads(packing, attention.num_heads, attention_rate)
-    return LayerSettings(heads, rate, layer.output_norm.eps, activation, product_dtype(hidden))
+    return LayerSettings(
+        Heads(packing, attention.num_heads, attention_rate), rate, eps, activation, product_dtype(hidden)
+    )
+
+
+def _are_plain(module: nn.Module, kinds: Mapping[str, type[nn.Module]]) -> bool:
+    # Not by attribute: torch's look-up of a submodule takes longer than all that is asked of it here.
+    return all(parts.is_plain(module._modules[name], kind) for name, kind in kinds.items())
+
+
+_LAYER: dict[str, type[nn.Module]] = {
+    "attention": MultiHeadAttention,
+    "attention_output": nn.Linear,
+    "attention_norm": LayerNorm,
+    "intermediate": nn.Linear,
+    "output": nn.Linear,
+    "output_norm": LayerNorm,
+}
+_ATTENTION: dict[str, type[nn.Module]] = dict.fromkeys(("query", "key", "value"), nn.Linear)
 
 
 def _parameters(layer: nn.Module) -> list[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _torch_module
 
 from minbert.attention import MultiHeadAttention
 from minbert.fast import kernels
@@ -55,22 +56,31 @@ def call(module: nn.Module, *arguments: Any) -> Any:
 
 def is_watched(module: nn.Module) -> bool:
     """Return whether a hook, or a forward of the instance's own, wants to see the module called."""
-    own = vars(module)
-    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-    return bool(hooks) or "forward" in own or _everything_is_watched()
+    own = module.__dict__
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+        or any(map(vars(_torch_module).get, _FOR_ALL))
+    )
 
 
-def _everything_is_watched() -> bool:
-    """Return whether a hook was registered for all modules there are."""
-    names = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
-    return any(getattr(torch.nn.modules.module, f"_global_{name}", None) for name in names)
+# torch's hooks on every module there is.
+_FOR_ALL = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
 
 
-def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
     """Return whether a module may be computed from its tensors as one of type ``kind``."""
-    if type(module) is not kind or is_watched(module):
+    if module is None or type(module) is not kind or is_watched(module):
         return False
-    if isinstance(module, nn.Linear):
+    if kind is nn.Linear:
         return module.bias is not None
     if isinstance(module, nn.Embedding):
         return module.max_norm is None and not module.sparse and not module.scale_grad_by_freq

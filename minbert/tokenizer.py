@@ -1,9 +1,9 @@
-"""Text or text pairs -> token ids: the `tokenizers` library does the splitting, this file the batches.
+"""Turn texts or text pairs into token ids: the `tokenizers` library splits and cuts, this file makes batches.
 
 Reads what HuggingFace writes (tokenizer.json, else vocab.txt with tokenizer_config.json) and gives the ids
 that `transformers.AutoTokenizer` gives. Truncation and padding that a tokenizer.json has baked in
-(all-minilm-l6-v2's cuts at 128 tokens) are switched off: only the arguments of a call decide. Padding stands
-at the right.
+(all-minilm-l6-v2's cuts at 128 tokens) are switched off: only the arguments of a call decide. Rows are padded
+on the right.
 """
 
 import json
@@ -24,6 +24,7 @@ from minbert.files.tokenizer_files import (
     read_tokenizer_json,
     read_vocab,
     special_tokens_of,
+    with_same_rules,
 )
 from minbert.token_batch import TokenBatch, TokenizedTexts
 
@@ -35,7 +36,8 @@ Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 # Rows encoded at a time: an Encoding holds far more than the ids, so few may live at once.
 CHUNK_ROWS = 4096
 DEFAULT_MAX_LENGTH = 512
-_MOST = 2**20  # tokens that a row may be asked to have
+_MAX_ROW_TOKENS = 2**20  # the largest max_length that a call may ask for
+_KEPT_BACKENDS = 16  # settings of truncation whose backends are kept for the next call
 
 
 class BertTokenizer:
@@ -43,6 +45,12 @@ class BertTokenizer:
 
     `pad_token_id`, `cls_token_id`, `sep_token_id`, `unk_token_id` are int; `mask_token_id` is None for a
     vocabulary without a mask token. `model_max_length` is the most tokens that the model has positions for.
+    Threads may share one: no call changes it.
+
+    :param backend: the splitter; its rules are taken over, without truncation and padding, and it is left as it is.
+    :param special_tokens: tokens by their roles: `pad_token`, `cls_token`, `sep_token`, `unk_token`, `mask_token`.
+    :param name: what errors call the tokenizer.
+    :raises WeightsError: if the vocabulary lacks a special token other than the mask token.
     """
 
     def __init__(
@@ -53,12 +61,11 @@ class BertTokenizer:
         model_max_length: int,
         name: str = "tokenizer",
     ) -> None:
-        backend.no_truncation()
-        backend.no_padding()
+        backend = with_same_rules(backend)
         ids = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
         absent = [special_tokens[role] for role in sorted(ids) if ids[role] is None and role != "mask_token"]
         if absent:
-            raise WeightsError(f"{name}: the vocabulary lacks {', '.join(absent)}, which a BERT tokenizer needs")
+            raise WeightsError(f"{name}: the vocabulary must hold all special tokens, but lacks {', '.join(absent)}")
         known = {role: token_id for role, token_id in ids.items() if token_id is not None}
         self.pad_token_id = known["pad_token"]
         self.cls_token_id = known["cls_token"]
@@ -74,15 +81,17 @@ class BertTokenizer:
                 pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
                 special_tokens=[(cls, self.cls_token_id), (sep, self.sep_token_id)],
             )
-        self._backend = backend
+        self._backend = backend  # never changed from here on
+        self._cutting: dict[tuple[int, str], Tokenizer] = {}
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> "BertTokenizer":
-        """The tokenizer of a folder, or of weights known by name, which are fetched unless they are cached.
+        """Read the tokenizer of a folder, or of weights known by name, which are fetched unless they are cached.
 
         Reads tokenizer.json, else vocab.txt; `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`,
         `model_max_length` and the special tokens of tokenizer_config.json hold for both, as in HuggingFace's.
-        Raises WeightsError for a folder with neither file or with one that can't be read.
+
+        :raises WeightsError: for a folder with neither file or with one that can't be read.
         """
         folder = Path(name_or_folder)
         if not folder.is_dir():
@@ -97,7 +106,7 @@ class BertTokenizer:
         elif vocab_file.is_file():
             source, backend = vocab_file, read_vocab(vocab_file, special_tokens)
         else:
-            raise WeightsError(f"{folder} holds neither tokenizer.json nor vocab.txt, one of which a tokenizer needs")
+            raise WeightsError(f"{folder}: must hold tokenizer.json or vocab.txt, found neither")
         if isinstance(backend.normalizer, normalizers.BertNormalizer):
             backend.normalizer = bert_normalizer(backend.normalizer, settings)
         limit = positive_int(read_json(folder / "config.json").get("max_position_embeddings"), DEFAULT_MAX_LENGTH)
@@ -106,7 +115,10 @@ class BertTokenizer:
         return cls(backend, special_tokens=special_tokens, model_max_length=model_max_length, name=str(source))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json, vocab.txt, as `transformers.AutoTokenizer` reads."""
+        """Write tokenizer.json, tokenizer_config.json and vocab.txt, as `transformers.AutoTokenizer` reads them.
+
+        :raises WeightsError: if a file can't be written.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         settings: dict[str, Any] = {
@@ -119,16 +131,19 @@ class BertTokenizer:
             settings["strip_accents"] = normalizer.strip_accents
             settings["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
         settings.update(self._special_tokens)
-        self._backend.no_truncation()
         _write(folder / "tokenizer.json", self._backend.to_str(pretty=False))
         _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
         vocab = self._backend.get_vocab(with_added_tokens=True)
-        if sorted(vocab.values()) == list(range(len(vocab))):  # vocab.txt can't say an id but by its line
+        if sorted(vocab.values()) == list(range(len(vocab))):  # in vocab.txt a token's id is its line's number
             _write(folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The kept backends would be written with a vocabulary each.
+        return {**self.__dict__, "_cutting": {}}
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the vocabulary, special and added ones included."""
+        """Count the tokens of the vocabulary, special and added ones included."""
         size: int = self._backend.get_vocab_size(with_added_tokens=True)
         return size
 
@@ -141,16 +156,18 @@ class BertTokenizer:
         truncation: Truncation = False,
         padding: Padding = True,
     ) -> TokenBatch:
-        """Tokenizes `texts`, or text i together with `pairs[i]`: three int64 tensors of shape (batch, seq).
+        """Tokenize `texts`, or text i together with `pairs[i]`.
 
-        `truncation`: True or "longest_first" takes tokens from the longer text of a pair until the row has at
-        most `max_length` tokens, "only_first" and "only_second" take them from that text, False takes none.
-        `padding`: True or "longest" pads to the longest row, "max_length" to `max_length` tokens; False pads
-        nothing, so the rows must be of one length. `max_length` None stands for `model_max_length`; it cuts
-        nothing unless `truncation` says so. A single string is a batch of one.
-
-        Raises InputError for a text that is not a string (None, NaN), for unequal numbers of texts and pairs,
-        for a `max_length` without room for the special tokens, and for a row that its truncation can't fit.
+        :param texts: a text for each row; a single string is a batch of one.
+        :param pairs: the second text of each row.
+        :param max_length: None means `model_max_length`; it cuts nothing unless `truncation` says so.
+        :param truncation: True or "longest_first" removes tokens from the longer text of a pair until the row has
+            at most `max_length` tokens, "only_first" and "only_second" remove them from that text, False none.
+        :param padding: True or "longest" pads to the longest row, "max_length" to `max_length` tokens; False pads
+            nothing, so the rows must have equal lengths.
+        :return: three int64 tensors of shape (batch, seq).
+        :raises InputError: for a text that is not a string (None, NaN), for unequal numbers of texts and pairs,
+            for a `max_length` without room for the special tokens, and for a row that its truncation can't fit.
         """
         strategy = _truncation_strategy(truncation)
         width = _padding_width(padding, max_length or self.model_max_length)
@@ -158,17 +175,18 @@ class BertTokenizer:
         lengths = rows.lengths
         if padding in (False, "do_not_pad") and len(rows) and lengths.min() != lengths.max():
             raise InputError(
-                f"padding={padding!r} needs rows of one length, these have {lengths.min()} to {lengths.max()} tokens"
+                f"padding must be True for rows of unequal lengths, got {padding!r} for {lengths.min()} to"
+                f" {lengths.max()} tokens"
             )
         return rows.batch(range(len(rows)), width=width)
 
     def tokenize_all(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
     ) -> TokenizedTexts:
-        """Tokenizes all rows of a data set into 5 bytes a token; rows longer than `max_length` are cut.
+        """Tokenize all rows of a data set into 5 bytes a token; rows longer than `max_length` are cut.
 
-        Truncates as `truncation="longest_first"` does; `max_length` None stands for `model_max_length`.
-        Raises InputError as a call does.
+        :param max_length: None means `model_max_length`; rows are cut as `truncation="longest_first"` does.
+        :raises InputError: as a call does.
         """
         return self._encode(texts, pairs, max_length=max_length, strategy="longest_first")
 
@@ -183,24 +201,21 @@ class BertTokenizer:
         first = _checked_texts("texts", texts)
         second = None if pairs is None else _checked_texts("pairs", pairs)
         if second is not None and len(second) != len(first):
-            raise InputError(f"pairs has {len(second)} entries and texts {len(first)}, they must be of one length")
+            raise InputError(f"pairs must have as many entries as texts ({len(first)}), got {len(second)}")
         if strategy == "only_second" and second is None:
-            raise InputError("truncation='only_second' needs pairs, which is None")
+            raise InputError("pairs must be given for truncation='only_second', got None")
         limit = self.model_max_length if max_length is None else max_length
         least = self._backend.num_special_tokens_to_add(second is not None)
-        if not isinstance(limit, int) or isinstance(limit, bool) or not least <= limit <= _MOST:
-            raise InputError(f"max_length is {limit!r}, it must be an integer from {least} to {_MOST}")
-        if strategy is None:
-            self._backend.no_truncation()
-        else:
-            self._backend.enable_truncation(limit, strategy=strategy)
+        if not isinstance(limit, int) or isinstance(limit, bool) or not least <= limit <= _MAX_ROW_TOKENS:
+            raise InputError(f"max_length must be an integer from {least} to {_MAX_ROW_TOKENS}, got {limit!r}")
+        backend = self._backend if strategy is None else self._cutting_backend(limit, strategy)
         inputs: list[Any] = first if second is None else list(zip(first, second, strict=True))
         ids: list[np.ndarray] = []
         types: list[np.ndarray] = []
         lengths: list[int] = []
         truncated: list[bool] = []
         for start in range(0, len(inputs), CHUNK_ROWS):
-            encodings = self._encode_chunk(inputs, start)
+            encodings = _encode_chunk(backend, inputs, start)
             ids.append(np.array([i for row in encodings for i in row.ids], dtype=np.int32))
             types.append(np.array([i for row in encodings for i in row.type_ids], dtype=np.uint8))
             lengths.extend(len(row) for row in encodings)
@@ -213,31 +228,47 @@ class BertTokenizer:
             pad_token_id=self.pad_token_id,
         )
 
-    def _encode_chunk(self, inputs: list[Any], start: int) -> list[tokenizers.Encoding]:
-        chunk = inputs[start : start + CHUNK_ROWS]
-        try:
-            return self._backend.encode_batch_fast(chunk)
-        except Exception as error:  # the library raises bare Exceptions: known by their text, all others pass
-            if "Truncation error" not in str(error):
-                raise
-            for row, text in enumerate(chunk, start):
-                try:
-                    self._backend.encode(*([text] if isinstance(text, str) else text))
-                except Exception as row_error:
-                    raise InputError(f"row {row} can't be cut to max_length by this truncation: {row_error}") from None
+    def _cutting_backend(self, limit: int, strategy: str) -> Tokenizer:
+        """Return a backend that cuts this way, which no other call changes.
+
+        Truncation is a setting of the library's tokenizer. Changing that of a shared one would need a lock, which
+        makes threads wait and may be held across a fork; one for each setting shares the vocabulary and costs little.
+        """
+        backend = self._cutting.get((limit, strategy))
+        if backend is None:
+            backend = with_same_rules(self._backend)
+            backend.enable_truncation(limit, strategy=strategy)
+            if len(self._cutting) >= _KEPT_BACKENDS:
+                self._cutting.clear()
+            self._cutting[limit, strategy] = backend
+        return backend
+
+
+def _encode_chunk(backend: Tokenizer, inputs: list[Any], start: int) -> list[tokenizers.Encoding]:
+    chunk = inputs[start : start + CHUNK_ROWS]
+    try:
+        return backend.encode_batch_fast(chunk)
+    except Exception as error:  # the library raises bare Exceptions: only this one's text is known
+        if "Truncation error" not in str(error):
             raise
+        for row, text in enumerate(chunk, start):
+            try:
+                backend.encode(*([text] if isinstance(text, str) else text))
+            except Exception as row_error:
+                raise InputError(f"row {row} can't be cut to max_length by this truncation: {row_error}") from None
+        raise
 
 
 def _checked_texts(argument: str, texts: Sequence[str] | str) -> list[str]:
     rows = [texts] if isinstance(texts, str) else list(texts)
     for index, text in enumerate(rows):
         if not isinstance(text, str):
-            raise InputError(f"{argument}[{index}] is {text!r}, each text must be a string")
+            raise InputError(f"{argument}[{index}] must be a string, got {text!r}")
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise InputError(f"{argument}[{index}] is {text!r}, which is not valid Unicode text") from None
+                raise InputError(f"{argument}[{index}] must be valid Unicode text, got {text!r}") from None
     return rows
 
 
@@ -248,14 +279,14 @@ def _truncation_strategy(truncation: Truncation) -> str | None:
         return "longest_first"
     if truncation not in ("longest_first", "only_first", "only_second"):
         raise InputError(
-            f"truncation is {truncation!r}, allowed are True, 'longest_first', 'only_first', 'only_second' and False"
+            f"truncation must be True, 'longest_first', 'only_first', 'only_second' or False, got {truncation!r}"
         )
     return truncation
 
 
 def _padding_width(padding: Padding, max_length: int) -> int | None:
     if padding not in (True, False, "longest", "max_length", "do_not_pad"):
-        raise InputError(f"padding is {padding!r}, allowed are True, 'longest', 'max_length' and False")
+        raise InputError(f"padding must be True, 'longest', 'max_length' or False, got {padding!r}")
     return max_length if padding == "max_length" else None
 
 

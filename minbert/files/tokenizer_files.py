@@ -1,4 +1,4 @@
-"""The files that a BERT tokenizer is read from: tokenizer.json, vocab.txt, tokenizer_config.json."""
+"""Read the files of a BERT tokenizer: tokenizer.json, vocab.txt, tokenizer_config.json."""
 
 import json
 import math
@@ -18,6 +18,7 @@ __all__ = [
     "read_tokenizer_json",
     "read_vocab",
     "special_tokens_of",
+    "with_same_rules",
 ]
 
 DEFAULT_SPECIAL_TOKENS = {
@@ -30,20 +31,23 @@ DEFAULT_SPECIAL_TOKENS = {
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in `file`, empty where there is no such file."""
+    """Return the object in `file`, an empty one if there is no such file.
+
+    :raises WeightsError: if the file is not a JSON object.
+    """
     if not file.is_file():
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise WeightsError(f"{file} is not valid JSON: {error}") from None
+        raise WeightsError(f"{file}: must be valid JSON ({error})") from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{file} holds a {type(content).__name__}, it must hold a JSON object")
+        raise WeightsError(f"{file}: must be a JSON object, got {type(content).__name__}")
     return content
 
 
 def special_tokens_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What the settings call [UNK], [SEP], [PAD], [CLS] and [MASK], by role (`unk_token`, ...)."""
+    """Return what the settings call [UNK], [SEP], [PAD], [CLS] and [MASK], by role (`unk_token`, ...)."""
     tokens = {}
     for role, default in DEFAULT_SPECIAL_TOKENS.items():
         token = settings.get(role)
@@ -54,27 +58,33 @@ def special_tokens_of(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def positive_int(value: object, default: int) -> int:
-    """`value` as an int where it is a finite number of at least 1, else `default`."""
+    """Return `value` as an int if it is a finite number of at least 1, else `default`."""
     return int(value) if isinstance(value, int | float) and 1 <= value < math.inf else default
 
 
 def read_tokenizer_json(file: Path) -> Tokenizer:
-    """The tokenizer that tokenizer.json describes; WeightsError where the library can't read it."""
+    """Return the tokenizer that tokenizer.json describes.
+
+    :raises WeightsError: if the library can't read it.
+    """
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library has no error class of its own
         raise WeightsError(
-            f"{file} can't be read by the installed tokenizers {tokenizers.__version__}: {error}"
+            f"{file}: can't be read by the installed tokenizers {tokenizers.__version__} ({error})"
         ) from None
 
 
 def read_vocab(file: Path, special_tokens: Mapping[str, str]) -> Tokenizer:
-    """BERT's uncased tokenizer over a vocab.txt: one token a line, its id the number of the line from 0."""
+    """Return BERT's uncased tokenizer over a vocab.txt: one token a line, its id the number of the line from 0.
+
+    :raises WeightsError: if the file is not UTF-8.
+    """
     try:
-        # Lines end at "\n" alone: a vocabulary may hold other characters that str.splitlines breaks at.
+        # Not models.WordPiece.read_file, which strips tokens, nor str.splitlines: only "\n" ends a token.
         lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise WeightsError(f"{file} is not UTF-8 text: {error}") from None
+        raise WeightsError(f"{file}: must be UTF-8 text ({error})") from None
     if lines[-1] == "":
         lines.pop()
     vocab = {token: index for index, token in enumerate(lines)}
@@ -88,10 +98,25 @@ def read_vocab(file: Path, special_tokens: Mapping[str, str]) -> Tokenizer:
 
 
 def bert_normalizer(current: normalizers.BertNormalizer, settings: Mapping[str, Any]) -> normalizers.BertNormalizer:
-    """`current` with what tokenizer_config.json says otherwise."""
+    """Return `current` with the settings of tokenizer_config.json put over its own."""
     return normalizers.BertNormalizer(
         clean_text=current.clean_text,
         handle_chinese_chars=settings.get("tokenize_chinese_chars", current.handle_chinese_chars),
         strip_accents=settings.get("strip_accents", current.strip_accents),
         lowercase=settings.get("do_lower_case", current.lowercase),
     )
+
+
+def with_same_rules(backend: Tokenizer) -> Tokenizer:
+    """Return a backend with the same rules and no truncation or padding, in microseconds.
+
+    The two share the model with its vocabulary, which neither changes.
+    """
+    own = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (rule := getattr(backend, part)) is not None:
+            setattr(own, part, rule)
+    added = backend.get_added_tokens_decoder()
+    own.add_tokens([added[token_id] for token_id in sorted(added)])  # in order of their ids, as from a file
+    own.encode_special_tokens = backend.encode_special_tokens
+    return own

@@ -1,4 +1,4 @@
-"""The shape of a BERT encoder, as HuggingFace's ``config.json`` spells it."""
+"""Describe the shape of a BERT encoder, in the words of HuggingFace's ``config.json``."""
 
 import dataclasses
 import json
@@ -25,7 +25,8 @@ class BertConfig:
     """Sizes and rates of a BERT encoder; the defaults are BERT-base, uncased.
 
     Source: Devlin et al. 2019 (arXiv 1810.04805), section 3 and appendix A.2. Field names are HuggingFace's.
-    Raises InputError for a value outside what is allowed.
+
+    :raises InputError: for a value that is not allowed.
     """
 
     vocab_size: int = 30522
@@ -47,7 +48,7 @@ class BertConfig:
             value = getattr(self, field.name)
             kind = (int, float) if field.type is float else field.type
             if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
-                raise InputError(f"BertConfig.{field.name} is {value!r}; it has to be of type {field.type.__name__}")  # type: ignore[union-attr]
+                raise InputError(f"BertConfig.{field.name} must be of type {field.type.__name__}, got {value!r}")  # type: ignore[union-attr]
         for name in (
             "vocab_size",
             "hidden_size",
@@ -58,36 +59,41 @@ class BertConfig:
             "type_vocab_size",
         ):
             if getattr(self, name) < 1:
-                raise InputError(f"BertConfig.{name} is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"BertConfig.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"BertConfig.{name} is {getattr(self, name)}; it has to be in [0, 1)")
+                raise InputError(f"BertConfig.{name} must be in [0, 1), got {getattr(self, name)}")
         if not (self.layer_norm_eps > 0 and math.isfinite(self.layer_norm_eps)):
-            raise InputError(f"BertConfig.layer_norm_eps is {self.layer_norm_eps}; it has to be above 0")
+            raise InputError(f"BertConfig.layer_norm_eps must be above 0 and finite, got {self.layer_norm_eps}")
         if not (self.initializer_range >= 0 and math.isfinite(self.initializer_range)):
-            raise InputError(f"BertConfig.initializer_range is {self.initializer_range}; it has to be at least 0")
+            raise InputError(
+                f"BertConfig.initializer_range must be at least 0 and finite, got {self.initializer_range}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
-                f"BertConfig.hidden_size is {self.hidden_size}; it has to be a multiple of"
-                f" num_attention_heads, {self.num_attention_heads}"
+                f"BertConfig.hidden_size must be a multiple of num_attention_heads ({self.num_attention_heads}),"
+                f" got {self.hidden_size}"
             )
         if self.hidden_act not in _ACTIVATIONS:
-            raise InputError(f"BertConfig.hidden_act is {self.hidden_act!r}; known: {', '.join(_ACTIVATIONS)}")
+            raise InputError(f"BertConfig.hidden_act must be one of {', '.join(_ACTIVATIONS)}, got {self.hidden_act!r}")
         if not 0 <= self.pad_token_id < self.vocab_size:
-            raise InputError(f"BertConfig.pad_token_id is {self.pad_token_id}; vocab_size is {self.vocab_size}")
+            raise InputError(
+                f"BertConfig.pad_token_id must be from 0 to {self.vocab_size - 1} (vocab_size {self.vocab_size}),"
+                f" got {self.pad_token_id}"
+            )
 
     @property
     def least_parameters(self) -> int:
-        """Parameters of the embeddings' and the layers' matrices."""
+        """Count the parameters of the embeddings' and the layers' matrices."""
         embeddings = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * self.hidden_size
         layer = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.intermediate_size
         return embeddings + self.num_hidden_layers * layer
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "BertConfig":
-        """Read ``folder/config.json``. Keys it does not know are left out, unless they change the mathematics.
+        """Read ``folder/config.json``; unknown keys are left out, unless they change the mathematics.
 
-        Raises WeightsError for a missing or broken file, or one that describes another architecture.
+        :raises WeightsError: for a missing or broken file, or one that describes another architecture.
         """
         path = Path(folder) / "config.json"
         try:
@@ -97,10 +103,10 @@ class BertConfig:
         except (ValueError, OSError) as error:
             raise WeightsError(f"{path}: can't be read as JSON ({error})") from None
         if not isinstance(values, dict):
-            raise WeightsError(f"{path}: holds a {type(values).__name__}; a JSON object is due")
+            raise WeightsError(f"{path}: must be a JSON object, got {type(values).__name__}")
         for key, allowed in _ONLY.items():
             if values.get(key, allowed[0]) not in allowed:
-                raise WeightsError(f"{path}: {key} is {values[key]!r}; this encoder computes {allowed[0]!r} alone")
+                raise WeightsError(f"{path}: {key} must be {allowed[0]!r} for this encoder, got {values[key]!r}")
         known = {field.name for field in dataclasses.fields(cls)}
         try:
             return cls(**{key: value for key, value in values.items() if key in known and value is not None})
@@ -108,5 +114,5 @@ class BertConfig:
             raise WeightsError(f"{path}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of a config.json that ``transformers`` reads."""
+        """Return the content of a config.json that ``transformers`` reads."""
         return {"architectures": ["BertModel"], "model_type": "bert", **dataclasses.asdict(self)}

@@ -1,14 +1,14 @@
-"""The package's own errors: each is one sentence that a command line can show as it stands."""
+"""Define the package's own errors: each is one sentence that a command line can show as it is."""
 
 __all__ = ["InputError", "MinbertError", "WeightsError"]
 
 
 class MinbertError(Exception):
-    """Base of every error that is the user's to mend, not a bug of the package."""
+    """Base of every error that the user can mend, rather than a bug of the package."""
 
 
 class InputError(MinbertError, ValueError):
-    """An argument is outside what is allowed; the message names the argument, the value and the limit."""
+    """An argument has a value that is not allowed; the message names the argument, the limit and the value."""
 
 
 class WeightsError(MinbertError):

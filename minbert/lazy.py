@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when they are first used."""
+"""Load the names of a package when they are first used."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -10,9 +10,11 @@ __all__ = ["lazy_names"]
 def lazy_names(
     package: dict[str, Any], home: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of the package whose ``globals()`` are given (PEP 562).
+    """Make ``__getattr__`` and ``__dir__`` for a package (PEP 562).
 
-    :param home: the module of the package that each name lives in.
+    :param package: the package's ``globals()``.
+    :param home: the module of the package that defines each name.
+    :return: both functions; ``__getattr__`` raises AttributeError for other names, as Python's own does.
     """
 
     def load(name: str) -> Any:

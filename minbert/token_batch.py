@@ -1,4 +1,4 @@
-"""Rows of token ids: kept without padding, handed out as padded batches."""
+"""Keep rows of token ids without padding, and hand them out as padded batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from minbert.errors import InputError
 
 __all__ = ["TokenBatch", "TokenizedTexts", "batches_by_length"]
 
-# Tokens of a batch, padding included: enough to keep the products busy, few enough that they stay in the cache.
+# Tokens of a batch, padding included: enough for full-speed matrix products, few enough to stay in the cache.
 _TOKENS_PER_BATCH = 2048
 
 
@@ -39,16 +39,16 @@ class TokenBatch(Mapping[str, torch.Tensor]):
         return len(self.__dataclass_fields__)
 
     def to(self, device: torch.device | str) -> "TokenBatch":
-        """The same batch with its tensors on `device`."""
+        """Return the same batch with its tensors on `device`."""
         return TokenBatch(*(tensor.to(device) for tensor in self.values()))
 
 
 @dataclass(frozen=True, eq=False)
 class TokenizedTexts:
-    """Token ids of many rows without padding: row i stands at `offsets[i]:offsets[i + 1]`.
+    """Token ids of many rows without padding: row i is at `offsets[i]:offsets[i + 1]`.
 
     `input_ids` int32 (tokens,), `token_type_ids` uint8 (tokens,), `offsets` int64 (rows + 1,), `truncated`
-    bool (rows,): whether the row lost tokens to the limit of length.
+    bool (rows,): whether the row was cut to the longest length allowed.
     """
 
     input_ids: np.ndarray
@@ -62,19 +62,21 @@ class TokenizedTexts:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, special tokens included: int64 (rows,)."""
+        """Count the tokens of each row, special tokens included: int64 (rows,)."""
         lengths: np.ndarray = np.diff(self.offsets)
         return lengths
 
     def batch(self, indices: Sequence[int] | np.ndarray | range, *, width: int | None = None) -> TokenBatch:
-        """The rows at `indices`, in that order, padded to the longest of them, or to `width` if that is more.
+        """Pad the rows at `indices`, in that order, to the longest of them, or to `width` if that is more.
 
-        Raises InputError for an index outside of 0 .. len(self) - 1.
+        :param indices: numbers of rows, (batch,).
+        :return: three int64 tensors of shape (batch, seq).
+        :raises InputError: for an index outside 0 .. len(self) - 1.
         """
         rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         outside = rows[(rows < 0) | (rows >= len(self))]
         if len(outside):
-            raise InputError(f"indices holds {outside[0]}, allowed is 0 to {len(self) - 1}")
+            raise InputError(f"indices must be from 0 to {len(self) - 1}, got {outside[0]}")
         lengths = self.lengths[rows]
         columns = np.arange(max(int(lengths.max(initial=0)), width or 0))
         is_token = columns < lengths[:, None]  # (batch, seq)
@@ -88,7 +90,11 @@ class TokenizedTexts:
 
 
 def batches_by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices of all rows, longest first, in batches of a bounded number of padded tokens."""
+    """Yield the indices of all rows, longest first, in batches of a bounded number of padded tokens.
+
+    :param lengths: tokens of each row, int64 (rows,).
+    :return: an iterator of int64 (batch,).
+    """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):

@@ -6,7 +6,6 @@ that `transformers.AutoTokenizer` gives. Truncation and padding that a tokenizer
 on the right.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import tokenizers
 from tokenizers import Tokenizer, normalizers, processors
 
 from minbert.errors import InputError, WeightsError
-from minbert.files.storage import staged
+from minbert.files.storage import make_folder, write_json, write_text
 from minbert.files.tokenizer_files import (
     bert_normalizer,
     positive_int,
@@ -117,10 +116,10 @@ class BertTokenizer:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt, as `transformers.AutoTokenizer` reads them.
 
-        :raises WeightsError: if a file can't be written.
+        :raises WeightsError: if the disk refuses.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         settings: dict[str, Any] = {
             "tokenizer_class": "BertTokenizer",
             "model_max_length": self.model_max_length,
@@ -131,11 +130,11 @@ class BertTokenizer:
             settings["strip_accents"] = normalizer.strip_accents
             settings["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
         settings.update(self._special_tokens)
-        _write(folder / "tokenizer.json", self._backend.to_str(pretty=False))
-        _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+        write_text(folder / "tokenizer.json", self._backend.to_str(pretty=False))
+        write_json(folder / "tokenizer_config.json", settings)
         vocab = self._backend.get_vocab(with_added_tokens=True)
         if sorted(vocab.values()) == list(range(len(vocab))):  # in vocab.txt a token's id is its line's number
-            _write(folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
+            write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
 
     def __getstate__(self) -> dict[str, Any]:
         # The kept backends would be written with a vocabulary each.
@@ -288,8 +287,3 @@ def _padding_width(padding: Padding, max_length: int) -> int | None:
     if padding not in (True, False, "longest", "max_length", "do_not_pad"):
         raise InputError(f"padding must be True, 'longest', 'max_length' or False, got {padding!r}")
     return max_length if padding == "max_length" else None
-
-
-def _write(file: Path, text: str) -> None:
-    with staged(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")

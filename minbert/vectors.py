@@ -1,4 +1,4 @@
-"""Vectors of many texts: tokenized once, computed in batches of like length, given back in the texts' order."""
+"""Turn many texts into vectors: tokenize once, compute in batches of similar length, keep the texts' order."""
 
 from collections.abc import Sequence
 
@@ -26,20 +26,22 @@ def encode(
     pooling: str = "mean",
     max_length: int | None = None,
 ) -> Tensor:
-    """One vector a text, or a pair of texts read together: (texts, hidden_size), float32, on the model's device.
+    """Compute a vector for each text, or for each pair of texts read together.
 
-    Run it within ``torch.autocast("cpu", torch.bfloat16)`` where the machine is fast at that.
+    Run it within ``torch.autocast("cpu", torch.bfloat16)`` on machines that are fast at bfloat16.
 
-    :param pooling: ``"mean"`` of the last hidden states of all tokens, as sentence-transformers has it; ``"cls"``, the
+    :param pairs: the second text of each row, None for single texts.
+    :param pooling: ``"mean"``, of the last hidden states of all tokens, as in sentence-transformers; ``"cls"``, the
         first token's; ``"pooler"``, the pooler's output.
-    :param max_length: tokens that longer rows are cut to; the tokenizer's ``model_max_length`` unless told.
-    :raises InputError: for an unknown pooling, or one that needs a pooler of a model without, and for what the
-        tokenizer refuses.
+    :param max_length: rows are cut to so many tokens; None means the tokenizer's ``model_max_length``.
+    :return: (texts, hidden_size), float32, on the model's device.
+    :raises InputError: for an unknown pooling, for ``"pooler"`` where the model has none, and for what the tokenizer
+        rejects.
     """
     if pooling not in POOLINGS:
-        raise InputError(f"pooling is {pooling!r}; known: {', '.join(POOLINGS)}")
+        raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
     if pooling == "pooler" and model.pooler is None:
-        raise InputError("pooling is 'pooler', and the model has none; mean or cls need none")
+        raise InputError("pooling must be mean or cls for a model without a pooler, got 'pooler'")
     rows = tokenizer.tokenize_all(texts, pairs, max_length=max_length)
     device = model.embeddings.word_embeddings.weight.device
     vectors = torch.empty(len(rows), model.config.hidden_size, device=device)
@@ -51,7 +53,7 @@ def encode(
 
 
 def _pooled(output: BertOutput, pooling: str) -> Tensor:
-    """(batch, hidden_size)."""
+    """Reduce the hidden states of each row to one vector: (batch, hidden_size)."""
     if pooling == "pooler":
         assert output.pooler_output is not None
         return output.pooler_output

@@ -1,10 +1,10 @@
-"""safetensors <-> parameters: one reversible table of names, loaded strictly."""
+"""Load and save parameters as safetensors: one reversible table of names, no tensor too many or too few."""
 
 import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from minbert.config import BertConfig
 from minbert.errors import WeightsError
-from minbert.files.storage import read_tensors, write_json, write_tensors
+from minbert.files.names import is_old_name, to_hub_name, to_our_name
+from minbert.files.storage import make_folder, read_tensors, write_json, write_tensors
 
 __all__ = [
     "LoadReport",
@@ -25,30 +26,11 @@ __all__ = [
     "read_config",
     "save_encoder",
     "save_pretraining",
-    "to_hub_name",
-    "to_our_name",
 ]
 
 _logger = logging.getLogger("minbert")
 
-# HuggingFace's name, ours. Order matters, for the first match is taken; read backwards the table gives the export.
-_RENAMES = (
-    ("embeddings.LayerNorm.", "embeddings.norm."),
-    ("encoder.layer.#.attention.self.", "layers.#.attention."),
-    ("encoder.layer.#.attention.output.dense.", "layers.#.attention_output."),
-    ("encoder.layer.#.attention.output.LayerNorm.", "layers.#.attention_norm."),
-    ("encoder.layer.#.intermediate.dense.", "layers.#.intermediate."),
-    ("encoder.layer.#.output.dense.", "layers.#.output."),
-    ("encoder.layer.#.output.LayerNorm.", "layers.#.output_norm."),
-    ("pooler.dense.", "pooler."),
-    ("cls.predictions.transform.dense.", "transform."),
-    ("cls.predictions.transform.LayerNorm.", "transform_norm."),
-    ("cls.predictions.bias", "prediction_bias"),
-    ("cls.seq_relationship.", "seq_relationship."),
-)
-# Old TensorFlow names, read but never written; only a LayerNorm's, since other names may end alike.
-_LEGACY = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))
-# Buffers of old files, and copies of tied parameters.
+# Tensors that are not parameters of their own: buffers of old files, and copies of tied parameters.
 _BUFFERS = re.compile(r"^(embeddings\.(position_ids|token_type_ids)|cls\.predictions\.decoder\.(weight|bias))$")
 _TIED = {
     "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
@@ -62,31 +44,11 @@ _NEVER_ZERO = ("word_embeddings.weight", *(f".{part}.weight" for part in _PARTS)
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def _rename(name: str, table: Iterable[tuple[str, str]]) -> str:
-    for old, new in table:
-        match = re.match("^" + re.escape(old).replace(r"\#", r"(\d+)"), name)
-        if match:
-            return new.replace("#", match[1] if match.groups() else "") + name[match.end() :]
-    return name
-
-
-def to_our_name(hub_name: str) -> str:
-    """The name of a tensor here, from HuggingFace's without ``bert.``; old LayerNorm names included."""
-    for pattern, new in _LEGACY:
-        hub_name = pattern.sub(new, hub_name)
-    return _rename(hub_name, _RENAMES)
-
-
-def to_hub_name(our_name: str) -> str:
-    """HuggingFace's name of a tensor, without ``bert.``: the table read backwards."""
-    return _rename(our_name, [(ours, theirs) for theirs, ours in _RENAMES])
-
-
 @dataclass(frozen=True)
 class LoadReport:
-    """What loading did: legacy names that were renamed, tensors of the files left out, types that were changed.
+    """What loading did: old names that were translated, tensors left out, types that were changed.
 
-    ``notes`` are for the user to know of; loading has logged them as warnings.
+    ``notes`` are messages to the user; loading has logged them as warnings.
     """
 
     folder: Path
@@ -106,6 +68,10 @@ class LoadReport:
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors of a folder, from one file or from shards.
+
+    By hand, since huggingface_hub's load_torch_model fills a module by the names in the files, which are not ours.
+    """
     if (folder / _WEIGHTS).exists():
         return read_tensors(folder / _WEIGHTS)
     if not (folder / _INDEX).exists():
@@ -115,25 +81,27 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
                 f"{folder / other}: is a pickle, which is never opened here; load it in transformers and"
                 " save_pretrained(folder, safe_serialization=True) it"
             )
-        raise WeightsError(f"{folder}: holds neither {_WEIGHTS} nor {_INDEX}")
+        raise WeightsError(f"{folder}: must hold {_WEIGHTS} or {_INDEX}, found neither")
     try:
         shards = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(shards.values()))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise WeightsError(f"{folder / _INDEX}: is no index of safetensors shards ({error!r})") from None
+        raise WeightsError(f"{folder / _INDEX}: must be an index of safetensors shards ({error!r})") from None
     tensors: dict[str, Tensor] = {}
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
-            raise WeightsError(f"{folder / _INDEX}: names the shard {name!r}; a file in the same folder is due")
+            raise WeightsError(f"{folder / _INDEX}: a shard must be a file in the same folder, got {name!r}")
         tensors.update(read_tensors(folder / name))
     absent = sorted(set(shards) - set(tensors))
     if absent:
-        raise WeightsError(f"{folder / _INDEX}: names {', '.join(absent[:5])}, which the shards do not hold")
+        raise WeightsError(
+            f"{folder / _INDEX}: the shards must hold every tensor it names, {', '.join(absent[:5])} missing"
+        )
     return tensors
 
 
 def has_pooler(folder: Path) -> bool:
-    """Whether a folder's weights hold a pooler; what is wrong with the files is left to loading to say."""
+    """Say whether a folder's weights hold a pooler; True for broken files, since loading reports errors."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -148,31 +116,35 @@ def has_pooler(folder: Path) -> bool:
 
 
 def _file_name(our_name: str) -> str:
-    """The name of a tensor in a file, with ``bert.`` where a model with heads has it."""
+    """Translate our name into the one in a file, with ``bert.`` where a model with heads has it."""
     plain = our_name.removeprefix("bert.")
     return our_name[: len(our_name) - len(plain)] + to_hub_name(plain)
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no entry is NaN or infinite. A finite sum says so in one pass; one that overflows says nothing."""
+    """Say whether no entry is NaN or infinite."""
+    # A finite sum proves it in one pass; an infinite one may be an overflow.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def fault_of(tensor: Tensor, dtype: torch.dtype) -> str:
-    """What keeps a tensor from being a parameter of that type, or nothing."""
+    """Say what keeps a tensor from being a parameter of that type, or nothing."""
     if not tensor.is_floating_point():
-        return f"holds {tensor.dtype}, a floating type is due"
+        return f"must be of a floating-point type, got {tensor.dtype}"
     return "" if _is_finite(tensor.to(dtype)) else "holds NaN or infinite values"
 
 
 def _zero_fault(name: str, tensor: Tensor) -> str:
     if name.endswith(_NEVER_ZERO) and not bool(tensor.any()):
-        return "is zero throughout, as after a write that was cut short"
+        return "must not be zero throughout, as after a write that was cut short"
     return ""
 
 
 def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
-    """Copy ``tensors`` (our names) into the parameters ``own``; every misfit is in the one error."""
+    """Copy ``tensors`` (our names) into the parameters ``own``.
+
+    :raises WeightsError: one, with every tensor that does not fit.
+    """
     wrong = [f"missing {_file_name(name)}" for name in own if name not in tensors]
     wrong += [f"unexpected {_file_name(name)}" for name in tensors if name not in own]
     converted, broken = [], False
@@ -181,7 +153,7 @@ def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path
         if given is None:
             continue
         if given.shape != parameter.shape:
-            wrong.append(f"{_file_name(name)} has shape {tuple(given.shape)}, {tuple(parameter.shape)} is due")
+            wrong.append(f"{_file_name(name)} must have shape {tuple(parameter.shape)}, got {tuple(given.shape)}")
         elif fault := fault_of(given, parameter.dtype) or _zero_fault(name, given):
             wrong.append(f"{_file_name(name)} {fault}")
             broken = True
@@ -200,14 +172,17 @@ def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path
 
 
 def read_config(folder: Path) -> BertConfig:
-    """The folder's config.json; of a far larger model than its files can hold, refused before memory is taken."""
+    """Read a folder's config.json.
+
+    :raises WeightsError: before any memory is taken, if it describes a far larger model than the files can hold.
+    """
     config = BertConfig.from_folder(folder)
     if _is_far_above(config, _entries(folder / _WEIGHTS)):
-        held = sum(tensor.numel() for tensor in _read_folder(folder).values())  # which finds faults of the files first
+        held = sum(tensor.numel() for tensor in _read_folder(folder).values())  # reports broken files first
         if _is_far_above(config, held):
             raise WeightsError(
-                f"{folder / 'config.json'}: describes at least {min(config.least_parameters, 10**18):.3g} parameters,"
-                f" and the weights beside it have {held:.3g}; take both from one place"
+                f"{folder / 'config.json'}: must describe the weights beside it, {held:.3g} numbers,"
+                f" got at least {min(config.least_parameters, 10**18):.3g} parameters; take both from one place"
             )
     return config
 
@@ -217,7 +192,7 @@ def _is_far_above(config: BertConfig, held: int) -> bool:
 
 
 def _entries(path: Path) -> int:
-    """Numbers that a safetensors file holds, by its header; 0 for a file that can't be read."""
+    """Count the numbers that a safetensors file holds, by its header; 0 for a file that can't be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -228,7 +203,7 @@ def _entries(path: Path) -> int:
 
 
 def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The folder's tensors under our names, less those that may be left out, and what was done to them."""
+    """Read a folder's tensors under our names, without those that may be left out, and say what was done to them."""
     read = _read_folder(folder)
     prefixed = any(name.startswith("bert.") for name in read)
     tensors, renamed, dropped = {}, [], []
@@ -240,17 +215,20 @@ def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str
         if _BUFFERS.match(plain) or (is_head and not with_heads) or (_POOLER.match(plain) and not with_pooler):
             dropped.append(name)
             continue
-        if any(pattern.search(plain) for pattern, _ in _LEGACY):
+        if is_old_name(plain):
             renamed.append(name)
         tensors[to_our_name(plain)] = tensor
     return tensors, {"renamed": tuple(renamed), "dropped": tuple(dropped)}
 
 
 def _check_tied(folder: Path, name: str, tensor: Tensor, read: Mapping[str, Tensor]) -> None:
-    """Leaving a tied copy out is only right where it is one."""
+    """Check that the copy of a tied parameter, which is left out, equals the original.
+
+    :raises WeightsError: if it does not.
+    """
     original = next((key for key in read if key.removeprefix("bert.") == _TIED[name]), None)
     if original is None or not torch.equal(read[original], tensor):
-        raise WeightsError(f"{folder}: {name} is not equal to {_TIED[name]}; this model ties the two")
+        raise WeightsError(f"{folder}: {name} must equal {_TIED[name]}, which this model ties it to, got other values")
 
 
 def load_encoder(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
@@ -258,12 +236,13 @@ def load_encoder(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
 
     :param own: parameters by our names; a pooler is read only where they have one. Heads and position_ids are
         dropped and reported.
+    :raises WeightsError: for broken files, and for tensors that are missing, unexpected or do not fit.
     """
     tensors, report = _gather(folder, with_heads=False, with_pooler="pooler.weight" in own)
     bias = tensors.get("pooler.bias")
     if bias is not None and not bool(bias.any()):
         report["notes"] = (
-            f"{folder}: the pooler looks untrained (its bias is exactly zero): pooler_output means little before"
+            f"{folder}: the pooler looks untrained (its bias is exactly zero), so pooler_output means little before"
             " fine-tuning; mean or attention pooling does not need it",
         )
         _logger.warning(report["notes"][0])
@@ -271,7 +250,10 @@ def load_encoder(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
 
 
 def load_pretraining(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
-    """Fill the parameters of an encoder with both pretraining heads, in place."""
+    """Fill the parameters of an encoder with both pretraining heads, in place.
+
+    :raises WeightsError: for broken files, and for tensors that are missing, unexpected or do not fit.
+    """
     tensors, report = _gather(folder, with_heads=True, with_pooler=True)
     heads = ("transform", "prediction_bias", "seq_relationship")
     named = {name if name.startswith(heads) else f"bert.{name}": tensor for name, tensor in tensors.items()}
@@ -279,20 +261,23 @@ def load_pretraining(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
 
 
 def save_encoder(state: Mapping[str, Tensor], config: BertConfig, folder: str | Path) -> None:
-    """Write config.json and model.safetensors under HuggingFace's names, from an encoder's state dict."""
+    """Write config.json and model.safetensors under HuggingFace's names, from an encoder's state dict.
+
+    :raises WeightsError: if the disk refuses.
+    """
     _save({to_hub_name(name): tensor for name, tensor in state.items()}, config.to_dict(), Path(folder))
 
 
 def save_pretraining(state: Mapping[str, Tensor], config: BertConfig, folder: str | Path) -> None:
-    """Write an encoder with both heads; the tied decoder weight is written once, as the embedding."""
+    """Write an encoder with both heads; the tied decoder weight is written once, as the embedding.
+
+    :raises WeightsError: if the disk refuses.
+    """
     tensors = {_file_name(name): tensor for name, tensor in state.items()}
     _save(tensors, {**config.to_dict(), "architectures": ["BertForPreTraining"]}, Path(folder))
 
 
 def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WeightsError(f"{folder}: the folder can't be made ({error.strerror})") from None
+    make_folder(folder)
     write_tensors(folder / _WEIGHTS, tensors, {"format": "pt"})
     write_json(folder / "config.json", config)

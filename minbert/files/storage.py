@@ -1,4 +1,4 @@
-"""Files of tensors and JSON: read with a plain word on what is wrong, written whole or not at all."""
+"""Read and write files of tensors and JSON: errors say what is wrong in plain words, files are written whole."""
 
 import hashlib
 import json
@@ -12,25 +12,39 @@ from torch import Tensor
 
 from minbert.errors import WeightsError
 
-__all__ = ["read_tensors", "sha256_of", "staged", "write_json", "write_tensors"]
+__all__ = ["read_tensors", "make_folder", "sha256_of", "staged", "write_json", "write_tensors", "write_text"]
 
 _ADVICE = "download it again"
 _PICKLE_OR_ZIP = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents where they do not exist.
+
+    :raises WeightsError: if the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{folder}: the folder can't be made ({error.strerror})") from None
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one safetensors file. Raises WeightsError with the file, what is wrong and what to do."""
-    from safetensors import SafetensorError, safe_open
+    """Read all tensors of one safetensors file.
+
+    :raises WeightsError: with the file, what is wrong and what to do.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        return load_file(path)
     except FileNotFoundError:
         raise WeightsError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError) as error:
@@ -39,7 +53,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _fault_of_head(path: Path) -> str:
-    """What the first bytes of a file that safetensors can't read say of it, or nothing.
+    """Explain by its first bytes why safetensors can't read a file, or return nothing.
 
     They may only explain, never refuse: a safetensors file begins with the length of its header, whose bytes are
     those of a pickle or zip for some lengths (80 03 for 896).
@@ -48,7 +62,7 @@ def _fault_of_head(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(64)
         size = path.stat().st_size
-    except OSError:  # safetensors' own words say so already
+    except OSError:  # safetensors' own message says so already
         return ""
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the weights; run `git lfs pull` where it came from"
@@ -65,9 +79,10 @@ def _fault_of_head(path: Path) -> str:
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A file to write beside ``path``, synced and moved onto it when all went well, removed otherwise.
+    """Give a file beside ``path`` to write, then sync it and move it onto ``path``; remove it if anything fails.
 
-    Raises WeightsError where the disk refuses.
+    :return: a context manager with the path of that file.
+    :raises WeightsError: if the disk refuses.
     """
     from safetensors import SafetensorError
 
@@ -84,7 +99,10 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all, also onto the file that the tensors were read from."""
+    """Write a safetensors file whole or not at all, also onto the file that the tensors were read from.
+
+    :raises WeightsError: if the disk refuses.
+    """
     from safetensors.torch import save_file
 
     with staged(path) as temporary:
@@ -92,6 +110,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON whole or not at all. NaN is refused, since no other reader takes it."""
+    """Write indented JSON whole or not at all.
+
+    :raises ValueError: for NaN and infinite numbers, which other readers of JSON refuse.
+    :raises WeightsError: if the disk refuses.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text whole or not at all.
+
+    :raises WeightsError: if the disk refuses.
+    """
     with staged(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

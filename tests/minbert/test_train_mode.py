@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minbert import AdamW, BertModel, BertTokenizer, linear_schedule
-from minbert.files.checkpoint import to_hub_name
+from minbert.files.names import to_hub_name
 
 MASKS = ["none", "right", "holes"]
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -133,7 +133,7 @@ def test_tokenize_all_holds_what_calls_give(
 def test_an_index_outside_is_refused(tokenizer: BertTokenizer) -> None:
     rows = tokenizer.tokenize_all(["the", "cat"])
     for index in (2, -1):
-        with pytest.raises(InputError, match=f"indices holds {index}, allowed is 0 to 1"):
+        with pytest.raises(InputError, match=f"indices must be from 0 to 1, got {index}"):
             rows.batch([0, index])
 
 

@@ -1,6 +1,11 @@
 """What tests of both packages share: weights and data, with a skip that says what is not there."""
 
+import http.server
 import os
+import re
+import threading
+import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,85 @@ from minbert.errors import MinbertError
 
 ROOT = Path(__file__).parents[1]
 
+Reply = tuple[int, bytes, dict[str, str]]  # status, body, headers
+
+
+class Loopback(http.server.ThreadingHTTPServer):
+    """A server on this machine that answers GET, HEAD and ranges, with faults that a test asks for.
+
+    It answers a path from `replies`, else by `answer`, which a test may replace; `answer` gives the file named by the
+    path's last part.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), LoopbackHandler)
+        self.files: dict[str, bytes] = {}
+        self.replies: dict[str, Reply] = {}
+        self.answer: Callable[[str], Reply] = lambda path: (200, self.files[path.rpartition("/")[2]], {})
+        self.breaks: dict[str, list[int]] = {}  # bytes to send of the next bodies of a file before hanging up
+        self.ranges = True
+        self.delay = 0.0  # seconds before each body
+        self.log: list[tuple[str, str, str | None, str | None]] = []  # method, path, Range, Authorization
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def asked(self, name: str) -> list[str | None]:
+        """The Range headers of the GETs of a file."""
+        return [wanted for method, path, wanted, _ in self.log if method == "GET" and path.endswith(f"/{name}")]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no news."""
+
+
+class LoopbackHandler(http.server.BaseHTTPRequestHandler):
+    server: Loopback
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        server, path = self.server, urllib.parse.unquote(self.path.partition("?")[0])
+        server.log.append((self.command, path, self.headers["Range"], self.headers["Authorization"]))
+        status, content, headers = server.replies.get(path) or server.answer(path)
+        stop = None
+        if status == 200 and self.command == "GET":
+            time.sleep(server.delay)
+            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+            if server.ranges and wanted and int(wanted[1]):
+                start, length = int(wanted[1]), len(content)
+                status, content = (206, content[start:]) if start < length else (416, b"")
+                headers = {**headers, "Content-Range": f"bytes {start}-{length - 1}/{length}"}
+            breaks = server.breaks.get(path.rpartition("/")[2])
+            stop = breaks.pop(0) if breaks else None
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[:stop])
+        if stop is not None:
+            self.close_connection = True
+
+
+@pytest.fixture
+def loopback() -> Iterator[Loopback]:
+    """A server of this machine without files, for the tests of downloads of both packages."""
+    server = Loopback()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
 
 @pytest.fixture(params=["reference", "fast"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
@@ -22,6 +106,22 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     minbert.set_kernels(request.param)
     yield request.param
     minbert.set_kernels(before)
+
+
+@pytest.fixture(params=[0o022, 0o077], ids=["umask 022", "umask 077"])
+def check_modes(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], None]]:
+    """Sets the umask, and gives a function of a folder: everything in it must have the mode that the umask leaves."""
+    before = os.umask(request.param)
+
+    def check(folder: Path) -> None:
+        found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+        assert any(path.is_file() for path in found.values())
+        wanted = {name: (0o777 if path.is_dir() else 0o666) & ~request.param for name, path in found.items()}
+        modes = {name: path.stat().st_mode & 0o7777 for name, path in found.items()}
+        assert {name: oct(mode) for name, mode in modes.items() if mode != wanted[name]} == {}
+
+    yield check
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

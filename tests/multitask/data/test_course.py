@@ -1,12 +1,10 @@
 """Fetching the course's files from a loopback server, with made-up rows in their place."""
 
-import http.server
 import os
 import random
-import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,79 +21,19 @@ def made_up_quora(rows: int) -> str:
     return "\n".join([HEADER, *lines, ""])
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files` under /data/, with faults that a test asks for."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {name: f"\tid\ttext\n0\t{name}\tmade up\n".encode() * 50 for name in NAMES}
-        self.files["quora-dev.csv"] = made_up_quora(20).encode()
-        self.breaks: dict[str, list[int]] = {}  # bytes to send of the next bodies of a file before hanging up
-        self.status: dict[str, int] = {}
-        self.redirects: dict[str, str] = {}
-        self.ranges = True
-        self.log: list[tuple[str, str | None]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/data"
-
-    def asked(self, name: str) -> list[str | None]:
-        """The Range headers of the requests for a file."""
-        return [entry[1] for entry in self.log if entry[0] == f"/data/{name}"]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        server, name = self.server, self.path.rpartition("/")[2]
-        server.log.append((self.path, self.headers["Range"]))
-        if name in server.redirects and self.path.startswith("/data/"):
-            self.send_response(302)
-            self.send_header("Location", server.redirects[name])
-            self.end_headers()
-            return
-        if name in server.status:
-            self.send_error(server.status[name])
-            return
-        content, start = server.files[name], 0
-        if server.ranges and (match := re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")):
-            start = int(match[1])
-        if start and start >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        breaks = server.breaks.get(name)
-        self.wfile.write(content[start:][: breaks.pop(0) if breaks else None])
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server of made-up files, whose hashes stand in for those of the course's."""
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    hashes = {name: blob_hash(content) for name, content in running.files.items()}
+def server(loopback: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The loopback server with made-up files, whose hashes stand in for those of the course's."""
+    loopback.files |= {name: f"\tid\ttext\n0\t{name}\tmade up\n".encode() * 50 for name in NAMES}
+    loopback.files["quora-dev.csv"] = made_up_quora(20).encode()
+    hashes = {name: blob_hash(content) for name, content in loopback.files.items()}
     small = cut_quora(made_up_quora(20), train=12, dev=4)
     monkeypatch.setattr(course, "SINGLES", {name: hashes[name] for name in course.SINGLES})
     monkeypatch.setattr(course, "QUORA", {name: hashes[name] for name in course.QUORA})
     monkeypatch.setattr(course, "SMALL_QUORA", {name: blob_hash(text.encode()) for name, text in small.items()})
     monkeypatch.setattr(course, "PAUSE", 0.01)
-    monkeypatch.setenv("MINBERT_DATA_URL", running.url)
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    monkeypatch.setenv("MINBERT_DATA_URL", f"{loopback.url}/data")
+    return loopback
 
 
 def data_files(folder: Path) -> list[str]:
@@ -107,7 +45,7 @@ def test_git_prints_the_same_hash() -> None:
     assert blob_hash(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
-def test_all_nine_files_come_and_come_once(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_nine_files_come_and_come_once(server: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = fetch_data(tmp_path / "data", progress=False)
     assert data_files(folder) == sorted(NAMES)
     assert all((folder / name).read_bytes() == server.files[name] for name in NAMES)
@@ -118,19 +56,26 @@ def test_all_nine_files_come_and_come_once(server: Server, tmp_path: Path, capfd
     assert capfd.readouterr() == ("", "")
 
 
+def test_files_follow_the_umask(
+    check_modes: Callable[[Path], None], server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cut_quora, "__kwdefaults__", {"train": 12, "dev": 4})
+    for quora in ("full", "small"):
+        fetch_data(tmp_path / quora, quora=quora, progress=False)
+    check_modes(tmp_path)
+
+
 def test_the_argument_goes_before_the_variable(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MINBERT_DATA_URL", "https://nowhere.invalid")
-    fetch_data(tmp_path, base_url=server.url + "/")
+    fetch_data(tmp_path, base_url=f"{server.url}/data/")
     out, err = capfd.readouterr()
     assert out == ""
     assert "sts-dev.csv: 100%" in err
 
 
-def test_a_file_with_another_hash_is_replaced(
-    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_with_another_hash_is_replaced(server: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "sts-dev.csv").write_bytes(server.files["sts-dev.csv"][:-1])
     (tmp_path / "sts-train.csv").write_bytes(server.files["sts-train.csv"])
     fetch_data(tmp_path, progress=False)
@@ -140,7 +85,7 @@ def test_a_file_with_another_hash_is_replaced(
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on_where_it_broke(ranges: bool, server: Server, tmp_path: Path) -> None:
+def test_a_broken_download_goes_on_where_it_broke(ranges: bool, server: Any, tmp_path: Path) -> None:
     server.ranges = ranges
     server.breaks["sts-train.csv"] = [100, 70]
     fetch_data(tmp_path, progress=False)
@@ -148,7 +93,7 @@ def test_a_broken_download_goes_on_where_it_broke(ranges: bool, server: Server, 
     assert (tmp_path / "sts-train.csv").read_bytes() == server.files["sts-train.csv"]
 
 
-def test_the_next_call_resumes_what_stayed_broken(server: Server, tmp_path: Path) -> None:
+def test_the_next_call_resumes_what_stayed_broken(server: Any, tmp_path: Path) -> None:
     server.breaks["sts-train.csv"] = [100, 0, 0, 0]
     with pytest.raises(DataError, match=r"sts-train\.csv can't be fetched .the connection broke off.*copy") as caught:
         fetch_data(tmp_path, progress=False)
@@ -161,40 +106,41 @@ def test_the_next_call_resumes_what_stayed_broken(server: Server, tmp_path: Path
 
 
 @pytest.mark.parametrize("left", [b"x" * 10, b"x" * 100_000])
-def test_what_is_not_a_beginning_is_not_gone_on_with(left: bytes, server: Server, tmp_path: Path) -> None:
+def test_what_is_not_a_beginning_is_not_gone_on_with(left: bytes, server: Any, tmp_path: Path) -> None:
     (tmp_path / ".sts-dev.csv.part").write_bytes(left)
     fetch_data(tmp_path, progress=False)
     assert (tmp_path / "sts-dev.csv").read_bytes() == server.files["sts-dev.csv"]
 
 
-def test_a_wrong_hash_names_file_and_both_hashes(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_hash_names_file_and_both_hashes(server: Any, tmp_path: Path) -> None:
     wanted = blob_hash(server.files["sts-dev.csv"])
     server.files["sts-dev.csv"] = b"<html>log in to the network</html>"
     found = blob_hash(server.files["sts-dev.csv"])
-    with pytest.raises(DataError, match=f"sts-dev.csv from {server.url}/sts-dev.csv.*{found}, not {wanted}"):
+    with pytest.raises(DataError, match=f"sts-dev.csv from {server.url}/data/sts-dev.csv.*{found}, not {wanted}"):
         fetch_data(tmp_path, progress=False)
     assert not list(tmp_path.glob("*sts-dev*"))
     assert not (tmp_path / ".sts-dev.csv.part").exists()
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (503, course.ATTEMPTS)])
-def test_an_answer_without_the_file_is_an_error(status: int, tries: int, server: Server, tmp_path: Path) -> None:
-    server.status["ids-sst-dev.csv"] = status
+def test_an_answer_without_the_file_is_an_error(status: int, tries: int, server: Any, tmp_path: Path) -> None:
+    server.replies["/data/ids-sst-dev.csv"] = (status, b"", {})
     with pytest.raises(DataError, match=f"ids-sst-dev.csv can't be fetched .the server answers {status}"):
         fetch_data(tmp_path, progress=False)
     assert len(server.asked("ids-sst-dev.csv")) == tries
 
 
-def test_redirects_are_followed_to_safe_addresses_only(server: Server, tmp_path: Path) -> None:
-    server.redirects["sts-dev.csv"] = f"http://localhost:{server.server_port}/elsewhere/sts-dev.csv"
+def test_redirects_are_followed_to_safe_addresses_only(server: Any, tmp_path: Path) -> None:
+    elsewhere = f"http://localhost:{server.server_port}/elsewhere/sts-dev.csv"
+    server.replies["/data/sts-dev.csv"] = (302, b"", {"Location": elsewhere})
     fetch_data(tmp_path / "good", progress=False)
     assert (tmp_path / "good" / "sts-dev.csv").read_bytes() == server.files["sts-dev.csv"]
-    server.redirects["sts-dev.csv"] = "http://elsewhere.example/sts-dev.csv"
+    server.replies["/data/sts-dev.csv"] = (302, b"", {"Location": "http://elsewhere.example/sts-dev.csv"})
     with pytest.raises(DataError, match="redirects to http://elsewhere.example/sts-dev.csv, which is neither"):
         fetch_data(tmp_path / "bad", progress=False)
 
 
-def test_bad_arguments_and_places_are_one_sentence(server: Server, tmp_path: Path) -> None:
+def test_bad_arguments_and_places_are_one_sentence(server: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="quora is 'tiny': allowed are 'full' and 'small'"):
         fetch_data(tmp_path, quora="tiny")  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"'http://data\.example': allowed is https"):
@@ -227,7 +173,7 @@ def test_the_cut_is_the_rule() -> None:
         cut_quora(made_up_quora(16), train=12, dev=4)
 
 
-def test_small_cuts_the_course_s_dev_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_cuts_the_course_s_dev_file(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_quora, "__kwdefaults__", {"train": 12, "dev": 4})
     folder = fetch_data(tmp_path, quora="small", progress=False)
     expected = cut_quora(made_up_quora(20))
@@ -242,7 +188,7 @@ def test_small_cuts_the_course_s_dev_file(server: Server, tmp_path: Path, monkey
     assert len(server.log) == asked
 
 
-def test_a_cut_with_another_hash_is_an_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_with_another_hash_is_an_error(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_quora, "__kwdefaults__", {"train": 11, "dev": 5})
     with pytest.raises(DataError, match=r"quora-train\.csv cut from .*has the git hash"):
         fetch_data(tmp_path, quora="small", progress=False)

@@ -81,14 +81,18 @@ def _fault_of_head(path: Path) -> str:
 def staged(path: Path) -> Iterator[Path]:
     """Give a file beside ``path`` to write, then sync it and move it onto ``path``; remove it if anything fails.
 
-    :return: a context manager with the path of that file.
+    :return: a context manager with the path of that file, which exists and is empty.
     :raises WeightsError: if the disk refuses.
     """
     from safetensors import SafetensorError
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        temporary.unlink(missing_ok=True)  # left by a process that was killed
+        temporary.touch()
+        mode = temporary.stat().st_mode  # by the umask, which can't be read without setting it for all threads
         yield temporary
+        temporary.chmod(mode)  # safetensors puts a file of mode 0600 in its place
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

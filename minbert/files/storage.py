@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,7 +87,7 @@ def staged(path: Path) -> Iterator[Path]:
     """
     from safetensors import SafetensorError
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         temporary.unlink(missing_ok=True)  # left by a process that was killed
         temporary.touch()

@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,17 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: bytes, words: str) -> No
     with pytest.raises(WeightsError) as caught:
         read_tensors(path)
     assert str(caught.value).startswith(f"{path}: {words}")
+
+
+def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:
+    """They took one temporary file from each other, so that most writes failed."""
+    path = tmp_path / "some.safetensors"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_tensors(path, {"tensor": torch.full((1000,), float(number))}), range(100)))
+    values = read_tensors(path)["tensor"]
+    assert len(values) == 1000
+    assert len(values.unique()) == 1
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:

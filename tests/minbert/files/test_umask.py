@@ -1,6 +1,7 @@
 """Files follow the umask, so that a colleague can read what was saved or fetched where that is wanted."""
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def test_a_file_that_is_replaced(check_modes: CheckModes, tiny_weights: Path, tm
 
 
 def test_what_a_killed_process_left_is_replaced(check_modes: CheckModes, tmp_path: Path) -> None:
-    (tmp_path / f".some.json.{os.getpid()}.part").touch(0o600)
+    (tmp_path / f".some.json.{os.getpid()}-{threading.get_ident()}.part").touch(0o600)
     write_json(tmp_path / "some.json", {})
     check_modes(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["some.json"]

@@ -99,7 +99,7 @@ class BertConfig:
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise WeightsError(f"{path}: there is no such file; a folder of weights holds a config.json") from None
+            raise WeightsError(f"{path}: there is no such file; a folder of weights must hold a config.json") from None
         except (ValueError, OSError) as error:
             raise WeightsError(f"{path}: can't be read as JSON ({error})") from None
         if not isinstance(values, dict):

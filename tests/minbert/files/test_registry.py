@@ -17,7 +17,7 @@ ROOT = Path(registry.__file__).parents[2]
 
 
 def test_a_folder_is_returned_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"holds no config\.json"):
+    with pytest.raises(WeightsError, match=r"must hold config\.json, found none"):
         resolve(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     assert resolve(tmp_path) == tmp_path
@@ -46,7 +46,7 @@ def test_only_https_and_this_machine_are_asked(
     ]
     assert not any(map(is_safe_url, bad))
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
-    with pytest.raises(WeightsError, match=r"HF_ENDPOINT is 'http://hub\.example'.*https"):
+    with pytest.raises(WeightsError, match=r"HF_ENDPOINT must be an https address, .*, got 'http://hub\.example'"):
         resolve("owner/tiny")
     assert fetched() == []
 
@@ -62,10 +62,17 @@ def test_a_known_name_and_its_hub_id_are_one(known: Callable[[bytes], None], hub
 def test_a_damaged_cache_is_an_error(hub: Any, cache: Path) -> None:
     folder = resolve("owner/tiny", progress=False)
     (folder / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(WeightsError, match=r"model\.safetensors: 3 bytes, where 10240 were fetched; remove"):
+    with pytest.raises(
+        WeightsError, match=r"model\.safetensors: must have 10240 bytes, as fetched, got 3 bytes; remove"
+    ):
+        resolve("owner/tiny")
+    (folder / "model.safetensors").write_bytes(hub.files["model.safetensors"])
+    assert resolve("owner/tiny") == folder
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(WeightsError, match=r"vocab\.txt: must have 6 bytes, as fetched, got no file; remove"):
         resolve("owner/tiny")
     (folder / "config.json").unlink()
-    with pytest.raises(WeightsError, match=r"lack config\.json"):
+    with pytest.raises(WeightsError, match=r"must hold config\.json"):
         resolve("owner/tiny")
 
 

@@ -81,7 +81,7 @@ def test_a_file_with_another_hash_is_replaced(server: Any, tmp_path: Path, capfd
     fetch_data(tmp_path, progress=False)
     assert (tmp_path / "sts-dev.csv").read_bytes() == server.files["sts-dev.csv"]
     assert server.asked("sts-train.csv") == []
-    assert "sts-dev.csv: not the file wanted" in capfd.readouterr().err
+    assert "sts-dev.csv: not the course's file" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -116,7 +116,7 @@ def test_a_wrong_hash_names_file_and_both_hashes(server: Any, tmp_path: Path) ->
     wanted = blob_hash(server.files["sts-dev.csv"])
     server.files["sts-dev.csv"] = b"<html>log in to the network</html>"
     found = blob_hash(server.files["sts-dev.csv"])
-    with pytest.raises(DataError, match=f"sts-dev.csv from {server.url}/data/sts-dev.csv.*{found}, not {wanted}"):
+    with pytest.raises(DataError, match=f"sts-dev.csv from {server.url}/data/sts-dev.csv.*{wanted}, got {found}"):
         fetch_data(tmp_path, progress=False)
     assert not list(tmp_path.glob("*sts-dev*"))
     assert not (tmp_path / ".sts-dev.csv.part").exists()
@@ -136,14 +136,16 @@ def test_redirects_are_followed_to_safe_addresses_only(server: Any, tmp_path: Pa
     fetch_data(tmp_path / "good", progress=False)
     assert (tmp_path / "good" / "sts-dev.csv").read_bytes() == server.files["sts-dev.csv"]
     server.replies["/data/sts-dev.csv"] = (302, b"", {"Location": "http://elsewhere.example/sts-dev.csv"})
-    with pytest.raises(DataError, match="redirects to http://elsewhere.example/sts-dev.csv, which is neither"):
+    with pytest.raises(
+        DataError, match="must redirect to https or this machine, got http://elsewhere.example/sts-dev.csv"
+    ):
         fetch_data(tmp_path / "bad", progress=False)
 
 
 def test_bad_arguments_and_places_are_one_sentence(server: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="quora is 'tiny': allowed are 'full' and 'small'"):
+    with pytest.raises(DataError, match="quora must be 'full' or 'small', got 'tiny'"):
         fetch_data(tmp_path, quora="tiny")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"'http://data\.example': allowed is https"):
+    with pytest.raises(DataError, match=r"must be https, .* got 'http://data\.example'"):
         fetch_data(tmp_path, base_url="http://data.example")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="can't be written there"):
@@ -169,7 +171,7 @@ def test_the_cut_is_the_rule() -> None:
     assert rows["quora-test-student.csv"][1:] == [lines[i].rpartition("\t")[0] for i in order[16:]]
     assert order == [11, 3, 9, 4, 13, 5, 15, 8, 17, 19, 2, 14, 6, 10, 0, 1, 12, 7, 16, 18]
     assert all(part.endswith("\n") for part in parts.values())
-    with pytest.raises(DataError, match="16 rows: the small split needs more than 16"):
+    with pytest.raises(DataError, match="must have more than 16 rows for the small split, got 16"):
         cut_quora(made_up_quora(16), train=12, dev=4)
 
 
@@ -190,7 +192,7 @@ def test_small_cuts_the_course_s_dev_file(server: Any, tmp_path: Path, monkeypat
 
 def test_a_cut_with_another_hash_is_an_error(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_quora, "__kwdefaults__", {"train": 11, "dev": 5})
-    with pytest.raises(DataError, match=r"quora-train\.csv cut from .*has the git hash"):
+    with pytest.raises(DataError, match=r"quora-train\.csv cut from .*must have the git hash .*, got "):
         fetch_data(tmp_path, quora="small", progress=False)
     assert not (tmp_path / "quora-train.csv").exists()
 

@@ -295,7 +295,7 @@ def test_refusals(make_config: Any, tmp_path: Path) -> None:
     ("spoil", "message"),
     [
         (lambda tensor: tensor * float("nan"), "holds NaN or infinite values"),
-        (lambda tensor: tensor.to(torch.int64), "holds torch.int64, a floating type is due"),
+        (lambda tensor: tensor.to(torch.int64), "must be of a floating-point type, got torch.int64"),
     ],
 )
 def test_decoders_that_are_no_numbers_are_refused(trained: Run, tmp_path: Path, spoil: Any, message: str) -> None:

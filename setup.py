@@ -24,6 +24,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",
+        "scipy>=1.15",
         "tokenizers>=0.20",
         "safetensors>=0.4.3",
         "huggingface_hub>=1.0",
@@ -31,7 +32,7 @@ setup(
         "filelock>=3.12",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "transformers>=4.45"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.45"],
         "benchmark": ["onnx>=1.16", "onnxruntime>=1.18", "transformers>=4.45"],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
     },

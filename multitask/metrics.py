@@ -1,7 +1,12 @@
-"""Scores of predictions, their 95 % bootstrap intervals, and what guessing would score. All in numpy."""
+"""Scores of predictions, their 95 % bootstrap intervals, and what guessing would score.
+
+Correlations and their resamples come from scipy.stats, which is imported on first use.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +27,20 @@ __all__ = [
 
 Values = Sequence[float] | npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
-# Rows of resamples that are held at once: bounds the memory at some 30 MB for any number of predictions.
-CHUNK = 1_000_000
+# Values of resamples that scipy holds at once: few enough for the processor's cache, and for memory.
+BATCH_VALUES = 200_000
+# Stands for an undefined correlation among resamples: scipy's bootstrap warns of NaN. No correlation is above 1.
+UNDEFINED = 2.0
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score over n rows with the bounds of its 95 % interval; nan where it is not defined.
+    """A score with the bounds of its 95 % interval; NaN where it is undefined.
 
-    macro_f1 stands beside the accuracy of a classification; None elsewhere. left_out: rows of the file that could not
-    be used; cut: rows longer than the encoder takes.
+    :param n: rows that were scored.
+    :param macro_f1: reported beside the accuracy of a classification; else None.
+    :param left_out: rows of the file that could not be used.
+    :param cut: rows longer than the encoder takes.
     """
 
     value: float
@@ -45,32 +54,28 @@ class Score:
 
 
 def accuracy(predictions: Values, labels: Values) -> float:
-    """Share of rows whose prediction is the label; nan without rows."""
+    """Return the share of rows whose prediction is the label; NaN without rows."""
     predicted, wanted = _pair(predictions, labels)
     return float(np.mean(predicted == wanted)) if len(predicted) else float("nan")
 
 
 def macro_f1(predictions: Values, labels: Values) -> float:
-    """Mean F1 over the classes that occur among predictions or labels; nan without rows."""
+    """Return the mean F1 over the classes that occur among predictions or labels; NaN without rows."""
     predicted, wanted = _pair(predictions, labels)
     return float(_macro_f1(_confusion(predicted, wanted)[None])[0]) if len(predicted) else float("nan")
 
 
 def pearson(predictions: Values, labels: Values) -> float:
-    """Linear correlation; nan below two rows, where a side is constant or anything is not finite."""
-    predicted, wanted = _pair(predictions, labels)
-    return float(_pearson(predicted[None], wanted[None])[0])
+    """Return the linear correlation; NaN below two rows, for a constant side and for values that are not finite."""
+    return _correlation("pearson", *_pair(predictions, labels))
 
 
 def spearman(predictions: Values, labels: Values) -> float:
-    """Pearson's correlation of the ranks, ties having their mean rank; nan where pearson's is.
+    """Return Pearson's correlation of the ranks, where ties share their mean rank; NaN where pearson's is.
 
-    No task is scored by it: it is for comparison with figures of STS that others give.
+    No task is scored by it; use it to compare with published STS figures.
     """
-    predicted, wanted = _pair(predictions, labels)
-    if not (np.isfinite(predicted).all() and np.isfinite(wanted).all()):
-        return float("nan")
-    return float(_pearson(_ranks(predicted)[None], _ranks(wanted)[None])[0])
+    return _correlation("spearman", *_pair(predictions, labels))
 
 
 METRICS: dict[str, Callable[[Values, Values], float]] = {
@@ -82,36 +87,40 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
 
 
 def bootstrap_score(metric: str, predictions: Values, labels: Values, *, seed: int = 0, resamples: int = 1000) -> Score:
-    """The metric with the percentile interval (2.5 % to 97.5 %) over resamples of the rows.
+    """Score predictions, with the percentile interval (2.5 % to 97.5 %) over resamples of the rows.
 
-    Of a fixed model: it says how much other rows would change the score, nothing about other seeds.
-    Resamples on which the metric is not defined (one value only) are left out.
+    The model is fixed: the interval says how much other rows would change the score, nothing about other seeds.
+
+    :param metric: one of METRICS.
+    :param seed: of the resamples; the same seed gives the same interval.
+    :param resamples: how many; those for which the metric is undefined (all values equal) are left out.
+    :raises InputError: for an unknown metric, fewer than one resample, or inputs that differ in length.
     """
     if metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if resamples < 1:
-        raise InputError(f"resamples must be at least 1, not {resamples}")
+        raise InputError(f"resamples must be at least 1, got {resamples}")
     predicted, wanted = _pair(predictions, labels)
     value = METRICS[metric](predicted, wanted)
-    generator = np.random.default_rng(seed)
     if not len(predicted) or not np.isfinite(value):
         return Score(value, float("nan"), float("nan"), len(predicted), metric)
-    values = RESAMPLERS[metric](predicted, wanted, generator, resamples)
-    values = values[np.isfinite(values)]
+    values = RESAMPLERS[metric](predicted, wanted, np.random.default_rng(seed), resamples)
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
     return Score(value, float(low), float(high), len(predicted), metric)
 
 
 def baseline_score(task: Task, train_labels: Values, dev_labels: Values) -> Score:
-    """What a constant scores on dev: the training rows' most frequent class (the first of several) or mean.
+    """Score a constant on the dev rows: the training rows' most frequent class (the first of several) or mean.
 
-    A constant has no Pearson correlation; it counts as 0 here, so that a table can stand beside it.
+    A constant's Pearson correlation is undefined; it counts as 0 here, so that scores can be compared with it.
+
+    :raises InputError: for a classification without training labels.
     """
     dev = np.asarray(dev_labels, dtype=np.float64)
     if task.metric == "pearson":
         return Score(0.0, 0.0, 0.0, len(dev), "pearson")
     if not len(np.asarray(train_labels)):
-        raise InputError("train_labels must hold at least one label for a baseline")
+        raise InputError("train_labels must hold at least one label, got none")
     classes, counts = np.unique(np.asarray(train_labels), return_counts=True)
     return bootstrap_score("accuracy", np.full(len(dev), float(classes[counts.argmax()])), dev)
 
@@ -120,13 +129,13 @@ def _pair(predictions: Values, labels: Values) -> tuple[Floats, Floats]:
     predicted, wanted = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if predicted.ndim != 1 or predicted.shape != wanted.shape:
         raise InputError(
-            f"predictions and labels must be of one length, not of shapes {predicted.shape}, {wanted.shape}"
+            f"predictions and labels must be of one length, got shapes {predicted.shape} and {wanted.shape}"
         )
     return predicted, wanted
 
 
 def _confusion(predicted: Floats, wanted: Floats) -> Floats:
-    """Counts (labels, predictions) over the classes that occur."""
+    """Count the rows of each label and prediction: (labels, predictions) over the classes that occur."""
     classes = np.unique(np.concatenate([predicted, wanted]))
     cells = np.searchsorted(classes, wanted) * len(classes) + np.searchsorted(classes, predicted)
     counts = np.bincount(cells, minlength=len(classes) ** 2)
@@ -134,7 +143,7 @@ def _confusion(predicted: Floats, wanted: Floats) -> Floats:
 
 
 def _macro_f1(confusion: Floats) -> Floats:
-    """(resamples,) from (resamples, labels, predictions)."""
+    """Average F1 over classes: (resamples,) from (resamples, labels, predictions)."""
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     total = confusion.sum(1) + confusion.sum(2)  # Twice the hits, misses and false alarms of each class.
     there = total > 0
@@ -142,32 +151,52 @@ def _macro_f1(confusion: Floats) -> Floats:
     return np.asarray(f1.sum(1) / there.sum(1), dtype=np.float64)
 
 
-def _pearson(predicted: Floats, wanted: Floats) -> Floats:
-    """(resamples,) from two (resamples, rows)."""
-    result = np.full(len(predicted), np.nan)
-    if predicted.shape[1] < 2:
-        return result
-    fine = np.isfinite(predicted).all(1) & np.isfinite(wanted).all(1)
-    fine &= (predicted.max(1) > predicted.min(1)) & (wanted.max(1) > wanted.min(1))
-    # Centred and scaled before any square, so that neither tiny nor huge values run out of float64's range.
-    x, y = (_standard(values[fine]) for values in (predicted, wanted))
-    norm = np.sqrt((x * x).sum(1) * (y * y).sum(1))
-    products = (x * y).sum(1)
-    result[fine] = np.clip(np.divide(products, norm, out=np.full_like(norm, np.nan), where=norm > 0), -1, 1)
+def _correlation(metric: str, predicted: Floats, wanted: Floats) -> float:
+    if len(predicted) < 2 or not (np.isfinite(predicted).all() and np.isfinite(wanted).all()):
+        return float("nan")
+    prepare, correlate = CORRELATIONS[metric]
+    value = float(correlate(prepare(predicted)[None], prepare(wanted)[None])[0])
+    return float("nan") if value == UNDEFINED else value
+
+
+def _scaled(values: Floats) -> Floats:
+    """Multiply by a power of two, which is exact, so that sums neither overflow nor lose tiny values."""
+    _, exponent = np.frexp(np.abs(values).max())
+    return np.ldexp(values, 900 - exponent)
+
+
+def _pearson(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:
+    """Correlate each resample: (resamples,) from two (resamples, rows); UNDEFINED where a side is constant."""
+    from scipy.stats import pearsonr
+
+    result = np.full(len(predicted), UNDEFINED)
+    varied = (np.ptp(predicted, axis) > 0) & (np.ptp(wanted, axis) > 0)
+    # Centred here, since pearsonr warns of values that differ little for their mean.
+    x, y = (values[varied] - values[varied].mean(axis, keepdims=True) for values in (predicted, wanted))
+    result[varied] = pearsonr(x, y, axis=axis).statistic
     return result
 
 
-def _standard(values: Floats) -> Floats:
-    values = values / np.abs(values).max(1, keepdims=True)
-    values = values - values.mean(1, keepdims=True)
-    largest = np.abs(values).max(1, keepdims=True)
-    return np.divide(values, largest, out=np.zeros_like(values), where=largest > 0)
+def _dense_ranks(values: Floats) -> npt.NDArray[np.unsignedinteger]:
+    """Number the distinct values in order, in as few bytes as hold them: numpy sorts 16 bits several times faster."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values, method="dense")
+    return np.asarray(ranks, dtype=np.min_scalar_type(ranks.max()))
 
 
-def _ranks(values: Floats) -> Floats:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+def _spearman(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:
+    """Correlate the ranks within each resample; shapes as in _pearson."""
+    from scipy.stats import rankdata
+
+    return _pearson(rankdata(predicted, axis=axis), rankdata(wanted, axis=axis), axis)
+
+
+# What is done to all values once, and the correlation of their resamples.
+CORRELATIONS: dict[str, tuple[Callable[[Floats], Any], Callable[..., Floats]]] = {
+    "pearson": (_scaled, _pearson),
+    "spearman": (_dense_ranks, _spearman),
+}
 
 
 def _resample_accuracy(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
@@ -183,23 +212,28 @@ def _resample_f1(predicted: Floats, wanted: Floats, generator: np.random.Generat
     return _macro_f1(counts.reshape(resamples, *confusion.shape).astype(np.float64))
 
 
-def _resample_pearson(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
-    count, parts = len(predicted), []
-    step = max(1, CHUNK // count)
-    for start in range(0, resamples, step):
-        rows = generator.integers(0, count, (min(step, resamples - start), count))
-        parts.append(_pearson(predicted[rows], wanted[rows]))
-    return np.concatenate(parts)
+def _resample_correlation(
+    metric: str, predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int
+) -> Floats:
+    from scipy.stats import bootstrap
 
-
-def _resample_spearman(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
-    draws = (generator.integers(0, len(predicted), len(predicted)) for _ in range(resamples))
-    return np.array([spearman(predicted[rows], wanted[rows]) for rows in draws])
+    prepare, correlate = CORRELATIONS[metric]
+    values = bootstrap(
+        (prepare(predicted), prepare(wanted)),
+        correlate,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=max(2, resamples),  # of a single one scipy can't give its standard error, and warns
+        batch=max(1, BATCH_VALUES // len(predicted)),
+        rng=generator,
+    ).bootstrap_distribution[:resamples]
+    return np.asarray(values[values != UNDEFINED], dtype=np.float64)
 
 
 RESAMPLERS: dict[str, Callable[[Floats, Floats, np.random.Generator, int], Floats]] = {
     "accuracy": _resample_accuracy,
     "macro_f1": _resample_f1,
-    "pearson": _resample_pearson,
-    "spearman": _resample_spearman,
+    "pearson": partial(_resample_correlation, "pearson"),
+    "spearman": partial(_resample_correlation, "spearman"),
 }

@@ -1,4 +1,4 @@
-"""Files or rows to checked examples, those to token ids and batches, and which rows come next.
+"""Turn files into checked examples, those into token ids and batches, and choose which rows come next.
 
 May import settings, minbert and distributed; nothing that trains or scores.
 """

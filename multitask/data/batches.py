@@ -1,4 +1,4 @@
-"""Checked examples -> token ids, without padding -> batches."""
+"""Checked examples to token ids, without padding, and those to batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ __all__ = ["Batch", "EncodedTexts", "TaskData"]
 
 
 class EncodedTexts:
-    """Token ids of a task's rows: joint pairs as one text, separate pairs as two.
+    """Token ids of a task's rows: a joint pair is one text, a separate pair two.
 
-    :param texts: one or two texts a row, as the task has columns.
-    :param max_length: tokens a row is cut to, longest text first; ``truncated``, bool (rows,), says which were.
-    :param ahead: tokenize all rows at once; else each time a row is asked for, which costs a training step less than
+    :param texts: one or two texts a row, one for each text column of the task.
+    :param max_length: the most tokens of a row; longer ones are cut, longest text first.
+    :param ahead: tokenize all rows now; else each time a row is asked for, which costs a training step less than
         a hundredth and lets the first one begin without waiting for the last row.
     """
 
@@ -49,9 +49,11 @@ class EncodedTexts:
 
     @cached_property
     def truncated(self) -> np.ndarray:
+        """Which rows were cut: bool (rows,)."""
         if self._tokens is not None:
             return self._by_row(self._tokens.truncated, np.logical_or)
         result = np.zeros(self.rows, dtype=bool)
+        # Most rows can't be too long, and need no tokenization to know it.
         long = [row for row, texts in enumerate(self._texts) if _most_tokens(texts) > self._max_length]
         if long:
             tokens = self._tokenize([self._texts[row] for row in long])
@@ -60,19 +62,19 @@ class EncodedTexts:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, int64 (rows,); of rows that were tokenized ahead."""
+        """Tokens of each row, int64 (rows,); only for rows that were tokenized ahead."""
         assert self._tokens is not None
         return self._by_row(self._tokens.lengths, np.add)
 
     def _by_row(self, values: np.ndarray, join: np.ufunc) -> np.ndarray:
-        """One value a row of what, for separate input, has one a text: all first texts, then all second."""
+        """Join the values of a separate pair's two texts (texts,), first texts first, to one a row: (rows,)."""
         if not self.separate:
             return values
         joined: np.ndarray = join(*np.split(values, 2))
         return joined
 
     def tokens(self, indices: np.ndarray) -> TokenBatch:
-        """The rows at ``indices``; for separate input all first texts, then all second."""
+        """Return the rows at ``indices``; for separate input all first texts, then all second."""
         tokens, rows = self._tokens, self.rows
         if tokens is None:
             tokens, rows = self._tokenize([self._texts[row] for row in indices]), len(indices)
@@ -81,16 +83,18 @@ class EncodedTexts:
 
 
 def _most_tokens(texts: tuple[str, ...]) -> int:
-    """A bound on a row's tokens: one a character and some special ones; Unicode may make 18 characters of one."""
+    """Bound a row's tokens: one a character and some special ones; Unicode normalization makes at most 18 of one."""
     return sum(len(text) * (1 if text.isascii() else 18) for text in texts) + 8
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one task: token ids (for separate input first texts, then second texts) and labels (rows,).
+    """Rows of one task; where several processes train together, this one's share of them.
 
-    Where several processes train together these are one's share of the rows, and ``whole`` (whole,) holds the labels of
-    all; a process that has no share of a small batch holds a row that does not count.
+    :param tokens: token ids; for separate input those of all first texts, then of all second.
+    :param labels: of these rows, (rows,).
+    :param whole: labels of the rows of all processes; None for a single process.
+    :param counts: False where this process has no share of a small batch, and holds a row that must not count.
     """
 
     tokens: TokenBatch
@@ -100,11 +104,11 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """Rows of the whole batch."""
+        """Rows of the whole batch, over all processes."""
         return len(self.labels if self.whole is None else self.whole)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same rows on ``device``."""
+        """Return the same rows on ``device``."""
         whole = None if self.whole is None else self.whole.to(device)
         return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts)
 
@@ -113,7 +117,8 @@ class Batch:
 class TaskData:
     """A task's labelled rows, ready to be batched.
 
-    ``labels`` (rows,) as losses.label_tensor gives them; ``lines`` int64 (rows,), where they stand in their file.
+    :param labels: (rows,), from losses.label_tensor.
+    :param lines: the rows' lines in their file, int64 (rows,).
     """
 
     texts: EncodedTexts
@@ -130,7 +135,10 @@ class TaskData:
         *,
         ahead: bool = True,
     ) -> "TaskData":
-        """:param ahead: as in EncodedTexts."""
+        """Tokenize labelled examples.
+
+        :param ahead: as in EncodedTexts.
+        """
         texts = EncodedTexts(task, [example.texts for example in examples], tokenizer, max_length, ahead=ahead)
         labels = [example.label for example in examples if example.label is not None]
         return cls(texts, label_tensor(task, labels), np.array([example.line for example in examples], dtype=np.int64))
@@ -139,8 +147,8 @@ class TaskData:
         return len(self.labels)
 
     def batch(self, indices: np.ndarray) -> Batch:
-        """The rows at ``indices``; of several processes that train together, this one's share of them."""
+        """Return the rows at ``indices``; where several processes train together, this one's share of them."""
         share = indices[rank() :: size()]
-        # A process without a row of a small batch takes one that does not count: all have to meet in the same sums.
+        # A process without a share takes a row that does not count, since all must join in the same sums.
         own = share if len(share) else indices[:1]
         return Batch(self.texts.tokens(own), self.labels[own], self.labels[indices], counts=len(share) > 0)

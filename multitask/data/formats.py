@@ -1,8 +1,8 @@
 """Lines of a file as rows of cells: CSV, TSV, JSON lines or plain text, each row with its line number.
 
-By hand instead of the csv module: that one limits the length of a field by a global (a line of a megabyte
-is an error), and takes `"a" b` for `a b`. Here a quote that is not closed the csv way is a fault of its own
-line, and the lines after it are read on.
+Not by the csv module, which limits the length of a field by a global (a line of a megabyte is an error), reads
+`"a" b` as `a b`, and lets an open quote swallow the rest of the file. Here a misplaced quote is a fault of its own
+line, and reading goes on with the next.
 """
 
 import json
@@ -22,7 +22,7 @@ __all__ = ["Fault", "Row", "Source", "read_rows", "source_name"]
 Source = str | Path | IO[str] | IO[bytes]
 Line = tuple[int, str]
 
-# One quoted field. Possessive (*+): a field that is not closed must fail at once, not after giving back.
+# One quoted field. Possessive (*+): a field that is not closed must fail at once, without backtracking.
 QUOTED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 TABLE_ENDINGS = (".csv", ".tsv")
@@ -31,7 +31,13 @@ MAX_LINES_PER_ROW = 1000
 
 
 class Fault(NamedTuple):
-    """What is wrong with a row: column ("" where it is the row itself), value and reason."""
+    """What is wrong with a row.
+
+    :param column: "" if the fault is the row's as a whole.
+    :param value: what the column, or the row, holds.
+    :param reason: goes on from the value in a sentence: "is blank".
+    :param missing: the text or label is missing, rather than wrong.
+    """
 
     column: str
     value: Any
@@ -40,9 +46,12 @@ class Fault(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row as it stands: the required cells and then the optional one; None for a cell that is not there.
+    """A row before any check.
 
-    plain: it is a line of plain text, in which any word is text, "None" and "null" too.
+    :param line: its first line's number in the file, from 1.
+    :param cells: the required cells, then the optional one; None for a cell that is missing.
+    :param fault: why it has no cells.
+    :param plain: whether it is a line of plain text, in which "None" and "null" are text too.
     """
 
     line: int
@@ -52,19 +61,20 @@ class Row(NamedTuple):
 
 
 def source_name(source: Source) -> str:
-    """How messages call a file or stream."""
+    """Return the name of a file or stream for messages."""
     if isinstance(source, str | Path):
         return str(source)
     return str(getattr(source, "name", "<stream>"))
 
 
 def read_rows(source: Source, required: Sequence[str], optional: str | None, *, plain: int = 0) -> Iterator[Row]:
-    """The rows of a file or of an open stream (text or bytes), one after another, in constant memory.
+    """Yield the rows of a file or of an open stream (text or bytes), in constant memory.
 
-    required, optional: the columns wanted. plain: where there is no header, take lines of this many texts
-    with tabs between them (0: never; nor in files called .csv, .tsv or .jsonl, nor where the first line looks
-    like a header or JSON, which sniff.py decides). DataError for a file that can't be read or lacks a column;
-    what is wrong with single rows stands in the rows.
+    :param required: columns that the file must have.
+    :param optional: a column that it may have.
+    :param plain: if there is no header, take lines of this many texts with tabs between them; 0 for never. Files
+        called .csv, .tsv or .jsonl are never plain, nor are those that plain_text.py takes for a table or JSON.
+    :raises DataError: for a file that can't be read or lacks a column; faults of single rows are left in the rows.
     """
     name = source_name(source)
     if isinstance(source, str | Path):
@@ -74,20 +84,20 @@ def read_rows(source: Source, required: Sequence[str], optional: str | None, *, 
         except OSError as error:
             raise DataError(f"{name} can't be read: {error.strerror or error}") from error
     else:
-        # The bytes below a text stream, where there are any, so that what is not UTF-8 gets a line.
+        # The bytes below a text stream, if any, so that an error about what is not UTF-8 can name its line.
         yield from _rows(name, _lines(name, getattr(source, "buffer", source)), required, optional, plain)
 
 
 def _lines(name: str, stream: Iterable[str | bytes]) -> Iterator[Line]:
-    """Numbered lines without their ends. Bytes that are not UTF-8 become lone surrogates, for later."""
+    """Yield numbered lines without their ends. Bytes that are not UTF-8 become lone surrogates, for later checks."""
     for number, raw in enumerate(stream, 1):
         if number == 1 and isinstance(raw, bytes) and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError(f"{name} is UTF-16 text: save it as UTF-8")
+            raise DataError(f"{name} must be UTF-8, got UTF-16")
         line = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw
         if number == 1:
             line = line.removeprefix("\ufeff")
             if "\r" in line.rstrip("\r\n"):
-                raise DataError(f"{name} ends its lines with a carriage return alone: save it with line feeds")
+                raise DataError(f"{name} must end its lines with line feeds, got carriage returns alone")
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
@@ -141,7 +151,7 @@ def _chain(first: Iterable[Line], rest: Iterator[Line]) -> Iterator[Line]:
 
 
 def _check_object(name: str, number: int, line: str, required: Sequence[str]) -> None:
-    """DataError where the first object has none of the columns: then they are called otherwise throughout."""
+    """Raise DataError if the first object has none of the columns: the file then has other names for them."""
     value = _parse_json(line)
     if isinstance(value, dict) and not any(column in value for column in required):
         raise DataError(
@@ -151,7 +161,7 @@ def _check_object(name: str, number: int, line: str, required: Sequence[str]) ->
 
 
 def _parse_json(line: str) -> Any:
-    """The value of a line, or None for what is no JSON (a line that is ``null`` is no row either)."""
+    """Return the value of a line, or None if it is not JSON (a line that is ``null`` is no row either)."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -171,7 +181,7 @@ def _json_rows(lines: Iterator[Line], required: Sequence[str], optional: str | N
 
 
 def _plain_rows(lines: Iterator[Line], plain: int, width: int) -> Iterator[Row]:
-    """One row a line. Blank lines at the end are none; between others each is a row without text."""
+    """Yield one row a line. Blank lines are rows without text, except at the end, where they are none."""
     blank: list[int] = []
     padding = (None,) * (width - plain + 1)
     for number, line in lines:
@@ -185,11 +195,7 @@ def _plain_rows(lines: Iterator[Line], plain: int, width: int) -> Iterator[Row]:
         if len(cells) == plain:
             yield Row(number, (*cells, *padding), plain=True)
         else:
-            yield Row(
-                number,
-                (),
-                Fault("", line, f"has {len(cells)} texts with tabs between them instead of {plain}"),
-            )
+            yield Row(number, (), Fault("", line, f"must have {plain} texts with tabs between them, got {len(cells)}"))
 
 
 def _table_rows(
@@ -222,13 +228,13 @@ def _table_rows(
         if isinstance(cells, str):
             yield Row(number, (), Fault("", line, cells))
         elif len(cells) != width:
-            yield Row(number, (), Fault("", line, f"has {len(cells)} fields, the header {width}"))
+            yield Row(number, (), Fault("", line, f"must have {width} fields like the header, got {len(cells)}"))
         else:
             yield Row(number, (*(cells[place] for place in places), *rest))
 
 
 def _split(line: str, separator: str) -> list[str] | str | None:
-    """The fields of a line; a text that says what is wrong with them; or None if a quote is still open."""
+    """Return the fields of a line; a str that says what is wrong with them; or None if a quote is still open."""
     if '"' not in line:
         return line.split(separator)
     cells = []
@@ -253,12 +259,16 @@ def _split(line: str, separator: str) -> list[str] | str | None:
 
 
 def _cells(line: str, separator: str) -> list[str] | None:
+    """Return the fields of a line, or None if a quote is misplaced or still open."""
     cells = _split(line, separator)
     return cells if isinstance(cells, list) else None
 
 
 def _continued(line: str, separator: str, lines: Iterator[Line], waiting: deque[Line]) -> list[str] | str:
-    """The fields of a row that goes on over further lines; those are put back if it never ends."""
+    """Return the fields of a row that goes on over the next lines; they are put back if it never ends.
+
+    :param waiting: lines that were put back, to be read before ``lines``.
+    """
     taken: list[Line] = []
     while len(taken) < MAX_LINES_PER_ROW:
         following = waiting.popleft() if waiting else next(lines, None)

@@ -1,4 +1,4 @@
-"""From a configuration to what training needs: checked rows, and their token ids."""
+"""Read what a configuration names: checked rows, and their token ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +11,11 @@ from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.splits import stratified_split
 from multitask.errors import ConfigError, DataError
 from multitask.model.model import MultitaskModel
+from multitask.settings.checks import check_choice
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prepared", "to_task_data", "prepare", "read_split"]
+__all__ = ["Prepared", "prepare", "read_split", "to_task_data"]
 
 
 @dataclass
@@ -29,8 +30,8 @@ class Prepared:
 def prepare(config: RunConfig, *, limit: int | None = None, bad_rows: OnBad = "missing") -> Prepared:
     """Read every task's training and dev rows.
 
-    :param limit: at most so many rows of each file, drawn by the run's seed, to try a run out.
-    :param bad_rows: what becomes of rows that can't be used: ``on_bad`` of data.read_examples.
+    :param limit: the most rows to use of each file, drawn by the run's seed, to try a run out.
+    :param bad_rows: how to treat rows that can't be used: ``on_bad`` of data.examples.read_examples.
     :raises DataError: for files and rows that can't be used, naming file and line.
     """
     tasks, result, seed = [], Prepared(config), config.train.seed
@@ -51,9 +52,14 @@ def prepare(config: RunConfig, *, limit: int | None = None, bad_rows: OnBad = "m
 
 
 def read_split(config: RunConfig, split: str, *, bad_rows: OnBad = "missing") -> dict[str, Dataset]:
-    """Labelled rows of one split for each task of a configuration whose labels are known."""
-    if split not in ("train", "dev", "test"):
-        raise ConfigError(f"split is {split!r}; known: train, dev, test")
+    """Read the labelled rows of one split for each task of a configuration whose labels are known.
+
+    :param split: train, dev or test.
+    :param bad_rows: as in prepare.
+    :raises ConfigError: for another split, or a task without a file of it.
+    :raises DataError: for files and rows that can't be used, naming file and line.
+    """
+    check_choice("split", split, ("train", "dev", "test"))
     result = {}
     for task in config.tasks:
         if task.dev is None and split in ("train", "dev"):
@@ -68,7 +74,10 @@ def read_split(config: RunConfig, split: str, *, bad_rows: OnBad = "missing") ->
 def to_task_data(
     datasets: Mapping[str, Dataset], model: MultitaskModel, tokenizer: BertTokenizer, *, ahead: bool = True
 ) -> dict[str, TaskData]:
-    """Token ids and labels of each task's rows, cut to the encoder's positions. ``ahead`` as in EncodedTexts."""
+    """Tokenize each task's rows, cut to the encoder's positions.
+
+    :param ahead: as in EncodedTexts.
+    """
     return {
         name: TaskData.build(model.tasks[name], dataset.examples, tokenizer, model.max_length, ahead=ahead)
         for name, dataset in datasets.items()
@@ -76,7 +85,7 @@ def to_task_data(
 
 
 def _sample(dataset: Dataset, limit: int | None, seed: int) -> Dataset:
-    """At most ``limit`` rows, drawn by ``seed`` and kept in the file's order: a file may be sorted by its labels."""
+    """Draw at most ``limit`` rows by ``seed``, in the file's order; its first rows may all have one label."""
     if limit is None or limit >= len(dataset):
         return dataset
     rows = np.sort(np.random.default_rng((seed, len(dataset))).permutation(len(dataset))[:limit])
@@ -86,5 +95,5 @@ def _sample(dataset: Dataset, limit: int | None, seed: int) -> Dataset:
 def _path(task: Task, split: str) -> str:
     path = getattr(task, split)
     if path is None:
-        raise ConfigError(f"tasks.{task.name}.{split} is not set; it names the file of the {split} rows")
+        raise ConfigError(f"tasks.{task.name}.{split} must be the path of the {split} rows, got None")
     return str(path)

@@ -1,17 +1,17 @@
-"""Whether a line that lacks a task's columns is plain text all the same, or the start of a table or of JSON.
+"""Tell plain text from a table or JSON whose first line lacks a task's columns.
 
-Prediction takes plain text, one sentence a line. A table whose columns are named otherwise must not pass as
-that: its header and ids would be labelled like sentences. The rule, for files not called .csv, .tsv or .jsonl:
+Prediction takes plain text, one sentence a line. A table with other column names must not pass as such: its header
+and ids would be labelled like sentences. The rule, for files not called .csv, .tsv, .json, .jsonl or .ndjson:
 
 - JSON: the first line opens an object, or a list of objects (``{"``, ``[{``, or a bracket alone).
 - A header: its cells, with ``,`` ``;`` ``|`` or tabs between, are names (one to three words) and all differ, and
 
-  - each is usual for a column (KNOWN, or the task's own; in any capitals), or
-  - one of several is usual, and no separator has a blank beside it, as English prose would, or
-  - several fall together with the next lines, which have as many cells: without blanks, or of single words one
-    of which is usual.
+  - each is a usual column name (KNOWN, or the task's own; in any capitals), or
+  - one of several is usual, and no separator has a blank beside it, as it would in English prose, or
+  - there are several, the next lines have as many cells, and either no separator has a blank beside it, or all are
+    single words and one is usual.
 
-All else is plain text: sentences with commas in them, too.
+All else is plain text, including sentences with commas in them.
 """
 
 import re
@@ -26,7 +26,7 @@ KNOWN = frozenset(
         *("question", "question1", "question2", "is_duplicate"),
     }
 )
-# How many lines after the first are looked at.
+# Lines to look at after the first.
 FOLLOWING = 3
 SEPARATORS = ",;|\t"
 NAME = re.compile(r"[^\W\d]\w*(?:[ .-]\w+){0,2}")
@@ -34,7 +34,7 @@ JSON = re.compile(r'\s*(?:\{\s*(?:"|\}|$)|\[\s*(?:\{|$))')
 
 
 def looks_like_json(line: str) -> bool:
-    """Whether a line starts an object or a list of objects, be it well-formed or not."""
+    """Return whether a line starts an object or a list of objects, well-formed or not."""
     return JSON.match(line) is not None
 
 
@@ -44,17 +44,19 @@ def looks_like_header(
     columns: Iterable[str],
     split: Callable[[str, str], Sequence[str] | None],
 ) -> bool:
-    """Whether a line names columns, by the rule above.
+    """Return whether a line names columns, by the rule above.
 
-    following: gives the next lines that are not blank; called only where they decide, since a pipe may not
-    have them yet. columns: the task's own. split: the cells of a line, or None where they are not clear.
+    :param following: returns the next lines that are not blank; called only where they decide, since a pipe may not
+        have them yet.
+    :param columns: the task's own.
+    :param split: returns the cells of a line at a separator, or None if a quote is misplaced.
     """
     known = KNOWN | {column.casefold() for column in columns}
     for separator in SEPARATORS:
         cells = split(line, separator)
         if cells is None:
             continue
-        # Pandas leaves the name of its index out.
+        # pandas writes no name for its index.
         names = [cell.strip() for cell in (cells[1:] if len(cells) > 2 and not cells[0] else cells)]
         if not all(map(NAME.fullmatch, names)) or len(set(names)) < len(names):
             continue

@@ -1,7 +1,7 @@
 """Which rows of which task come next.
 
-Every order follows from (seed, epoch, task) alone: a sampler has no position of its own (training.TrainState
-is that), and an epoch can be entered anywhere without going through what came before it.
+Every order follows from (seed, epoch, task) alone: a sampler has no position of its own (training.loop has
+it), and an epoch can be entered at any round without drawing those before it.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,15 @@ ORDER = 2**32 - 1
 
 
 class RoundSampler:
-    """Rounds of one batch per task (the report's Algorithm 1), drawn without replacement, afresh each epoch.
+    """Draw rounds of one batch per task (the report's Algorithm 1), without replacement, afresh each epoch.
 
-    sizes: rows of each task, in the order of the tasks. batch_sizes: rows of each task in a round.
-    sample_sizes: rows drawn each epoch where a task says so (its last batch may then be smaller).
-    rounds: per epoch; without either as many as the smallest of rows // batch_size over the tasks.
-    seed: any whole number from 0. task_order: "fixed", or "shuffled" anew each round.
-
-    ConfigError, naming the sizes, where a task has too few rows or tasks differ in their number of rounds.
+    :param sizes: rows of each task, in the order of the tasks.
+    :param batch_sizes: rows of each task in a round.
+    :param sample_sizes: rows to draw each epoch, for tasks that set it; the last batch may then be smaller.
+    :param rounds: per epoch; without this and sample_sizes, the smallest rows // batch_size over the tasks.
+    :param seed: any whole number from 0.
+    :param task_order: "fixed", or "shuffled" anew each round.
+    :raises ConfigError: where a task has too few rows, or tasks differ in their number of rounds.
     """
 
     def __init__(
@@ -54,18 +55,20 @@ class RoundSampler:
 
     def _count_rounds(self, samples: Mapping[str, int], rounds: int | None) -> int:
         if not self.sizes:
-            raise ConfigError("rounds need at least one task")
+            raise ConfigError("sizes must name at least one task, got none")
         for name, sample in samples.items():
             check_integer(f"sample_size of {name}", sample, low=1)
             if sample > self.sizes[name]:
-                raise ConfigError(f"tasks.{name}.sample_size is {sample}, but there are {self.sizes[name]} rows")
+                raise ConfigError(
+                    f"tasks.{name}.sample_size must be at most the task's {self.sizes[name]} rows, got {sample}"
+                )
         counts = {name: -(-sample // self.batch_sizes[name]) for name, sample in samples.items()}
         if rounds is not None:
             check_integer("train.rounds", rounds, low=1)
         if len({*counts.values()}) > 1 or (rounds is not None and any(n != rounds for n in counts.values())):
             each = ", ".join(f"{name} {samples[name]} / {self.batch_sizes[name]} = {n}" for name, n in counts.items())
-            asked = f", and train.rounds is {rounds}" if rounds is not None else ""
-            raise ConfigError(f"tasks differ in their rounds (sample_size / batch_size: {each}){asked}")
+            asked = f", and train.rounds {rounds}" if rounds is not None else ""
+            raise ConfigError(f"rounds (sample_size / batch_size) must be equal for all tasks, got {each}{asked}")
         fitting = {name: size // self.batch_sizes[name] for name, size in self.sizes.items()}
         count = rounds or next(iter(counts.values()), min(fitting.values()))
         short = [name for name in self.sizes if name not in samples and fitting[name] < max(count, 1)]
@@ -75,21 +78,25 @@ class RoundSampler:
 
     def _too_few(self, name: str, count: int, *, by_samples: bool) -> str:
         rows, batch = self.sizes[name], self.batch_sizes[name]
-        has = f"task {name} has {_counted(rows, 'row')}"
         if rows < batch:
             return (
-                f"{has}, fewer than its batch_size {batch}: set tasks.{name}.batch_size to at most {rows}, "
+                f"task {name} must have at least the {batch} rows of its batch_size, got {rows}: "
+                f"set tasks.{name}.batch_size to at most {rows}, "
                 "or give it more rows (a higher --limit, if one is set)"
             )
+        needed = f"task {name} must have at least {count * batch} rows for {count} rounds of {batch}, got {rows}"
         mend = ["the other tasks' sample_size lower" if by_samples else f"train.rounds to at most {rows // batch}"]
         if rows >= count:
             mend.append(f"tasks.{name}.batch_size to at most {rows // count}")
-        return f"{has}, too few for {_counted(count, 'round')} of {batch}: set {', or '.join(mend)}"
+        return f"{needed}: set {', or '.join(mend)}"
 
     def round(self, epoch: int, index: int) -> dict[str, Indices]:
-        """Row indices, int64 (batch_size,), of each task, the tasks in the order of this round."""
+        """Return the row indices, int64 (batch_size,), of each task, in the task order of this round.
+
+        :raises IndexError: for an index that is not below rounds_per_epoch.
+        """
         if not 0 <= index < self.rounds_per_epoch:
-            raise IndexError(f"round {index} of {self.rounds_per_epoch}")
+            raise IndexError(f"index must be from 0 to {self.rounds_per_epoch - 1}, got {index}")
         orders = self._epoch_orders(epoch)
         names = list(self.sizes)
         if self.task_order == "shuffled":
@@ -98,7 +105,7 @@ class RoundSampler:
         return {name: orders[name][starts[name] : starts[name] + self.batch_sizes[name]] for name in names}
 
     def _epoch_orders(self, epoch: int) -> dict[str, Indices]:
-        """The drawn rows of each task; kept for the epoch at hand, as drawing costs a pass over the rows."""
+        """Draw the rows of each task; kept for the current epoch, since a draw passes over all rows."""
         if self._orders is None or self._orders[0] != epoch:
             orders = {
                 name: self._generator(epoch, task).permutation(size)[: self.rows_per_epoch[name]]
@@ -109,7 +116,3 @@ class RoundSampler:
 
     def _generator(self, *words: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((self.seed, *words)))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,4 +1,4 @@
-"""Rows held out of training, and rows that stand on both sides."""
+"""Rows held out of training, and rows that both training and dev contain."""
 
 from collections.abc import Iterable
 
@@ -12,21 +12,24 @@ __all__ = ["shared_rows", "stratified_split"]
 
 
 def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, Dataset]:
-    """(train, dev): dev is a tenth of the rows with every label in its share, both in the file's order.
+    """Split off a tenth of the rows as dev, in which each label has its share.
 
-    The rows are sorted by label, at random among equals, and every tenth is taken: that serves classes and
+    The rows are sorted by label, at random among equals, and every tenth is taken, which suits classes and
     numbers alike. The only row of a class stays in train.
+
+    :return: train and dev, each in the file's order.
+    :raises DataError: for fewer than two labelled rows, or only one of each class.
     """
     labels = dataset.labels
     if len(dataset) < 2 or len(labels) != len(dataset):
-        raise DataError(f"{dataset.path} has {len(dataset)} rows: a dev split of its own needs two with labels")
+        raise DataError(f"{dataset.path} must have at least 2 rows, all labelled, to split off dev, got {len(dataset)}")
     generator = np.random.default_rng(np.random.SeedSequence((seed, len(dataset))))
     order = np.lexsort((generator.random(len(labels)), np.asarray(labels)))
     if task.kind != "regression":
         classes, counts = np.unique(labels, return_counts=True)
         order = order[~np.isin(np.asarray(labels)[order], classes[counts == 1])]
         if not len(order):
-            raise DataError(f"{dataset.path} has one row of each class: to hold some out for dev takes two")
+            raise DataError(f"{dataset.path} must have 2 rows of some class to split off dev, got 1 of each")
     held = set(order[int(generator.integers(min(10, len(order)))) :: 10].tolist())
     train = [example for row, example in enumerate(dataset.examples) if row not in held]
     dev = [example for row, example in enumerate(dataset.examples) if row in held]
@@ -34,7 +37,7 @@ def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, 
 
 
 def shared_rows(train: Iterable[Example], dev: Iterable[Example]) -> list[Example]:
-    """The rows of dev whose texts also are a row of train, pairs in either order."""
+    """Return the rows of dev whose texts are also a row of train, pairs in either order."""
     seen = {_normal(example) for example in train}
     return [example for example in dev if _normal(example) in seen]
 

@@ -138,7 +138,7 @@ def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path: Path) ->
     path = tmp_path / "rows.csv"
     path.write_bytes(b"id,text\r1,good\r2,bad\r")
     task = Task(name="t", text=("text",), label="y", labels=("x", "y"))
-    with pytest.raises(DataError, match="rows.csv ends its lines with a carriage return alone"):
+    with pytest.raises(DataError, match="rows.csv must end its lines with line feeds, got carriage returns alone"):
         list(iter_examples(path, task))
 
 

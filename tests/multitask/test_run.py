@@ -117,7 +117,7 @@ def test_bad_questions(trained: Run) -> None:
         trained.predict("emotion", ["a"])
     with pytest.raises(ConfigError, match="row 2 has 1 texts; task para takes 2"):
         trained.predict("para", [("a", "b"), "c"])
-    with pytest.raises(ConfigError, match="split is 'valid'; known: train, dev, test"):
+    with pytest.raises(ConfigError, match="split must be one of train, dev, test, (got|not) 'valid'$"):
         trained.evaluate("valid")
 
 

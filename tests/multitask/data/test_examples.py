@@ -183,8 +183,8 @@ def test_quotes_the_csv_way(tmp_path: Path) -> None:
     [
         ('"open\t1', "has a quote that is never closed"),
         ('"closed" too early\t1', "has text after a closing quote"),
-        ("only one field", "has 1 fields, the header 2"),
-        ("a\tb\t1", "has 3 fields, the header 2"),
+        ("only one field", "must have 2 fields like the header, got 1"),
+        ("a\tb\t1", "must have 2 fields like the header, got 3"),
     ],
 )
 def test_broken_rows_do_not_swallow_their_neighbours(tmp_path: Path, row: str, reason: str) -> None:
@@ -201,7 +201,7 @@ def test_broken_rows_do_not_swallow_their_neighbours(tmp_path: Path, row: str, r
 def test_ends_of_lines_and_byte_order_mark(tmp_path: Path) -> None:
     assert texts(put(tmp_path, b"\xef\xbb\xbftext\tmood\r\none\t1\r\ntwo\t2")) == [("one",), ("two",)]
     assert texts(put(tmp_path, b'\xef\xbb\xbf"text"\t"mood"\n"one"\t"1"\n')) == [("one",)]
-    assert refusal(put(tmp_path, "text\tmood\nx\t1\n".encode("utf-16"))).endswith("is UTF-16 text: save it as UTF-8")
+    assert refusal(put(tmp_path, "text\tmood\nx\t1\n".encode("utf-16"))).endswith("rows.tsv must be UTF-8, got UTF-16")
 
 
 def test_odd_characters(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_plain_text_for_prediction(tmp_path: Path) -> None:
     assert rows == [Example("1", ('Good, "really".',), None, 1), Example("3", ("It is {odd}",), None, 3)]
     pairs = list(iter_examples(io.BytesIO(b"p\tq\nc\td"), OTHER))
     assert [row.texts for row in pairs] == [("p", "q"), ("c", "d")]
-    with pytest.raises(DataError, match="<stream>:2: the row 'c' has 1 texts with tabs between them instead of 2"):
+    with pytest.raises(DataError, match="<stream>:2: the row 'c' must have 2 texts with tabs between them, got 1$"):
         list(iter_examples(io.StringIO("p\tq\nc\n"), OTHER))
     assert [row.texts for row in iter_examples(io.StringIO("sentence\nx\n"), MOOD)] == [("x",)]
     assert list(iter_examples(io.StringIO(""), MOOD)) == []

@@ -70,7 +70,7 @@ def test_any_position_at_once() -> None:
         batch = fresh.round(*divmod(position, 8))
         for name in SIZES:
             assert batch[name].tolist() == through[position][name].tolist()
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="index must be from 0 to 7, got 8$"):
         fresh.round(0, 8)
 
 
@@ -98,23 +98,27 @@ def test_sample_sizes_and_rounds() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sample_sizes": {"sts": 62}}, "tasks.sts.sample_size is 62, but there are 61 rows"),
+        ({"sample_sizes": {"sts": 62}}, "tasks.sts.sample_size must be at most the task's 61 rows, got 62"),
         (
             {"sample_sizes": {"sst": 50, "para": 80}},
-            "tasks differ in their rounds (sample_size / batch_size: sst 50 / 10 = 5, para 80 / 20 = 4)",
+            "rounds (sample_size / batch_size) must be equal for all tasks, got sst 50 / 10 = 5, para 80 / 20 = 4",
         ),
-        ({"sample_sizes": {"sst": 50}, "rounds": 4}, "sst 50 / 10 = 5), and train.rounds is 4"),
+        ({"sample_sizes": {"sst": 50}, "rounds": 4}, "got sst 50 / 10 = 5, and train.rounds 4"),
         (
             {"rounds": 9},
-            "task sts has 61 rows, too few for 9 rounds of 7: "
+            "task sts must have at least 63 rows for 9 rounds of 7, got 61: "
             "set train.rounds to at most 8, or tasks.sts.batch_size to at most 6",
         ),
         (
             {"sample_sizes": {"sst": 100}},
-            "task sts has 61 rows, too few for 10 rounds of 7: "
+            "task sts must have at least 70 rows for 10 rounds of 7, got 61: "
             "set the other tasks' sample_size lower, or tasks.sts.batch_size to at most 6",
         ),
-        ({"rounds": 62}, "task sst has 100 rows, too few for 62 rounds of 10: set train.rounds to at most 10, or"),
+        (
+            {"rounds": 62},
+            "task sst must have at least 620 rows for 62 rounds of 10, got 100: set train.rounds to at most 10, or "
+            "tasks.sst.batch_size to at most 1",
+        ),
         ({"rounds": 0}, "train.rounds must be at least 1, not 0"),
         ({"task_order": "random"}, "must be one of fixed, shuffled"),
     ],
@@ -130,12 +134,14 @@ def test_fewer_rows_than_a_batch() -> None:
         with pytest.raises(ConfigError) as caught:
             RoundSampler({"a": 3}, {"a": 4}, seed=0, rounds=rounds)
         assert str(caught.value) == (
-            "task a has 3 rows, fewer than its batch_size 4: set tasks.a.batch_size to at most 3, "
+            "task a must have at least the 4 rows of its batch_size, got 3: set tasks.a.batch_size to at most 3, "
             "or give it more rows (a higher --limit, if one is set)"
         )
-    with pytest.raises(ConfigError, match=r"^task a has 1 row, fewer than its batch_size 2: "):
+    with pytest.raises(ConfigError, match=r"^task a must have at least the 2 rows of its batch_size, got 1: "):
         RoundSampler({"a": 1}, {"a": 2}, seed=0)
-    with pytest.raises(ConfigError, match=r"3 rows, too few for 9 rounds of 2: set train\.rounds to at most 1$"):
+    with pytest.raises(
+        ConfigError, match=r"at least 18 rows for 9 rounds of 2, got 3: set train\.rounds to at most 1$"
+    ):
         RoundSampler({"a": 3}, {"a": 2}, seed=0, rounds=9)
-    with pytest.raises(ConfigError, match="at least one task"):
+    with pytest.raises(ConfigError, match="^sizes must name at least one task, got none$"):
         RoundSampler({}, {}, seed=0)

@@ -73,9 +73,9 @@ def test_small_splits() -> None:
         assert len(train) + len(dev) == count
         assert len(dev) >= 1
         assert len(train) >= 1
-    with pytest.raises(DataError, match="has 1 rows"):
+    with pytest.raises(DataError, match="must have at least 2 rows, all labelled, to split off dev, got 1$"):
         stratified_split(dataset([0]), MOOD, seed=0)
-    with pytest.raises(DataError, match="one row of each class"):
+    with pytest.raises(DataError, match="must have 2 rows of some class to split off dev, got 1 of each$"):
         stratified_split(dataset([0, 1, 2]), MOOD, seed=0)
 
 

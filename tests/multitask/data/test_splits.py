@@ -11,8 +11,6 @@ from multitask.errors import ConfigError, DataError
 from multitask.settings.task import Task
 
 MOOD = Task(name="mood", text=("text",), label="mood", labels=("0", "1", "2"))
-
-
 NEAR = Task(name="near", text=("a", "b"), label="near", kind="regression", labels=(0.0, 5.0))
 
 

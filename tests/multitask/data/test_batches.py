@@ -65,3 +65,15 @@ def test_a_batch_is_the_rows_asked_for(how: str, ahead: bool, tokenizer: BertTok
         assert data.texts.lengths[[3, 0, 4]].tolist() == (
             (lengths[:3] + lengths[3:]).tolist() if how == "separate" else lengths.tolist()
         )
+
+
+@pytest.mark.parametrize("length", [1, 9])
+def test_a_character_that_is_several_tokens_is_known_to_be_cut(length: int, tmp_path: Path) -> None:
+    """Normalization takes a Korean syllable apart: a text may have more tokens than characters."""
+    parts = ["ᄀ", "ᅡ", "ᆨ"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *parts, *(f"##{part}" for part in parts)]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    task = Task(name="t", text=("a",), label="y", kind="binary", labels=("0", "1"))
+    texts = EncodedTexts(task, [("각" * length,)], BertTokenizer.from_pretrained(tmp_path), 24, ahead=False)
+    assert texts.tokens(np.array([0]))["attention_mask"].sum() == min(3 * length + 2, 24)
+    assert texts.truncated.tolist() == [length == 9]

@@ -60,9 +60,12 @@ def test_stratified_split() -> None:
 
 
 def test_stratified_split_of_numbers() -> None:
-    train, dev = stratified_split(dataset([float(row) / 20 for row in range(100)]), NEAR, seed=0)
+    data = dataset([float(row) / 20 for row in range(100)])
+    train, dev = stratified_split(data, NEAR, seed=0)
     assert [int(2 * label) for label in dev.labels] == list(range(10))
     assert len(train) == 90
+    # Any of the first ten rows may be the first to be held out.
+    assert {stratified_split(data, NEAR, seed)[1].labels[0] for seed in range(60)} == {row / 20 for row in range(10)}
 
 
 def test_small_splits() -> None:

@@ -124,6 +124,8 @@ def test_json_lines_may_leave_out_what_is_null() -> None:
     [
         ["Good, bad and ugly.", "Long, slow, dull."],
         ["Good, bad", "Slow, dull"],  # as many cells on each line, but prose has a blank after its comma
+        ["Good score, text", "x"],  # with a column's usual name, but a blank before it
+        ["No, text", "A line of another form"],
         ["Great film", "Bad film"],
         ["Great"],
         ["Yes,no", "A line of another form"],

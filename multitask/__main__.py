@@ -1,16 +1,23 @@
 """The command line: ``multitask`` or ``python -m multitask``.
 
-Only the parser and the exit statuses stand here; what the commands do stands in commands.py, which is
-imported once the arguments are known to be right, so that ``--help`` and a mistyped option answer without
-loading torch.
+The parser and the exit statuses are here; what the commands do is in cli/commands.py, which is imported once the
+arguments are known to be right, so that ``--help`` and a mistyped option answer without loading torch.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from multitask.data.examples import ON_BAD
+from multitask.errors import ConfigError, StoppedError
+from multitask.settings.checks import check_integer
+from multitask.settings.fields import settings_of
+from multitask.settings.tables import EncoderConfig, TrainConfig
+from multitask.settings.task import FILES
 
 __all__ = ["main"]
 
@@ -23,37 +30,53 @@ READER_GONE = 141  # 128 + SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line, as every other error's here."""
+    """An argument parser whose errors are one line, as all others here."""
 
     def error(self, message: str) -> NoReturn:
+        """Print the message and leave with status 2."""
         print(f"{PROGRAM}: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(USAGE_ERROR)
 
 
-def _at_least(lowest: int, highest: int = 2**63 - 1) -> Callable[[str], int]:
-    """The argument type of a whole number that is not below ``lowest`` and not above ``highest``."""
+def _checked(check: Callable[[str, Any], Any], read: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """Return the argument type of what ``check`` lets through, once ``read``; argparse itself names the argument."""
 
-    def whole_number(text: str) -> int:
+    def argument(text: str) -> Any:
         try:
-            value = int(text)
+            value = read(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{value} is below {lowest}")
-        if value > highest:
-            raise argparse.ArgumentTypeError(f"{value} is above {highest}")
-        return value
+            value = text
+        try:
+            return check("", value)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
 
-    return whole_number
+    return argument
+
+
+def _at_least(low: int, high: int = 2**63 - 1) -> Callable[[str], Any]:
+    """Return the argument type of a whole number from ``low`` to ``high``."""
+    return _checked(partial(check_integer, low=low, high=high), int)
+
+
+def _add_setting(group: argparse._ActionsContainer, table: type, name: str) -> None:
+    """Add the option of a setting, as its field describes it."""
+    known = settings_of(table)[name]
+    option = f"--{name.replace('_', '-')}"
+    if known.choices:
+        group.add_argument(option, choices=list(known.choices), help=known.help)
+    else:
+        kind = _checked(known.check, known.types[0])
+        group.add_argument(option, type=kind, metavar="N" if int in known.types else "NAME", help=known.help)
 
 
 def _is_too_long(argument: str) -> bool:
-    """Whether a path's part is longer than file systems take: every look at such a path is an OSError."""
+    """Return whether a part of a path is longer than file systems take: any use of it would be an OSError."""
     return any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in argument.split("/"))
 
 
 def build_parser() -> _Parser:
-    """The parser of all commands; the chosen command's name ends up in ``args.command``."""
+    """Build the parser of all commands; the chosen command's name ends up in ``args.command``."""
     parser = _Parser(
         prog=PROGRAM, description="Fine-tune one BERT on several tasks at once, score it, predict with it."
     )
@@ -78,11 +101,11 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     train.add_argument("--preset", metavar="NAME", help="see `multitask presets`, which names the default")
     train.add_argument("--tasks", type=Path, metavar="FILE.toml", help="your own tasks and settings")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of the preset's data files (data)")
-    train.add_argument("--weights", metavar="W", help="name, hub id or folder of the encoder's weights")
     train.add_argument("--out", type=Path, metavar="RUN", help="the run folder to write (runs/PRESET)")
-    train.add_argument("--epochs", type=_at_least(1), metavar="N", help="epochs to train")
-    train.add_argument("--rounds", type=_at_least(1), metavar="N", help="rounds in an epoch")
-    train.add_argument("--seed", type=_at_least(0), metavar="S", help="the one seed of everything drawn")
+    for table in (EncoderConfig, TrainConfig):
+        for name, known in settings_of(table).items():
+            if known.option:
+                _add_setting(train, table, name)
     train.add_argument(
         "--limit", type=_at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed"
     )
@@ -94,11 +117,6 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         default=[],
         metavar="KEY=VALUE",
         help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
-    )
-    train.add_argument(
-        "--on-nonfinite",
-        choices=["stop", "skip"],
-        help="at a loss or gradient that is not finite: stop the run, or skip the step (stop)",
     )
     train.add_argument("--select", default="mean", metavar="mean|TASK", help="whose dev score picks the best epoch")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
@@ -117,9 +135,10 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder that train wrote")
     evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of the data files (where train found them)")
-    evaluate.add_argument("--split", default="dev", choices=["train", "dev", "test"], help="which rows (dev)")
+    evaluate.add_argument("--split", default="dev", choices=list(FILES), help="which rows (dev)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     _add_bad_rows(evaluate, "missing")
+    _add_setting(evaluate, TrainConfig, "precision")
     _add_machine(evaluate)
 
 
@@ -137,6 +156,7 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     predict.add_argument("--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)")
     predict.add_argument("--output", default="-", metavar="FILE", help="where to write, - for standard output (-)")
     _add_bad_rows(predict, "error")
+    _add_setting(predict, TrainConfig, "precision")
     _add_machine(predict)
 
 
@@ -145,7 +165,7 @@ def _add_bad_rows(command: _Parser, default: str) -> None:
     command.add_argument(
         "--bad-rows",
         default=default,
-        choices=["error", "skip"] if default == "error" else ["missing", "error", "skip"],
+        choices=[word for word in ON_BAD if word != "missing" or default == "missing"],
         help=f"rows that can't be used: {missing}error: stop; skip: leave them out, and count them ({default})",
     )
 
@@ -153,11 +173,6 @@ def _add_bad_rows(command: _Parser, default: str) -> None:
 def _add_machine(command: _Parser) -> None:
     group = command.add_argument_group("machine")
     group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
-    group.add_argument(
-        "--precision",
-        choices=["auto", "float32", "bfloat16"],
-        help="auto asks the machine what it is fast at, and says what it chose",
-    )
     group.add_argument("--threads", type=_at_least(1, 1024), metavar="N", help="CPU threads (torch's own choice)")
     group.add_argument("--quiet", action="store_true", help="no progress bars and notes")
 
@@ -180,11 +195,13 @@ def _add_fetch(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status.
+    """Run one command.
 
-    0: done. 2: wrong usage or configuration. 1: trouble with data, weights or a run. 130: interrupted.
-    141: the reader of our output left. The package's own errors become one line on standard error; anything
-    else is a bug of ours and keeps its traceback.
+    The package's own errors become one line on standard error; anything else is a bug and keeps its traceback.
+
+    :param argv: the words after the program's name; None: those of this process.
+    :return: the exit status. 0: done. 2: wrong usage or configuration. 1: trouble with data, weights or a run. 130:
+        interrupted. 141: the reader of our output left.
     """
     parser = build_parser()
     try:
@@ -207,7 +224,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from minbert.errors import MinbertError
         from multitask.cli import commands
-        from multitask.errors import ConfigError, StoppedError
 
         try:
             commands.run(args)

@@ -24,7 +24,7 @@ __all__ = ["evaluate_tasks", "mean_score", "outputs_of"]
 def outputs_of(
     model: MultitaskModel, task: str, texts: EncodedTexts, *, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Outputs (rows, num_outputs) in float32 on the CPU, in the rows' own order. Puts the model in eval mode.
+    """Return outputs (rows, num_outputs) in float32 on the CPU, in the rows' own order; put the model in eval mode.
 
     Of several processes that train together each computes some of the batches, and all get all outputs.
     """
@@ -45,7 +45,7 @@ def evaluate_tasks(
     dtype: torch.dtype,
     intervals: bool,
 ) -> dict[str, Score]:
-    """Each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds."""
+    """Return each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds."""
     scores = {}
     for name, rows in data.items():
         task = model.tasks[name]
@@ -55,11 +55,11 @@ def evaluate_tasks(
             score = bootstrap_score(task.metric, predictions, labels)
         else:
             score = Score(METRICS[task.metric](predictions, labels), math.nan, math.nan, len(labels), task.metric)
-        f1 = None if task.kind == "regression" else macro_f1(predictions, labels)
+        f1 = macro_f1(predictions, labels) if "macro_f1" in task.rules.metrics else None
         scores[name] = replace(score, macro_f1=f1)
     return scores
 
 
 def mean_score(scores: Sequence[Score]) -> float:
-    """The plain mean of the tasks' scores; an undefined one (a constant prediction's Pearson) counts as 0."""
+    """Return the plain mean of the tasks' scores; an undefined one (a constant prediction's Pearson) counts as 0."""
     return sum(0.0 if score.value != score.value else score.value for score in scores) / len(scores)

@@ -32,7 +32,7 @@ _WINDOW = 4096
 class Prediction:
     """The answer for one row: the label as the training file spells it, or a number, and each class's probability.
 
-    truncated: the row was longer than the encoder's positions, so the answer is one to its beginning.
+    :param truncated: the row was longer than the encoder's positions; only its beginning was used.
     """
 
     id: str
@@ -61,9 +61,10 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto", precision: str | None = None) -> Self:
-        """The best epoch so far of a run folder. Raises RunError for a folder that holds none.
+        """Load the best epoch so far of a run folder.
 
         :param precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` instead of what the run was trained with.
+        :raises RunError: for a folder that holds no run, or a broken one.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -83,7 +84,7 @@ class Run:
     def evaluate(
         self, split: str = "dev", *, data: str | Path | None = None, bad_rows: OnBad = "missing"
     ) -> dict[str, Score]:
-        """Score of each task on a split's labelled rows, with its 95 % bootstrap interval.
+        """Score each task on a split's labelled rows, with 95 % bootstrap intervals.
 
         :param data: a folder with the files of the configuration, if they moved.
         :param bad_rows: as in ``train``.
@@ -98,25 +99,26 @@ class Run:
         }
 
     def predict(self, task: str, rows: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
-        """Answers for texts, or pairs of texts, in their order; ids count from 1.
+        """Answer texts, or pairs of texts, in their order; ids count from 1.
 
-        :raises InputError: for a single text in the place of a list, or a row that is no text or tuple of texts.
+        :raises InputError: for a single text instead of a list, or a row that is neither str nor tuple[str, ...].
+        :raises ConfigError: for a task that the run lacks, or a row with another number of texts than the task has.
         """
         if isinstance(rows, str):
-            raise InputError(f"rows is the text {shown(rows)}; a list of texts is due, such as [{shown(rows)}]")
+            raise InputError(f"rows must be a list of texts, such as [{shown(rows)}], got {shown(rows)}")
         examples = []
         for number, row in enumerate(rows, 1):
             texts = (row,) if isinstance(row, str) else row
             if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
-                raise InputError(f"row {number} is {shown(row)}; a text or a tuple of texts is due")
+                raise InputError(f"row {number} must be str or tuple[str, ...], got {shown(row)}")
             texts = tuple(texts)
             examples.append(Example(id=str(number), texts=texts, label=None, line=number))
         return list(self.predict_stream(task, examples))
 
     def predict_stream(self, task: str, examples: Iterable[Example]) -> Iterator[Prediction]:
-        """The same for any number of examples: a window of them is held, grouped by length, given in order."""
+        """Answer any number of examples in their order; a window of them is held at a time, grouped by length."""
         if task not in self.model.tasks:
-            raise ConfigError(f"task is {task!r}; this run has: {', '.join(self.model.tasks)}")
+            raise ConfigError(f"task must be one of {', '.join(self.model.tasks)}, got {task!r}")
         described = self.model.tasks[task]
         source = iter(examples)
         while window := list(islice(source, _WINDOW)):
@@ -134,8 +136,7 @@ class Run:
         values, probabilities = predicted_values(task, outputs)
         spread = [None] * len(window) if probabilities is None else [tuple(row) for row in probabilities.tolist()]
         for example, value, row, cut in zip(window, values.tolist(), spread, texts.truncated.tolist(), strict=True):
-            label = value if task.kind == "regression" else task.classes[value]
-            yield Prediction(example.id, label, row, cut)
+            yield Prediction(example.id, task.rules.spell(task, value), row, cut)
 
 
 def _first_encoder_folder(best: Path) -> Path:

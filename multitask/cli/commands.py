@@ -24,8 +24,8 @@ DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains a run and prints its dev scores."""
-    from multitask.settings.config import build_config
+    """Train a run and print its dev scores."""
+    from multitask.settings.config import OPTIONS, build_config
 
     preset = {} if args.preset is None else {"preset": args.preset}
     config = build_config(
@@ -33,12 +33,7 @@ def train(args: argparse.Namespace) -> None:
         tasks_file=args.tasks,
         sets=args.sets,
         data=args.data or DATA_FOLDER,
-        weights=args.weights,
-        epochs=args.epochs,
-        rounds=args.rounds,
-        seed=args.seed,
-        precision=args.precision,
-        on_nonfinite=args.on_nonfinite,
+        **{name: getattr(args, name) for name in OPTIONS},
     )
     for task in config.tasks:
         if task.train is not None and not Path(task.train).exists():
@@ -73,7 +68,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Scores a run on labelled rows: a table, or one JSON object."""
+    """Score a run on labelled rows: print a table, or one JSON object."""
     run = _load(args)
     scores = run.evaluate(args.split, data=args.data, bad_rows=args.bad_rows)
     from multitask.distributed import is_main
@@ -87,13 +82,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Labels rows, one line of TSV for each, in their order; memory does not grow with their number."""
+    """Label rows, one line of TSV for each, in their order; memory does not grow with their number."""
     _check_predict_files(args.input, args.output, args.run)
     from multitask.data.examples import iter_examples
     from multitask.distributed import is_main, size
 
     if size() > 1 and (args.input == STANDARD_STREAM or not Path(args.input).is_file()):
-        raise ConfigError(f"--input {args.input} is no file, and {size()} processes can't all read it; name a file")
+        raise ConfigError(f"--input must be a file, which {size()} processes can all read, got {args.input}")
     run = _load(args)
     task = _chosen_task(run, args.task)
     tally = Tally()
@@ -105,7 +100,7 @@ def predict(args: argparse.Namespace) -> None:
             raise DataError(f"--input {args.input} has no usable row for task {task.name}: {tally.first}")
     if not is_main():
         return
-    # Also when --quiet: these are no notes, they say what the output is not.
+    # Always print: the output is incomplete.
     if tally.left_out:
         print(f"left out {_rows(tally.left_out)} of {tally.rows}, the first: {tally.first}", file=sys.stderr)
     if tally.cut:
@@ -121,15 +116,16 @@ class Tally:
 
     @property
     def rows(self) -> int:
+        """All rows so far."""
         return self.answered + self.left_out
 
     def append(self, row: "BadRow", /) -> None:
-        """Counts a row that is left out."""
+        """Count a row that is left out."""
         self.left_out += 1
         self.first = self.first or row
 
     def counted(self, predictions: Iterable["Prediction"]) -> Iterator["Prediction"]:
-        """Hands the predictions on."""
+        """Pass the predictions on."""
         for prediction in predictions:
             self.answered += 1
             self.cut += prediction.truncated
@@ -141,7 +137,7 @@ def _rows(count: int) -> str:
 
 
 def fetch(args: argparse.Namespace) -> None:
-    """Downloads weights into the cache, or the course's data into a folder."""
+    """Download weights into the cache, or the course's data into a folder."""
     if args.kind == "weights":
         from minbert.files.registry import resolve
 
@@ -154,7 +150,7 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def presets(args: argparse.Namespace) -> None:
-    """Prints the presets with their hyper-parameters."""
+    """Print the presets with their hyper-parameters."""
     from multitask.settings.presets import describe_presets
 
     print(describe_presets())
@@ -170,7 +166,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def run(args: argparse.Namespace) -> None:
-    """The command of ``args``; where torchrun started this process, together with the others."""
+    """Run the command of ``args``; where torchrun started this process, together with the others."""
     command = COMMANDS[args.command]
     if args.command in ("train", "evaluate", "predict") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from multitask.distributed import process_group
@@ -200,19 +196,19 @@ def _load(args: argparse.Namespace) -> "Run":
 
 
 def _chosen_task(run: "Run", name: str | None) -> "Task":
-    """The run's task of that name; without a name, its only one."""
+    """Return the run's task of that name; without a name, its only one."""
     tasks = {task.name: task for task in run.config.tasks}
     if name is None and len(tasks) == 1:
         return next(iter(tasks.values()))
     if name is None:
-        raise ConfigError(f"--task is missing; this run has: {', '.join(tasks)}")
+        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got none")
     if name not in tasks:
-        raise ConfigError(f"--task is {name!r}; this run has: {', '.join(tasks)}")
+        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got {name!r}")
     return tasks[name]
 
 
 def print_scores(scores: Mapping[str, "Score"]) -> None:
-    """Prints a line per task and, for several tasks, the plain mean of their scores."""
+    """Print a line per task and, for several tasks, the plain mean of their scores."""
     from multitask.evaluation import mean_score
 
     print(f"{'task':<12}{'metric':<10}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")
@@ -228,7 +224,7 @@ def print_scores(scores: Mapping[str, "Score"]) -> None:
 
 
 def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, object]:
-    """What ``evaluate --json`` prints; a score that is not defined is null, since JSON has no NaN."""
+    """Return what ``evaluate --json`` prints; a score that is not defined is null, since JSON has no NaN."""
     from dataclasses import asdict
 
     from multitask.evaluation import mean_score
@@ -244,22 +240,22 @@ def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, ob
 
 
 def _check_predict_files(source: str, output: str, run: Path) -> None:
-    """Refuses, before a model is loaded, what would end in a lost file or an error at the first row."""
+    """Refuse, before a model is loaded, what would end in a lost file or an error at the first row."""
     if source == STANDARD_STREAM:
         if sys.stdin.isatty():
             print("reading rows from standard input; end with Ctrl-D", file=sys.stderr)
     elif not Path(source).exists():
         raise DataError(f"--input {source}: there is no such file")
     elif Path(source).is_dir():
-        raise DataError(f"--input {source} is a folder; name a file of rows")
+        raise DataError(f"--input must be a file of rows, got the folder {source}")
     if output == STANDARD_STREAM:
         return
     path = Path(output)
     if path.is_dir():
-        raise ConfigError(f"--output {output} is a folder; name the file to write")
+        raise ConfigError(f"--output must be the file to write, got the folder {output}")
     if not path.parent.is_dir():
         raise ConfigError(f"--output {output}: there is no folder {path.parent}")
     if path.exists() and source != STANDARD_STREAM and path.samefile(source):
-        raise ConfigError(f"--output {output} is the --input file itself; name another")
+        raise ConfigError(f"--output must be another file than --input, got {output} for both")
     if path.is_file() and run.resolve() in path.resolve().parents and path.suffix != ".tsv":
-        raise ConfigError(f"--output {output} is a file of the run itself; name another")
+        raise ConfigError(f"--output must not be a file of the run itself, got {output}")

@@ -27,6 +27,7 @@ class Output:
         self.file = file
 
     def write(self, text: str) -> int:
+        """Write text; return the number of its characters."""
         with _disk_errors(self.name):
             return self.file.write(text)
 
@@ -43,7 +44,7 @@ def _disk_errors(output: str) -> Iterator[None]:
 
 @contextmanager
 def open_output(output: str) -> Iterator[Output]:
-    """Standard output for ``-``; else a file that appears under its name only when it is whole.
+    """Open standard output for ``-``; else a file that appears under its name only when it is whole.
 
     Rows go to a file beside it, renamed at the end and removed if anything fails. Devices and pipes are
     written to directly.
@@ -73,7 +74,7 @@ def open_output(output: str) -> Iterator[Output]:
 
 
 def write_predictions(sink: Output, task: "Task", predictions: Iterable["Prediction"]) -> None:
-    """Writes the header and a row for each prediction; fields are quoted the csv way where they must be."""
+    """Write the header and a row for each prediction; fields are quoted the csv way where they must be."""
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
     writer.writerow(["id", "prediction", *(f"p_{label}" for label in task.classes)])
     for prediction in predictions:

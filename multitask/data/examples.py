@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-import numpy as np
-
 from multitask.data.formats import Fault, Source, read_rows, source_name
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_choice, shown
-from multitask.settings.task import Task, label_key, parse_number
+from multitask.settings.kinds import label_key
+from multitask.settings.task import Task
 
 __all__ = [
     "ON_BAD",
@@ -29,12 +28,15 @@ OnBad = Literal["missing", "error", "skip"]
 ON_BAD = ("missing", "error", "skip")
 # What other programs write where nothing is. Other spellings ("none") may well be a word or a class.
 MISSING = frozenset({"", "NaN", "nan", "None", "null", "NULL"})
-# Lone surrogates: bytes that were not UTF-8 (rows.py), or half an emoji of a JSON escape.
+# Lone surrogates: bytes that were not UTF-8 (formats.py), or half an emoji of a JSON escape.
 NOT_UNICODE = re.compile("[\ud800-\udfff]")
 
 
 class Example(NamedTuple):
-    """One usable row. label: a class's index (int), a regression's number (float), None without labels."""
+    """One usable row.
+
+    :param label: a class's index (int), a regression's number (float), None without labels.
+    """
 
     id: str
     texts: tuple[str, ...]
@@ -62,7 +64,8 @@ class BadRow:
 class BadRows(Protocol):
     """Takes the rows that are left out: a list does, or what only counts them."""
 
-    def append(self, row: BadRow, /) -> None: ...
+    def append(self, row: BadRow, /) -> None:
+        """Take one row."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,11 @@ class Dataset:
 
 
 def read_examples(path: str | Path, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing") -> Dataset:
-    """All rows of a file.
+    """Read all rows of a file.
 
-    on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
-    for both, "skip" leaves both out. What is left out stands in ``skipped``; DataError if that is every row.
+    :param on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
+        for both, "skip" leaves both out, and lists them in ``skipped``.
+    :raises DataError: for a bad row, as ``on_bad`` says, and if no row is usable.
     """
     skipped: list[BadRow] = []
     rows = _examples(path, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=False)
@@ -117,23 +121,28 @@ def iter_examples(
     on_bad: OnBad = "error",
     skipped: BadRows | None = None,
 ) -> Iterator[Example]:
-    """The rows of a file or open stream one by one, in constant memory; arguments as in read_examples.
+    """Yield the rows of a file or open stream one by one, in constant memory; parameters as in read_examples.
 
     Without labels, plain text is welcome too: one sentence a line, or two with a tab between, and no header;
-    sniff.py says how it is told from a table. Rows left out are appended to ``skipped``, if given.
+    plain_text.py says how it is told from a table.
+
+    :param skipped: rows left out are appended to it.
     """
     return _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=not labelled)
 
 
 def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
-    """The task with its labels: those it has or, for classes, those of its training file.
+    """Return the task with its labels: those it has or, for classes, those of its training file.
 
     Numbers are sorted as numbers, all else as text; of several spellings of one number the first is kept.
+
+    :raises ConfigError: for a task with neither labels nor a training file.
+    :raises DataError: for a file with fewer than two classes, or with so many that they must be something else.
     """
-    if task.labels is not None or task.kind == "regression":
+    if task.labels is not None or not task.rules.has_classes:
         return task
     if task.train is None:
-        raise ConfigError(f"tasks.{task.name} has neither labels nor a training file to take them from")
+        raise ConfigError(f"tasks.{task.name} needs labels, or a training file to take them from")
     check_choice("on_bad", on_bad, ON_BAD)
     spellings: dict[Any, str] = {}
     count = 0
@@ -150,8 +159,8 @@ def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
             f"is tasks.{task.name} a regression, or its label another column?"
         )
     if len(spellings) < 2:
-        found = f"only {next(iter(spellings.values()))!r}" if spellings else "no label"
-        raise DataError(f"{task.train}: column {task.label!r} holds {found} that can be used: two classes are due")
+        found = f"only {next(iter(spellings.values()))!r}" if spellings else "none"
+        raise DataError(f"{task.train}: column {task.label!r} needs two classes, found {found}")
     numeric = not any(isinstance(key, str) for key in spellings)
     order = sorted(spellings) if numeric else sorted(spellings, key=lambda key: spellings[key])
     return replace(task, labels=tuple(spellings[key] for key in order))
@@ -161,7 +170,7 @@ def _examples(
     source: Source, task: Task, *, labelled: bool, on_bad: OnBad, skipped: BadRows | None, plain: bool
 ) -> Iterator[Example]:
     check_choice("on_bad", on_bad, ON_BAD)
-    if labelled and task.kind != "regression":
+    if labelled and task.rules.has_classes:
         _ = task.classes  # A ConfigError now rather than at the first row.
     name = source_name(source)
     width = len(task.text)
@@ -190,7 +199,10 @@ def _examples(
 
 
 def _text_fault(column: str, value: Any, missing: frozenset[str] = MISSING) -> Fault | None:
-    """What keeps a cell from being a text, if anything does. missing: the words that stand for none."""
+    """Return what keeps a cell from being a text, if anything does.
+
+    :param missing: the words that stand for none.
+    """
     if not isinstance(value, str):
         # NaN is the one value that is not itself.
         if value is None or value != value:  # noqa: PLR0124
@@ -206,28 +218,18 @@ def _text_fault(column: str, value: Any, missing: frozenset[str] = MISSING) -> F
 
 
 def _check_label(task: Task, value: Any) -> int | float | Fault:
-    """The label as a class's index or a number."""
+    """Return the label as a class's index or a number, or what is wrong with it."""
     text = _as_text(value).strip()
-    if task.kind != "regression":
-        index = task.class_indices.get(label_key(text))
-        if index is not None:
-            return index
-    if text in MISSING:
-        return Fault(task.label, value, "is no label", missing=True)
-    if task.kind != "regression":
-        classes = ", ".join(task.classes[:20]) + (", ..." if len(task.classes) > 20 else "")
-        return Fault(task.label, value, f"is none of the classes {classes}")
-    number = parse_number(text)
-    if number is None:
-        return Fault(task.label, value, "is not a number")
-    low, high = (float(bound) for bound in task.labels or (-np.finfo(np.float32).max, np.finfo(np.float32).max))
-    if not low <= number <= high:
-        return Fault(task.label, value, f"is outside {low:g} to {high:g}")
-    return number
+    try:
+        return task.rules.read_label(task, text)
+    except ValueError as error:
+        if text in MISSING:
+            return Fault(task.label, value, "is no label", missing=True)
+        return Fault(task.label, value, str(error))
 
 
 def _as_text(value: Any) -> str:
-    """A cell as CSV would spell it; JSON has numbers, true and null besides."""
+    """Return a cell as CSV would spell it; JSON also has numbers, true and null."""
     if isinstance(value, str):
         return value
     if value is None:

@@ -25,7 +25,7 @@ def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, 
         raise DataError(f"{dataset.path} must have at least 2 rows, all labelled, to split off dev, got {len(dataset)}")
     generator = np.random.default_rng(np.random.SeedSequence((seed, len(dataset))))
     order = np.lexsort((generator.random(len(labels)), np.asarray(labels)))
-    if task.kind != "regression":
+    if task.rules.has_classes:
         classes, counts = np.unique(labels, return_counts=True)
         order = order[~np.isin(np.asarray(labels)[order], classes[counts == 1])]
         if not len(order):

@@ -13,7 +13,7 @@ __all__ = ["build_model"]
 
 
 def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
-    """Pretrained encoders, one for each name the tasks use, new decoders, and the tokenizer.
+    """Build pretrained encoders, one for each name the tasks use, and new decoders; return them with the tokenizer.
 
     Decoders draw their weights from torch's default generator.
     """

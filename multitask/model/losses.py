@@ -1,9 +1,8 @@
-"""The loss of each kind of task, and its labels as a tensor."""
+"""A task's labels as a tensor, its loss and its predictions; settings/kinds.py has what differs between kinds."""
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from multitask.settings.task import Task
@@ -12,12 +11,12 @@ __all__ = ["label_tensor", "predicted_values", "task_loss"]
 
 
 def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
-    """Labels (rows,): int64 class indices, or float32 values of a regression, so that 3.5 stays 3.5."""
-    return torch.tensor(labels, dtype=torch.float32 if task.kind == "regression" else torch.int64)
+    """Return labels (rows,): int64 class indices, or float32 numbers, so that 3.5 stays 3.5."""
+    return torch.tensor(labels, dtype=torch.int64 if task.rules.has_classes else torch.float32)
 
 
 def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
-    """Scalar loss of a batch: cross-entropy, binary cross-entropy or squared error, times ``loss_weight``.
+    """Return the scalar loss of a batch: its rows' losses by the task's kind, times ``loss_weight``.
 
     The mean over the rows that are there, or their sum with ``reduction="sum"``, which the report's equation 3
     writes; the mean keeps one learning rate fit for any batch size. Class weights scale each row by its class's
@@ -27,15 +26,11 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
     :param labels: (batch,) as ``label_tensor`` gives them.
     :param whole: labels of the whole batch (whole,), where these rows are one process's share of it: the mean divides
         by all of them, so that the shares' losses, and their gradients, add up to the batch's.
+    :return: (), in the type of the outputs.
     """
     if outputs.dtype in (torch.bfloat16, torch.float16):
         outputs = outputs.float()
-    if task.kind == "regression":
-        rows = (outputs.squeeze(1) - labels.to(outputs.dtype)).square()
-    elif task.kind == "classification":
-        rows = F.cross_entropy(outputs, labels, reduction="none")
-    else:
-        rows = F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype), reduction="none")
+    rows = task.rules.row_losses(outputs, labels)  # (batch,)
     total = (rows * _weights(task, labels, rows)).sum()
     if task.reduction == "sum":
         return task.loss_weight * total
@@ -45,20 +40,15 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
 
 
 def _weights(task: Task, labels: Tensor, like: Tensor) -> Tensor:
-    """What each row counts, in the type of ``like``."""
+    """Return each row's weight (rows,), in the type and on the device of ``like``."""
     if task.class_weights is None:
         return torch.ones(labels.shape, dtype=like.dtype, device=like.device)
     return torch.tensor(task.class_weights, dtype=like.dtype, device=like.device)[labels]
 
 
 def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
-    """(batch, num_outputs) -> the predicted class or value (batch,), and probabilities (batch, classes) or None."""
-    outputs = outputs.float()
-    if task.kind == "regression":
-        return outputs.squeeze(1), None
-    if task.kind == "classification":
-        probabilities = outputs.softmax(1)
-    else:
-        positive = outputs.squeeze(1).sigmoid()
-        probabilities = torch.stack([1 - positive, positive], dim=1)
-    return probabilities.argmax(1), probabilities
+    """Return the predicted classes or numbers (batch,), and probabilities (batch, classes) or None.
+
+    :param outputs: (batch, num_outputs).
+    """
+    return task.rules.predict(outputs.float())

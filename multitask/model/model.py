@@ -35,28 +35,28 @@ class MultitaskModel(nn.Module):
         self.tasks = {task.name: task for task in tasks}
         wrong = sorted({task.encoder for task in tasks} - set(encoders))
         if wrong:
-            raise ConfigError(f"tasks name the encoder {wrong[0]!r}; there are: {', '.join(encoders)}")
+            raise ConfigError(f"a task's encoder must be one of {', '.join(encoders)}, got {wrong[0]!r}")
         for task in tasks:
             if task.pooling in ("attention", "pooler") and encoders[task.encoder].pooler is None:
                 raise ConfigError(
-                    f"tasks.{task.name}.pooling is {task.pooling!r}, which reads the pooler, and the encoder"
-                    f" {task.encoder!r} has none; choose cls, mean or max"
+                    f"tasks.{task.name}.pooling must be cls, mean or max, since the encoder {task.encoder!r} has no"
+                    f" pooler, got {task.pooling!r}"
                 )
         for name in (*encoders, *self.tasks):
             if hasattr(nn.ModuleDict(), name):
                 raise ConfigError(
-                    f"{name!r} can't be the name of a task or an encoder: torch's ModuleDict has one such"
+                    f"the name of a task or an encoder must not be an attribute of torch's ModuleDict, got {name!r}"
                 )
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict({task.name: TaskDecoder(task, encoders[task.encoder].config) for task in tasks})
 
     def forward(self, task: str, tokens: TokenBatch | Mapping[str, Tensor]) -> Tensor:
-        """Outputs (batch, num_outputs) of one task; see TaskDecoder.forward for the order of separate input."""
+        """Return the outputs (batch, num_outputs) of one task; TaskDecoder.forward has the order of separate input."""
         outputs: Tensor = self.decoders[task](self.encoder_of(task)(**tokens))
         return outputs
 
     def encoder_of(self, task: str) -> BertModel:
-        """The encoder a task uses."""
+        """Return the encoder a task uses."""
         encoder = self.encoders[self.tasks[task].encoder]
         assert isinstance(encoder, BertModel)
         return encoder
@@ -92,9 +92,10 @@ class MultitaskModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """The model of a run folder (its best epoch) or of a folder that save_pretrained wrote, in eval mode.
+        """Load the model of a run folder (its best epoch) or of a folder that save_pretrained wrote, in eval mode.
 
-        Raises RunError or WeightsError for files that are missing, broken or of another format.
+        :raises RunError: for a tasks.json that is missing, broken or of another format.
+        :raises WeightsError: for weights that are missing, broken or fit neither encoder nor tasks.
         """
         folder = best_folder(Path(folder))
         description = read_description(folder)
@@ -118,15 +119,15 @@ class MultitaskModel(nn.Module):
 
 
 def best_folder(folder: Path) -> Path:
-    """``folder/best`` of a run, or ``folder`` itself when it holds a model; RunError otherwise."""
+    """Return ``folder/best`` of a run, or ``folder`` itself when it holds a model; RunError otherwise."""
     for candidate in (folder / "best", folder):
         if (candidate / "tasks.json").is_file():
             return candidate
-    raise RunError(f"{folder}: is no run folder; neither best/tasks.json nor tasks.json is there")
+    raise RunError(f"{folder}: must be a run folder, with best/tasks.json or tasks.json in it")
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """tasks.json, its format checked."""
+    """Return tasks.json, its format checked."""
     path = folder / "tasks.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -138,7 +139,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: can't be read ({error!r})") from None
     if version != FORMAT_VERSION:
-        raise RunError(f"{path}: has format_version {version!r}; this version reads {FORMAT_VERSION}")
+        raise RunError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
     if not fits:
         raise RunError(f"{path}: does not describe encoders and tasks as this version writes them")
     result: dict[str, Any] = description
@@ -148,7 +149,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _inside(folder: Path, relative: str) -> Path:
     place = (folder / relative).resolve()
     if not place.is_relative_to(folder.resolve()):
-        raise RunError(f"{folder / 'tasks.json'}: names the folder {relative!r}, which lies outside of the run")
+        raise RunError(f"{folder / 'tasks.json'}: names the folder {relative!r}, which is outside the run")
     return place
 
 

@@ -1,7 +1,7 @@
-"""Checks of single settings, shared by the configurations: errors name key, value and what is allowed."""
+"""Checks of single settings: each returns the value, tidied, or raises ConfigError with key, limits and value."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """The value as a message quotes it: its repr, cut when it is very long."""
+    """Return the value as a message quotes it: its repr, cut when it is very long."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "..."
 
@@ -33,9 +33,15 @@ def check_number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """A finite int or float in [low, high], as a float; ``open_...`` leaves that bound itself out."""
+    """Check a finite int or float in [low, high].
+
+    :param open_low: exclude ``low`` itself.
+    :param open_high: exclude ``high`` itself.
+    :return: the value as a float.
+    :raises ConfigError: for anything else.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{key} must be a number, not {shown(value)}")
+        raise ConfigError(f"{key} must be a number, got {shown(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -46,43 +52,63 @@ def check_number(
         bounds = f"{'above' if open_low else 'at least'} {low:g}"
         if high != math.inf:
             bounds += f" and {'below' if open_high else 'at most'} {high:g}"
-        raise ConfigError(f"{key} must be finite and {bounds}, not {shown(value)}")
+        raise ConfigError(f"{key} must be finite and {bounds}, got {shown(value)}")
     return number
 
 
 def check_integer(key: str, value: Any, *, low: int = 0, high: int | None = None) -> int:
-    """A whole number in [low, high]; 3.0 and True are none."""
+    """Check a whole number in [low, high].
+
+    :return: the value.
+    :raises ConfigError: for anything else, 3.0 and True included.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{key} must be a whole number, not {shown(value)}")
+        raise ConfigError(f"{key} must be a whole number, got {shown(value)}")
     if value < low or (high is not None and value > high):
         bounds = f"at least {low}" + (f" and at most {high}" if high is not None else "")
-        raise ConfigError(f"{key} must be {bounds}, not {shown(value)}")
+        raise ConfigError(f"{key} must be {bounds}, got {shown(value)}")
     return value
 
 
 def check_flag(key: str, value: Any) -> bool:
-    """True or False and nothing else."""
+    """Check a bool.
+
+    :return: the value.
+    :raises ConfigError: for anything but True and False.
+    """
     if not isinstance(value, bool):
-        raise ConfigError(f"{key} must be true or false, not {shown(value)}")
+        raise ConfigError(f"{key} must be true or false, got {shown(value)}")
     return value
 
 
 def check_string(key: str, value: Any) -> str:
-    """A text of at least one character."""
+    """Check a string of at least one character.
+
+    :return: the value.
+    :raises ConfigError: for anything else.
+    """
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"{key} must be a text that is not empty, not {shown(value)}")
+        raise ConfigError(f"{key} must be a non-empty string, got {shown(value)}")
     return value
 
 
-def check_choice(key: str, value: Any, choices: Sequence[str]) -> str:
-    """One of the words in ``choices``."""
+def check_choice(key: str, value: Any, choices: Collection[str]) -> str:
+    """Check one of the words in ``choices``.
+
+    :return: the value.
+    :raises ConfigError: for anything else.
+    """
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, not {shown(value)}")
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {shown(value)}")
     return value
 
 
-def check_known(what: str, names: Iterable[object], known: Sequence[str]) -> None:
-    """Every name is one of ``known``; the error suggests the nearest and lists them all."""
+def check_known(what: str, names: Iterable[object], known: Collection[str]) -> None:
+    """Check that every name is one of ``known``.
+
+    :param what: what a name is called in messages.
+    :raises ConfigError: for the first that is not; it suggests the nearest known name and lists them all.
+    """
     for name in names:
         if name in known:
             continue

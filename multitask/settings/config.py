@@ -2,9 +2,9 @@
 
 One schema everywhere (TOML, ``--set``, config.json)::
 
-    [encoder]     weights, dropout, freeze
-    [train]       update, epochs, rounds, seed, schedule, warmup, precision, clip, task_order, eps
-    [tasks.NAME]  the fields of tasks.Task
+    [encoder]     the fields of tables.EncoderConfig
+    [train]       the fields of tables.TrainConfig
+    [tasks.NAME]  the fields of task.Task
 
 A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the
 preset's values of it (less its files and labels where it brings a training file or kind of its own), any
@@ -22,21 +22,28 @@ from typing import Any, Self
 
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_known, check_string, shown
+from multitask.settings.fields import Setting, settings_of
 from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_names
-from multitask.settings.tables import KEYS, EncoderConfig, TrainConfig
-from multitask.settings.task import TASK_KEYS, Task
+from multitask.settings.tables import EncoderConfig, TrainConfig
+from multitask.settings.task import FILES, Task
 from multitask.settings.toml import as_table, assignments, read_toml
 
-__all__ = ["EncoderConfig", "RunConfig", "TrainConfig", "build_config", "load_tasks"]
+__all__ = ["OPTIONS", "REQUIRED", "TABLES", "EncoderConfig", "RunConfig", "TrainConfig", "build_config", "load_tasks"]
 
 FORMAT = "1"
-SECTIONS = ("encoder", "train", "tasks")
-PATHS = ("train", "dev", "test")
-# What the word "none" unsets in TOML and --set.
-OPTIONAL = {
-    "encoder": ("dropout",),
-    "train": ("rounds", "clip"),
-    "tasks": ("id", "labels", "class_weights", "decoder_lr", "sample_size", *PATHS),
+TABLES: dict[str, dict[str, Setting]] = {
+    "encoder": settings_of(EncoderConfig),
+    "train": settings_of(TrainConfig),
+    "tasks": settings_of(Task),
+}
+# What a task needs from its table or its preset.
+REQUIRED = ("text", "label", "kind", "lr", "batch_size")
+# The settings with an option of their own, by its name.
+OPTIONS = {
+    name: f"{section}.{name}"
+    for section in ("encoder", "train")
+    for name, known in TABLES[section].items()
+    if known.option
 }
 Table = dict[str, Any]
 
@@ -53,29 +60,29 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise ConfigError(f"format of the configuration must be {FORMAT!r}, not {shown(self.format)}")
+            raise ConfigError(f"format of the configuration must be {FORMAT!r}, got {shown(self.format)}")
         object.__setattr__(self, "tasks", tuple(self.tasks))
         names = [task.name for task in self.tasks]
         if not names:
             raise ConfigError("a run needs at least one task")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigError(f"task {twice[0]} is there twice: each task has its own name")
+            raise ConfigError(f"tasks must have different names, got {twice[0]} twice")
 
     def task(self, name: str) -> Task:
-        """The task of that name; ConfigError lists those there are."""
+        """Return the task of that name; ConfigError lists those there are."""
         check_known("task", [name], [task.name for task in self.tasks])
         return next(task for task in self.tasks if task.name == name)
 
     def with_data(self, folder: str | Path) -> Self:
-        """The same run on the files of the same names in another folder.
+        """Return the same run on the files of the same names in another folder.
 
-        Raises ConfigError where two different files have one name, since that folder can hold only one of them.
+        :raises ConfigError: where two different files have one name, since that folder can hold only one of them.
         """
         moved = []
         sources: dict[str, str] = {}
         for task in self.tasks:
-            names = {key: getattr(task, key) for key in PATHS}
+            names = {key: getattr(task, key) for key in FILES}
             paths: dict[str, Any] = {
                 key: os.path.join(os.path.abspath(folder), os.path.basename(path))
                 for key, path in names.items()
@@ -90,29 +97,32 @@ class RunConfig:
         return replace(self, tasks=tuple(moved))
 
     def to_dict(self) -> Table:
-        """The nested dictionary of config.json."""
+        """Return the nested dictionary of config.json."""
         return {
             "format": self.format,
             "preset": self.preset,
-            "encoder": {key: getattr(self.encoder, key) for key in KEYS["encoder"]},
-            "train": {key: getattr(self.train, key) for key in KEYS["train"]},
+            "encoder": {key: getattr(self.encoder, key) for key in TABLES["encoder"]},
+            "train": {key: getattr(self.train, key) for key in TABLES["train"]},
             "tasks": {task.name: task.to_dict() for task in self.tasks},
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of to_dict; ConfigError names keys that are unknown or lacking."""
+        """Build what to_dict wrote.
+
+        :raises ConfigError: for keys that are unknown or lacking, and values that are not allowed.
+        """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"a configuration must be an object, not {shown(values)}")
-        keys = ("format", "preset", *SECTIONS)
+            raise ConfigError(f"a configuration must be an object, got {shown(values)}")
+        keys = ("format", "preset", *TABLES)
         check_known("key of the configuration", values, keys)
         missing = [key for key in keys if key not in values]
         if missing:
             raise ConfigError(f"the configuration lacks {' and '.join(missing)}")
         check_string("preset", values["preset"])
-        tables = {section: dict(as_table(section, values[section])) for section in SECTIONS}
+        tables = {section: dict(as_table(section, values[section])) for section in TABLES}
         for section in ("encoder", "train"):
-            check_known(f"key in {section}", tables[section], KEYS[section])
+            check_known(f"key in {section}", tables[section], TABLES[section])
         check_string("encoder.weights", tables["encoder"].get("weights"))
         return cls(
             format=values["format"],
@@ -131,48 +141,39 @@ def build_config(
     tasks_file: str | Path | None = None,
     sets: Sequence[str] = (),
     data: str | Path | None = None,
-    weights: str | None = None,
-    epochs: int | None = None,
-    rounds: int | None = None,
-    seed: int | None = None,
-    precision: str | None = None,
-    on_nonfinite: str | None = None,
+    **options: Any,
 ) -> RunConfig:
-    """The configuration of a run from all that may be said about it.
+    """Build the configuration of a run from all that may be said about it.
 
-    sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a text. data: folder of the
-    preset's files. The last six are shorthands of a set. Raises ConfigError.
+    :param sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a string.
+    :param data: folder of the preset's files.
+    :param options: ``weights``, ``epochs`` and whatever else OPTIONS has; shorthands of a set, None sets nothing.
+    :raises ConfigError: for a setting that is unknown, not allowed, or set twice.
     """
+    unknown = [name for name in options if name not in OPTIONS]
+    if unknown:
+        raise TypeError(f"build_config() got an unexpected keyword argument {unknown[0]!r}")
     check_known("preset", [preset], preset_names())
     source = copy.deepcopy(PRESETS[preset])
     defaults, known = source["defaults"], source["tasks"]
     for task in known.values():
         if data is not None:
-            task.update({key: os.path.join(data, task[key]) for key in PATHS if key in task})
-    result: Table = {section: source[section] for section in SECTIONS}
+            task.update({key: os.path.join(data, task[key]) for key in FILES if key in task})
+    result: Table = {section: source[section] for section in TABLES}
     if tasks_file is not None:
         _overlay_file(result, Path(tasks_file), known, defaults)
-    flags = {
-        "encoder.weights": weights,
-        "train.epochs": epochs,
-        "train.rounds": rounds,
-        "train.seed": seed,
-        "train.precision": precision,
-        "train.on_nonfinite": on_nonfinite,
-    }
     given: set[str] = set()
-    for key, value in assignments(sets, flags):
+    for key, value in assignments(sets, {OPTIONS[name]: value for name, value in options.items()}):
         if key in given:
-            raise ConfigError(f"{key} is set twice: say it once, by --set or by its own option")
+            raise ConfigError(f"{key} is set twice: set it once, by --set or by its own option")
         given.add(key)
         _assign(result, key, value)
     for name, task in result["tasks"].items():
-        required = ("text", "label", "kind", "lr", "batch_size")
-        missing = [key for key in required if key not in task]
+        missing = [key for key in REQUIRED if key not in task]
         if missing:
             raise ConfigError(f"tasks.{name} lacks {', '.join(missing)}: {preset} has them for {', '.join(known)} only")
-        # What is no path at all is left to Task, which says so.
-        paths = {key: task[key] for key in PATHS if isinstance(task.get(key), str | Path) and task[key] != ""}
+        # Task rejects non-paths.
+        paths = {key: task[key] for key in FILES if isinstance(task.get(key), str | Path) and task[key] != ""}
         task.update({key: os.path.abspath(path) for key, path in paths.items()})
     if isinstance(result["encoder"].get("weights"), str):
         result["encoder"]["weights"] = _weights_beside(Path(), result["encoder"]["weights"])
@@ -180,7 +181,7 @@ def build_config(
 
 
 def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task, ...]:
-    """The tasks of a TOML file, with the preset's defaults; ConfigError if it has none."""
+    """Return the tasks of a TOML file, with the preset's defaults; ConfigError if it has none."""
     config = build_config(preset=preset, tasks_file=path)
     if "tasks" not in read_toml(Path(path)):
         raise ConfigError(f"{path} has no [tasks.NAME] table")
@@ -188,12 +189,12 @@ def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task,
 
 
 def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> None:
-    """Puts a TOML file over a preset; see the module's docstring for whose tasks are kept."""
+    """Put a TOML file over a preset; see the module's docstring for whose tasks are kept."""
     tables = read_toml(path)
-    check_known(f"{path}: table", tables, SECTIONS)
+    check_known(f"{path}: table", tables, TABLES)
     for section in ("encoder", "train"):
         table = dict(as_table(f"{path}: {section}", tables.get(section, {})))
-        check_known(f"{path}: key in {section}", table, KEYS[section])
+        check_known(f"{path}: key in {section}", table, TABLES[section])
         result[section] |= {key: _unset(section, key, value) for key, value in table.items()}
         if "weights" in table and isinstance(table["weights"], str):
             result[section]["weights"] = _weights_beside(path.parent, table["weights"])
@@ -202,15 +203,15 @@ def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> N
     result["tasks"] = {}
     for name, given in as_table(f"{path}: tasks", tables["tasks"]).items():
         table = dict(as_table(f"{path}: tasks.{name}", given))
-        check_known(f"{path}: key in tasks.{name}", table, TASK_KEYS)
+        check_known(f"{path}: key in tasks.{name}", table, TABLES["tasks"])
         table = {key: _unset("tasks", key, value) for key, value in table.items()}
-        table |= {key: path.parent / table[key] for key in PATHS if isinstance(table.get(key), str) and table[key]}
+        table |= {key: path.parent / table[key] for key in FILES if isinstance(table.get(key), str) and table[key]}
         start = known[name] if name in known else _own(defaults, name)
         result["tasks"][name] = _kept(start, table) | table
 
 
 def _kept(start: Table, table: Table) -> Table:
-    """The preset's values that a table leaves standing: with other rows or labels some would be wrong."""
+    """Return the preset's values that a table leaves in force: with other rows or labels some would be wrong."""
     dropped: tuple[str, ...] = ("dev", "test") if "train" in table else ()
     if table.get("kind", start.get("kind")) != start.get("kind"):
         dropped += ("labels", "class_weights")
@@ -218,14 +219,14 @@ def _kept(start: Table, table: Table) -> Table:
 
 
 def _own(defaults: Table, name: str) -> Table:
-    """Defaults for a user's task, "{name}" standing for an encoder of its own."""
+    """Return the defaults for a user's task, "{name}" standing for an encoder of its own."""
     return defaults | {"encoder": defaults["encoder"].format(name=name)}
 
 
 def _weights_beside(folder: Path, weights: str) -> str:
-    """A folder of weights as an absolute path, where it is relative to ``folder``; names and hub ids as they are.
+    """Return a folder of weights, relative to ``folder``, as an absolute path; names and hub ids as they are.
 
-    What starts like a path is one; else it is a folder if there is one, as minbert.registry has it.
+    What starts like a path is one; else it is a folder if there is one, as minbert.files.registry has it.
     """
     beside = folder / os.path.expanduser(weights)
     if weights.startswith(("./", "../", "~")) or weights in (".", "..") or (weights and beside.is_dir()):
@@ -234,14 +235,14 @@ def _weights_beside(folder: Path, weights: str) -> str:
 
 
 def _unset(section: str, key: str, value: Any) -> Any:
-    return None if value == "none" and key in OPTIONAL[section] else value
+    return None if value == "none" and TABLES[section][key].optional else value
 
 
 def _assign(result: Table, key: str, value: Any) -> None:
     parts = key.split(".")
-    check_known("--set: section", parts[:1], SECTIONS)
+    check_known("--set: section", parts[:1], TABLES)
     section, table = parts[0], result[parts[0]]
-    known = KEYS.get(section, TASK_KEYS)
+    known = TABLES[section]
     if len(parts) != (3 if section == "tasks" else 2):
         form = f"{section}.NAME.KEY" if section == "tasks" else f"{section}.KEY"
         raise ConfigError(f"--set {key} must have the form {form}: known keys are {', '.join(known)}")

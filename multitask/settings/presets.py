@@ -15,7 +15,7 @@ from which a user's own task starts. Where a value comes from:
 
 from typing import Any
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "describe_presets", "preset_names"]
+__all__ = ["DEFAULT_PRESET", "PRESETS", "describe_presets", "preset_names", "preset_rows"]
 
 DEFAULT_PRESET = "minilm"
 
@@ -26,7 +26,7 @@ NAMES = ("sst", "para", "sts")
 
 
 def _course_tasks() -> dict[str, Table]:
-    """Files, columns and labels of the course's three tasks.
+    """Return files, columns and labels of the course's three tasks.
 
     Quora's labels are spelled 0.0 and 1.0 there; predictions are to be 0 or 1.
     """
@@ -64,7 +64,7 @@ def _published(
     pooling: str = "pooler",
     own_encoders: bool = False,
 ) -> Table:
-    """A row of the report's tables on bert-base-uncased; ``batch`` is that of sst and sts."""
+    """Return a row of the report's tables on bert-base-uncased; ``batch`` is that of sst and sts."""
     shape: Table = {
         "input": input,
         "pooling": pooling,
@@ -103,13 +103,13 @@ def _published(
 
 
 def _with_cosine(preset: Table) -> Table:
-    """sts by the cosine of two mean-pooled encodings, 2.5 (1 + cos), as the report tried."""
+    """Score sts by the cosine of two mean-pooled encodings, 2.5 (1 + cos), as the report tried."""
     preset["tasks"]["sts"] |= {"input": "separate", "pooling": "mean", "head": "cosine"}
     return preset
 
 
 def _small() -> Table:
-    """Ours, for 22.7M parameters on two CPU cores.
+    """Return our own, for 22.7M parameters on two CPU cores.
 
     The pooler of these weights is as good as untrained: attention pooling learns from the hidden states.
     Batches of 32 / 53 / 22 make 267 rounds of each file an epoch of 14,213 Quora pairs.
@@ -226,12 +226,12 @@ PRESETS: dict[str, Table] = {
 
 
 def preset_names() -> tuple[str, ...]:
-    """Names of all presets, the default first."""
+    """Return the names of all presets, the default first."""
     return tuple(PRESETS)
 
 
-def describe_presets() -> str:
-    """A table for people: one line a preset, values of tasks in the order sst / para / sts."""
+def preset_rows() -> list[tuple[str, ...]]:
+    """Return a table's header and a row for each preset, with tasks' values in the order sst / para / sts."""
     head = (
         "preset",
         "weights",
@@ -244,7 +244,7 @@ def describe_presets() -> str:
         "epochs",
         "what it is",
     )
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for name, preset in PRESETS.items():
         tasks = [preset["tasks"][task] for task in NAMES]
 
@@ -256,5 +256,11 @@ def describe_presets() -> str:
         columns = [name, preset["encoder"]["weights"], preset["train"]["update"]]
         columns += [each(key) for key in ("input", "pooling", "lr", "batch_size", "dropout")]
         rows.append((*columns, str(preset["train"]["epochs"]), about))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return rows
+
+
+def describe_presets() -> str:
+    """Return the table of presets as aligned text."""
+    rows = preset_rows()
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,72 +1,82 @@
-"""The settings of a run that are no task's: the tables ``[encoder]`` and ``[train]`` of config.py's schema."""
+"""The settings of a run that no task owns: the tables ``[encoder]`` and ``[train]`` of config.py's schema."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 
-from multitask.settings.checks import check_choice, check_flag, check_integer, check_number, check_string
+from multitask.settings.checks import check_flag, check_integer, check_number, check_string
+from multitask.settings.choices import SCHEDULES, UPDATES
+from multitask.settings.fields import check_settings, setting
 
-__all__ = ["KEYS", "EncoderConfig", "TrainConfig"]
+__all__ = ["EncoderConfig", "TrainConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Which encoder every task's encoder starts from.
 
-    weights: a name that minbert.registry knows, a hub id or a folder. dropout: rate in [0, 1) inside the
-    encoder (None: as the weights' config.json says). freeze: only the decoders learn.
+    :raises ConfigError: for a value that is not allowed, with its key and what is.
     """
 
-    weights: str
-    dropout: float | None = None
-    freeze: bool = False
+    weights: str = setting("name, hub id or folder of the encoder's weights", check_string, option=True)
+    dropout: float | None = setting(
+        "rate inside the encoder, in [0, 1); unset: as in the weights' config.json",
+        partial(check_number, high=1.0, open_high=True),
+        default=None,
+    )
+    freeze: bool = setting("train the decoders alone", check_flag, default=False)
 
     def __post_init__(self) -> None:
-        check_string("encoder.weights", self.weights)
-        if self.dropout is not None:
-            rate = check_number("encoder.dropout", self.dropout, high=1.0, open_high=True)
-            object.__setattr__(self, "dropout", rate)
-        check_flag("encoder.freeze", self.freeze)
+        check_settings(self, "encoder")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the tasks are trained together.
 
-    update: "separate" (one backward and step per task: the report's Algorithm 1), "combined" (one over the
-    summed losses) or "pcgrad". rounds: per epoch (None: the smallest rows // batch_size over the tasks).
-    warmup: share in [0, 1] of all rounds in which the rate rises. clip: largest gradient norm (None: no
-    clipping). eps: of AdamW. on_nonfinite: "stop" the run at a loss or gradient that is not finite, or "skip" the
-    step that it would have led to.
+    :raises ConfigError: for a value that is not allowed, with its key and what is.
     """
 
-    update: str = "separate"
-    epochs: int = 3
-    rounds: int | None = None
-    seed: int = 11711
-    schedule: str = "constant"
-    warmup: float = 0.0
-    precision: str = "auto"
-    clip: float | None = None
-    task_order: str = "fixed"
-    eps: float = 1e-6
-    on_nonfinite: str = "stop"
+    update: str = setting(
+        "one backward pass and step per task (the report's Algorithm 1), one over the summed losses, or gradient"
+        " surgery",
+        choices=UPDATES,
+        default="separate",
+    )
+    epochs: int = setting("epochs to train", partial(check_integer, low=1), default=3, option=True)
+    rounds: int | None = setting(
+        "rounds in an epoch; unset: the smallest `rows // batch_size` over the tasks",
+        partial(check_integer, low=1),
+        default=None,
+        option=True,
+    )
+    seed: int = setting(
+        "the one seed of everything drawn", partial(check_integer, high=2**63 - 1), default=11711, option=True
+    )
+    schedule: str = setting("of the learning rate after the warm-up", choices=SCHEDULES, default="constant")
+    warmup: float = setting(
+        "share of all rounds in which the rate rises, in [0, 1]", partial(check_number, high=1.0), default=0.0
+    )
+    precision: str = setting(
+        "of the matrix products; auto asks the machine what it is fast at, and says what it chose",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        option=True,
+    )
+    clip: float | None = setting(
+        "largest gradient norm; unset: no clipping", partial(check_number, open_low=True), default=None
+    )
+    task_order: str = setting(
+        "of the tasks in a round: as the file has them, or shuffled anew",
+        choices=("fixed", "shuffled"),
+        default="fixed",
+    )
+    eps: float = setting("of AdamW", partial(check_number, open_low=True), default=1e-6)
+    on_nonfinite: str = setting(
+        "at a loss or gradient that is not finite: stop the run, or skip the step",
+        choices=("stop", "skip"),
+        default="stop",
+        option=True,
+    )
 
     def __post_init__(self) -> None:
-        check_choice("train.update", self.update, ("separate", "combined", "pcgrad"))
-        check_integer("train.epochs", self.epochs, low=1)
-        if self.rounds is not None:
-            check_integer("train.rounds", self.rounds, low=1)
-        check_integer("train.seed", self.seed, high=2**63 - 1)
-        check_choice("train.schedule", self.schedule, ("constant", "linear", "cosine"))
-        object.__setattr__(self, "warmup", check_number("train.warmup", self.warmup, high=1.0))
-        check_choice("train.precision", self.precision, ("auto", "float32", "bfloat16"))
-        if self.clip is not None:
-            object.__setattr__(self, "clip", check_number("train.clip", self.clip, open_low=True))
-        check_choice("train.task_order", self.task_order, ("fixed", "shuffled"))
-        object.__setattr__(self, "eps", check_number("train.eps", self.eps, open_low=True))
-        check_choice("train.on_nonfinite", self.on_nonfinite, ("stop", "skip"))
-
-
-KEYS = {
-    "encoder": tuple(field.name for field in fields(EncoderConfig)),
-    "train": tuple(field.name for field in fields(TrainConfig)),
-}
+        check_settings(self, "train")

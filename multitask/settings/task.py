@@ -6,205 +6,150 @@ of code elsewhere. Choices that the published report leaves open are marked *our
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
-from typing import Any, Literal, Self
+from functools import cached_property, partial
+from typing import Any, Self
 
 from multitask.errors import ConfigError
-from multitask.settings.checks import (
-    check_choice,
-    check_integer,
-    check_known,
-    check_number,
-    check_string,
-    shown,
-)
+from multitask.settings.checks import check_integer, check_known, check_number, check_string, shown
+from multitask.settings.choices import HEADS, POOLINGS
+from multitask.settings.fields import check_settings, setting, settings_of
+from multitask.settings.kinds import KINDS, Kind, label_key
 
-__all__ = ["HEADS", "INPUTS", "KINDS", "POOLINGS", "REDUCTIONS", "Task", "label_key", "parse_number"]
-
-KINDS = ("classification", "binary", "regression")
-INPUTS = ("joint", "separate")
-POOLINGS = ("attention", "pooler", "cls", "mean", "max")
-HEADS = ("linear", "cosine")
-REDUCTIONS = ("mean", "sum")
+__all__ = ["FILES", "TASK_KEYS", "Task"]
 
 # Names become keys of state dictionaries, of TOML and of --set: a dot would cut them in two.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-# Not float(): that takes "1_000", "nan", "infinity" and the digits of every script.
-NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+FILES = ("train", "dev", "test")
+
+_non_negative = check_number
+_rate = partial(check_number, high=1.0, open_high=True)
+_count = partial(check_integer, low=1)
 
 
-def parse_number(text: str) -> float | None:
-    """The number that a cell spells in plain ASCII decimals, or None; it may overflow to infinity."""
-    return float(text) if NUMBER.fullmatch(text) else None
+def _check_name(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ConfigError(f"{key} must be letters, digits, '_' and '-', a letter first, got {shown(value)}")
+    return value
 
 
-def label_key(text: str) -> str | Decimal:
-    """The same for each spelling of a class: "1", "1.0" and "1e0" are one number, other text is itself."""
-    return Decimal(text) if NUMBER.fullmatch(text) else text
+def _check_columns(key: str, value: Any) -> tuple[str, ...]:
+    # Typed as a tuple, but TOML and users also give a single name or a list.
+    columns = (value,) if isinstance(value, str) else value
+    if (
+        not isinstance(columns, tuple | list)
+        or len(columns) not in (1, 2)
+        or not all(isinstance(column, str) and column for column in columns)
+    ):
+        raise ConfigError(f"{key} must name one column or two, got {shown(value)}")
+    return tuple(columns)
+
+
+def _check_list(key: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise ConfigError(f"{key} must be a list, got {shown(value)}")
+    return tuple(value)
+
+
+def _check_weights(key: str, value: Any) -> tuple[float, ...]:
+    weights = tuple(check_number(key, weight) for weight in _check_list(key, value))
+    if not any(weights):
+        raise ConfigError(f"{key} must not all be zero, got {shown(value)}")
+    return weights
+
+
+def _check_path(key: str, value: Any) -> str:
+    # A Path is welcome from Python; config.json holds strings.
+    return check_string(key, str(value) if hasattr(value, "__fspath__") else value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task of a run, checked on construction; ConfigError names the key, the value and what is allowed.
+    """One task of a run, checked on construction; each setting's help says what it is.
 
-    name: letters, digits, "_" and "-". text: the column of the text, or the two columns of a pair.
-    label: the column of the label. id: the column of the row's id; rows of a file without "id" are numbered.
-    kind: "classification" (cross-entropy), "binary" (binary cross-entropy on one output) or "regression"
-        (squared error).
-    labels: the classes in the order of their indices, each as predictions are to spell it (None: taken from
-        the training file, sorted); binary has two, the second being the positive one. For regression the
-        allowed (low, high), or None.
-    input: "joint" ([CLS] a [SEP] b [SEP]) or "separate" (two encodings); says nothing for a single text.
-    pooling: what of the encoder's output reaches the head.
-    head: "linear", or "cosine" for pairs with separate input and a regression, whose prediction is
-        low + (high - low) / 2 * (1 + cos), which is 2.5 (1 + cos) for STS.
-    dropout: of the decoder, in [0, 1); the encoder has its own.
-    reduction: "mean" over the rows of the batch (our choice: one learning rate then fits any batch size) or
-        "sum" as equation 3 of the report has it.
-    loss_weight: multiplies that. class_weights: one factor per class.
-    lr, weight_decay: of this task's optimizer. decoder_lr: another rate for the decoder (None: lr).
-    batch_size: rows of this task in each round. sample_size: rows drawn each epoch (None: as many as the
-        rounds take).
-    encoder: the encoder's name; tasks that name the same one share it.
-    train, dev, test: files. Without dev a seeded, stratified tenth of train is held out.
+    :param name: letters, digits, "_" and "-".
+    :raises ConfigError: for a value that is not allowed, with its key and what is.
     """
 
     name: str
-    text: tuple[str, ...]
-    label: str
-    id: str | None = "id"
-    kind: str = "classification"
-    labels: tuple[str, ...] | tuple[float, float] | None = None
-    input: str = "joint"
-    pooling: str = "attention"
-    head: str = "linear"
-    dropout: float = 0.3
-    reduction: str = "mean"
-    loss_weight: float = 1.0
-    class_weights: tuple[float, ...] | None = None
-    lr: float = 5e-5
-    decoder_lr: float | None = None
-    weight_decay: float = 0.0
-    batch_size: int = 32
-    sample_size: int | None = None
-    encoder: str = "shared"
-    train: str | None = None
-    dev: str | None = None
-    test: str | None = None
+    text: tuple[str, ...] = setting("column of the text, or the two columns of a pair", _check_columns)
+    label: str = setting("column of the label", check_string)
+    id: str | None = setting(
+        "column of the row's id; rows of a file without it are numbered", check_string, default="id"
+    )
+    kind: str = setting(
+        "cross-entropy, binary cross-entropy on one output, or squared error", choices=KINDS, default="classification"
+    )
+    labels: tuple[str, ...] | tuple[float, float] | None = setting(
+        "the classes in the order of their indices, each as predictions spell it, of two the second being the positive"
+        " one (unset: those of the training file, sorted); for a regression the allowed low and high",
+        _check_list,
+        default=None,
+    )
+    input: str = setting(
+        "pairs as `[CLS] a [SEP] b [SEP]`, or as two encodings", choices=("joint", "separate"), default="joint"
+    )
+    pooling: str = setting("what of the encoder's output reaches the head", choices=POOLINGS, default="attention")
+    head: str = setting(
+        "cosine is for pairs with separate input and a regression: `low + (high - low) / 2 * (1 + cos)`, which is"
+        " `2.5 * (1 + cos)` for STS",
+        choices=HEADS,
+        default="linear",
+    )
+    dropout: float = setting("rate in the decoder, in [0, 1); the encoder has its own", _rate, default=0.3)
+    # Our choice: with the mean one learning rate fits any batch size.
+    reduction: str = setting(
+        "the loss over a batch's rows; sum is the report's equation 3", choices=("mean", "sum"), default="mean"
+    )
+    loss_weight: float = setting("factor of the loss", _non_negative, default=1.0)
+    class_weights: tuple[float, ...] | None = setting("one factor per class", _check_weights, default=None)
+    lr: float = setting("learning rate", _non_negative, default=5e-5)
+    decoder_lr: float | None = setting(
+        "another learning rate for the decoder; unset: `lr`", _non_negative, default=None
+    )
+    weight_decay: float = setting("of AdamW", _non_negative, default=0.0)
+    batch_size: int = setting("rows in each round", _count, default=32)
+    sample_size: int | None = setting("rows drawn each epoch; unset: as many as the rounds take", _count, default=None)
+    encoder: str = setting("the encoder's name; tasks that name the same one share it", _check_name, default="shared")
+    train: str | None = setting("file of the training rows", _check_path, default=None)
+    dev: str | None = setting(
+        "file of the dev rows; unset: a seeded, stratified tenth of `train`", _check_path, default=None
+    )
+    test: str | None = setting("file of the test rows", _check_path, default=None)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+        _check_name("a task's name", self.name)
+        check_settings(self, f"tasks.{self.name}")
+        columns = [*self.text, self.label, *([self.id] if self.id is not None else [])]
+        twice = sorted({column for column in columns if columns.count(column) > 1})
+        if twice:
             raise ConfigError(
-                f"a task's name must be letters, digits, '_' and '-', a letter first, not {shown(self.name)}"
+                f"tasks.{self.name}: text, label and id must be different columns, got {shown(twice[0])} twice"
             )
-        self._check_columns()
-        for key, choices in (
-            ("kind", KINDS),
-            ("input", INPUTS),
-            ("pooling", POOLINGS),
-            ("head", HEADS),
-            ("reduction", REDUCTIONS),
-        ):
-            check_choice(self._key(key), getattr(self, key), choices)
-        self._check_labels()
-        self._check_numbers()
-        if not isinstance(self.encoder, str) or not NAME.fullmatch(self.encoder):
-            raise ConfigError(f"{self._key('encoder')} must be letters, digits, '_' and '-', not {shown(self.encoder)}")
-        for key in ("train", "dev", "test"):
-            if getattr(self, key) is not None:
-                # A Path is welcome from Python; config.json holds texts.
-                path = getattr(self, key)
-                self._set(key, check_string(self._key(key), str(path) if hasattr(path, "__fspath__") else path))
+        if self.labels is not None:
+            labels = self.rules.check_labels(self._key("labels"), self.labels)
+            object.__setattr__(self, "labels", labels)
+        if self.sample_size is not None and self.sample_size < self.batch_size:
+            raise ConfigError(
+                f"{self._key('sample_size')} must be at least its batch_size {self.batch_size}, got {self.sample_size}"
+            )
+        self._check_class_weights()
         self._check_cosine()
 
     def _key(self, field: str) -> str:
         return f"tasks.{self.name}.{field}"
 
-    def _set(self, field: str, value: Any) -> None:
-        object.__setattr__(self, field, value)  # Frozen for users; construction itself may still tidy up.
-
-    def _check_columns(self) -> None:
-        # Typed as a tuple, but TOML and users also give a single name or a list.
-        given: Any = self.text
-        text = (given,) if isinstance(given, str) else given
-        if (
-            not isinstance(text, tuple | list)
-            or len(text) not in (1, 2)
-            or not all(isinstance(column, str) and column for column in text)
-        ):
-            raise ConfigError(f"{self._key('text')} must name one column or two, not {shown(self.text)}")
-        self._set("text", tuple(text))
-        check_string(self._key("label"), self.label)
-        if self.id is not None:
-            check_string(self._key("id"), self.id)
-        columns = [*self.text, self.label, *([self.id] if self.id is not None else [])]
-        twice = sorted({column for column in columns if columns.count(column) > 1})
-        if twice:
-            raise ConfigError(
-                f"tasks.{self.name} uses the column {shown(twice[0])} twice: text, label and id are apart"
-            )
-
-    def _check_labels(self) -> None:
-        key, labels = self._key("labels"), self.labels
-        if labels is None:
-            return
-        if not isinstance(labels, tuple | list):
-            raise ConfigError(f"{key} must be a list, not {shown(labels)}")
-        if self.kind == "regression":
-            if len(labels) != 2:
-                raise ConfigError(f"{key} of a regression must be the two numbers low and high, not {shown(labels)}")
-            low, high = (check_number(key, bound, low=-float("inf")) for bound in labels)
-            if low >= high:
-                raise ConfigError(f"{key} must have its low below its high, not {shown(labels)}")
-            self._set("labels", (low, high))
-            return
-        names: list[str] = []
-        for label in labels:
-            if isinstance(label, bool) or not isinstance(label, str | int | float) or not str(label).strip():
-                raise ConfigError(f"{key} must hold texts or numbers, not {shown(label)}")
-            names.append(str(label).strip())
-        keys = [label_key(name) for name in names]
-        for index, name in enumerate(names):
-            if keys[index] in keys[:index]:
-                first = names[keys.index(keys[index])]
-                raise ConfigError(f"{key} holds one class twice: {shown(first)} and {shown(name)}")
-        if self.kind == "binary" and len(names) != 2:
-            raise ConfigError(f"{key} of a binary task must be two classes, not {len(names)}: {shown(names)}")
-        if len(names) < 2:
-            raise ConfigError(f"{key} must be at least two classes, not {shown(names)}")
-        self._set("labels", tuple(names))
-
-    def _check_numbers(self) -> None:
-        self._set("dropout", check_number(self._key("dropout"), self.dropout, high=1.0, open_high=True))
-        for key in ("lr", "weight_decay", "loss_weight"):
-            self._set(key, check_number(self._key(key), getattr(self, key)))
-        if self.decoder_lr is not None:
-            self._set("decoder_lr", check_number(self._key("decoder_lr"), self.decoder_lr))
-        check_integer(self._key("batch_size"), self.batch_size, low=1)
-        if self.sample_size is not None:
-            check_integer(self._key("sample_size"), self.sample_size, low=1)
-            if self.sample_size < self.batch_size:
-                raise ConfigError(
-                    f"{self._key('sample_size')} must be at least its batch_size {self.batch_size}, "
-                    f"not {self.sample_size}"
-                )
+    def _check_class_weights(self) -> None:
         if self.class_weights is None:
             return
         key = self._key("class_weights")
-        if self.kind == "regression":
-            raise ConfigError(f"{key} has no meaning for a regression: leave it out")
-        if not isinstance(self.class_weights, tuple | list):
-            raise ConfigError(f"{key} must be a list of numbers, not {shown(self.class_weights)}")
-        weights = tuple(check_number(key, weight) for weight in self.class_weights)
-        if self.labels is not None and len(weights) != len(self.labels):
+        if not self.rules.has_classes:
+            raise ConfigError(f"{key} must be left out for a {self.kind}, got {shown(self.class_weights)}")
+        if self.labels is not None and len(self.class_weights) != len(self.labels):
             raise ConfigError(
-                f"{key} must be one number for each of the {len(self.labels)} classes, not {len(weights)}"
+                f"{key} must be one number for each of the {len(self.labels)} classes, got {len(self.class_weights)}"
             )
-        if not any(weights):
-            raise ConfigError(f"{key} must not all be zero")
-        self._set("class_weights", weights)
 
     def _check_cosine(self) -> None:
         if self.head != "cosine":
@@ -214,10 +159,15 @@ class Task:
             raise ConfigError(
                 f"{key} = 'cosine' compares two encodings: it needs two text columns and input = 'separate'"
             )
-        if self.kind != "regression" or self.labels is None:
+        if self.rules.has_classes or self.labels is None:
             raise ConfigError(
                 f"{key} = 'cosine' predicts a number between two bounds: it needs a regression with labels"
             )
+
+    @cached_property
+    def rules(self) -> Kind:
+        """What the task's kind decides: loss, labels, metrics, width of the head, spelling of predictions."""
+        return KINDS[self.kind]()
 
     @property
     def is_pair(self) -> bool:
@@ -226,18 +176,18 @@ class Task:
 
     @property
     def num_outputs(self) -> int:
-        """Width of the head: the number of classes, or 1; ConfigError before the labels are known."""
-        return len(self.classes) if self.kind == "classification" else 1
+        """Width of the head; ConfigError where it follows from labels that are not known yet."""
+        return self.rules.num_outputs(self)
 
     @property
-    def metric(self) -> Literal["accuracy", "pearson"]:
+    def metric(self) -> str:
         """What the task is scored by."""
-        return "pearson" if self.kind == "regression" else "accuracy"
+        return self.rules.metrics[0]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes as predictions spell them, in the order of their indices; () for a regression."""
-        if self.kind == "regression":
+        if not self.rules.has_classes:
             return ()
         if self.labels is None:
             raise ConfigError(f"{self._key('labels')} is not known yet: set it, or take it from the training file")
@@ -249,13 +199,16 @@ class Task:
         return {label_key(name): index for index, name in enumerate(self.classes)}
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings but the name, as JSON has them: the table ``tasks.NAME`` of config.json."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
+        """Return all settings as JSON has them: the table ``tasks.NAME`` of config.json."""
+        values = {key: getattr(self, key) for key in TASK_KEYS}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, name: str, values: Mapping[str, Any]) -> Self:
-        """The task of a table ``tasks.NAME``; what the table leaves out takes this class's default."""
+        """Build the task of a table ``tasks.NAME``; what the table leaves out takes this class's default.
+
+        :raises ConfigError: for keys that are unknown or lacking, and as the class itself.
+        """
         check_known(f"key in tasks.{name}", values, TASK_KEYS)
         missing = [key for key in ("text", "label") if key not in values]
         if missing:
@@ -263,4 +216,4 @@ class Task:
         return cls(name=name, **values)
 
 
-TASK_KEYS = tuple(field.name for field in fields(Task) if field.name != "name")
+TASK_KEYS = tuple(settings_of(Task))

@@ -12,14 +12,14 @@ __all__ = ["as_table", "assignments", "read_toml"]
 
 
 def as_table(key: str, value: Any) -> Mapping[str, Any]:
-    """The value, which has to be a table; ``key`` is what a message calls it."""
+    """Return the value, which has to be a table; ``key`` is what a message calls it."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{key} must be a table, not {shown(value)}")
+        raise ConfigError(f"{key} must be a table, got {shown(value)}")
     return value
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file; a byte-order mark is fine. ConfigError says what is wrong with it."""
+    """Return the contents of a TOML file; a byte-order mark is fine. ConfigError says what is wrong with it."""
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -28,20 +28,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
 
 
-def assignments(sets: Sequence[str], flags: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Keys and values of all ``--set KEY=VALUE`` and then of the flags that are given."""
+def assignments(sets: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield keys and values of all ``--set KEY=VALUE`` and then of the options that are given."""
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {shown(text)} must be KEY=VALUE, such as train.seed=1")
         yield key.strip(), _toml_value(value.strip())
-    for key, value in flags.items():
+    for key, value in options.items():
         if value is not None:
             yield key, value
 
 
 def _toml_value(text: str) -> Any:
-    """The value that TOML reads in ``text``; what is no TOML is a text itself."""
+    """Return the value that TOML reads in ``text``, or ``text`` itself where it is not TOML."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

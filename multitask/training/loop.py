@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from minbert.optim import SCHEDULES
 from multitask.data.batches import TaskData
 from multitask.data.sampling import Indices, RoundSampler
 from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.choices import SCHEDULES
 from multitask.settings.config import TrainConfig
 from multitask.updates.base import StepRecord, Update
 

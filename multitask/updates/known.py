@@ -1,10 +1,5 @@
 """The updates by the names that ``[train] update`` takes."""
 
-from multitask.updates.base import Update
-from multitask.updates.combined import CombinedUpdate
-from multitask.updates.pcgrad import PCGradUpdate
-from multitask.updates.separate import SeparateUpdate
+from multitask.settings.choices import UPDATES
 
 __all__ = ["UPDATES"]
-
-UPDATES: dict[str, type[Update]] = {"separate": SeparateUpdate, "combined": CombinedUpdate, "pcgrad": PCGradUpdate}

@@ -1,12 +1,13 @@
 """The command line: exit statuses, one-line errors, and what it refuses before it computes anything."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from multitask.__main__ import main
+from multitask.__main__ import build_parser, main
 from multitask.settings.presets import preset_names
 
 
@@ -87,10 +88,15 @@ def test_presets_are_all_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown == list(preset_names())
 
 
-def test_readme_lists_every_preset() -> None:
+def test_readmes_commands_and_options_are_those_of_the_parser() -> None:
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    for name in preset_names():
-        assert f"`{name}`" in readme
+    table = readme.split("| command | what it does |\n| --- | --- |\n")[1].split("\n\n")[0]
+    parsers = next(iter(build_parser()._subparsers._group_actions)).choices
+    named = [re.findall(r"`([a-z]+)(.*?)`", line.split(" | ")[0]) for line in table.splitlines()]
+    assert {command for line in named for command, _ in line} == set(parsers)
+    for command, rest in (pair for line in named for pair in line):
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in parsers[command]._option_string_actions, (command, option)
 
 
 def test_data_that_is_not_there_is_status_1_and_says_how_to_get_it(error_of, tmp_path: Path) -> None:

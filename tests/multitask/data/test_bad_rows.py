@@ -166,12 +166,12 @@ def test_a_prediction_knows_that_its_row_was_cut(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("A film.", r"rows is the text 'A film\.'; a list of texts is due, such as \['A film\.'\]"),
-        ([None], "row 1 is None; a text or a tuple of texts is due"),
-        (["a", 5], "row 2 is 5; a text or"),
-        ([("a", None)], r"row 1 is \('a', None\); a text or"),
-        ([{"a": 1}], "row 1 is {'a': 1}; a text or"),
-        ([b"a"], "row 1 is b'a'; a text or"),
+        ("A film.", r"rows must be a list of texts, such as \['A film\.'\], got 'A film\.'"),
+        ([None], r"row 1 must be str or tuple\[str, \.\.\.\], got None"),
+        (["a", 5], r"row 2 must be str or tuple\[str, \.\.\.\], got 5"),
+        ([("a", None)], r"row 1 must be str or tuple\[str, \.\.\.\], got \('a', None\)"),
+        ([{"a": 1}], r"row 1 must be str or tuple\[str, \.\.\.\], got {'a': 1}"),
+        ([b"a"], r"row 1 must be str or tuple\[str, \.\.\.\], got b'a'"),
     ],
 )
 def test_what_is_no_list_of_texts_is_refused(trained: Path, rows: Any, message: str) -> None:

@@ -119,7 +119,7 @@ def test_sample_sizes_and_rounds() -> None:
             "task sst must have at least 620 rows for 62 rounds of 10, got 100: set train.rounds to at most 10, or "
             "tasks.sst.batch_size to at most 1",
         ),
-        ({"rounds": 0}, "train.rounds must be at least 1, not 0"),
+        ({"rounds": 0}, "train.rounds must be at least 1, got 0"),
         ({"task_order": "random"}, "must be one of fixed, shuffled"),
     ],
 )

@@ -31,9 +31,9 @@ def test_infer_labels(tmp_path: Path) -> None:
     assert inferred(["1.0", "0.0", "1"], kind="binary").labels == ("0.0", "1.0")
     assert inferred(["1"], labels=("0", "1")).labels == ("0", "1")
     assert inferred(["1"], kind="regression").labels is None
-    with pytest.raises(ConfigError, match="two classes, not 3"):
+    with pytest.raises(ConfigError, match="two classes, got 3"):
         inferred(["a", "b", "c"], kind="binary")
-    with pytest.raises(DataError, match="holds only 'a' that can be used: two classes are due"):
+    with pytest.raises(DataError, match="column 'mood' needs two classes, found only 'a'"):
         inferred(["a"])
     with pytest.raises(DataError, match="holds 30 classes in 30 rows: is tasks.mood a regression"):
         inferred([str(number / 7) for number in range(30)])

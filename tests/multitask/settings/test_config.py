@@ -186,27 +186,27 @@ def test_presets_are_not_written_to() -> None:
         ("train=1", "must have the form train.KEY: known keys are update, epochs"),
         ("tasks.lr=1", "must have the form tasks.NAME.KEY"),
         ("train.seed.x=1", "must have the form train.KEY"),
-        ("train.seed=1.5", "train.seed must be a whole number, not 1.5"),
+        ("train.seed=1.5", "train.seed must be a whole number, got 1.5"),
         ("train.seed=-1", "train.seed must be at least 0"),
         ("train.seed=1\nencoder.freeze=true", "train.seed must be a whole number"),
-        ("train.epochs=0", "train.epochs must be at least 1, not 0"),
-        ("train.rounds=0", "train.rounds must be at least 1, not 0"),
-        ("train.warmup=1.1", "train.warmup must be finite and at least 0 and at most 1, not 1.1"),
-        ("train.clip=0", "train.clip must be finite and above 0, not 0"),
+        ("train.epochs=0", "train.epochs must be at least 1, got 0"),
+        ("train.rounds=0", "train.rounds must be at least 1, got 0"),
+        ("train.warmup=1.1", "train.warmup must be finite and at least 0 and at most 1, got 1.1"),
+        ("train.clip=0", "train.clip must be finite and above 0, got 0"),
         ("train.eps=0", "train.eps must be finite and above 0"),
-        ("train.update=sum", "must be one of separate, combined, pcgrad, not 'sum'"),
+        ("train.update=sum", "must be one of separate, combined, pcgrad, got 'sum'"),
         ("train.schedule=step", "must be one of constant, linear, cosine"),
         ("train.precision=fp16", "must be one of auto, float32, bfloat16"),
         ("train.task_order=random", "must be one of fixed, shuffled"),
-        ("encoder.dropout=1", "encoder.dropout must be finite and at least 0 and below 1, not 1"),
-        ("encoder.freeze=1", "encoder.freeze must be true or false, not 1"),
-        ("encoder.weights=7", "encoder.weights must be a text"),
+        ("encoder.dropout=1", "encoder.dropout must be finite and at least 0 and below 1, got 1"),
+        ("encoder.freeze=1", "encoder.freeze must be true or false, got 1"),
+        ("encoder.weights=7", "encoder.weights must be a non-empty string"),
         ("encoder.weights=none2=", None),
-        ("tasks.sst.lr=-1", "tasks.sst.lr must be finite and at least 0, not -1"),
+        ("tasks.sst.lr=-1", "tasks.sst.lr must be finite and at least 0, got -1"),
         ("tasks.sst.lr=nan", "tasks.sst.lr must be finite"),
-        ("tasks.sst.lr=none", "tasks.sst.lr must be a number, not 'none'"),
-        ("tasks.sst.train=", "tasks.sst.train must be a text that is not empty"),
-        ("tasks.sst.train=3", "tasks.sst.train must be a text that is not empty, not 3"),
+        ("tasks.sst.lr=none", "tasks.sst.lr must be a number, got 'none'"),
+        ("tasks.sst.train=", "tasks.sst.train must be a non-empty string"),
+        ("tasks.sst.train=3", "tasks.sst.train must be a non-empty string, got 3"),
         ("tasks.sts.head=cosine", "needs two text columns and input = 'separate'"),
         ("tasks.sst.head=cosine", "needs two text columns"),
     ],
@@ -233,7 +233,7 @@ def test_refusals_of_flags() -> None:
         ("[trian]\nseed = 1", "did you mean train?"),
         ("[train]\nsede = 1", "own.toml: key in train 'sede' is unknown (did you mean seed?)"),
         ("[tasks.sst]\nsede = 1", "own.toml: key in tasks.sst 'sede' is unknown"),
-        ("train = 3", "own.toml: train must be a table, not 3"),
+        ("train = 3", "own.toml: train must be a table, got 3"),
         ("tasks = 3", "own.toml: tasks must be a table"),
         ("[tasks]\nsst = 3", "own.toml: tasks.sst must be a table"),
         ("[tasks]", "at least one task"),
@@ -259,12 +259,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_refused_dictionaries() -> None:
     good = build_config().to_dict()
     for change, message in [
-        ({"format": "2"}, "format of the configuration must be '1', not '2'"),
+        ({"format": "2"}, "format of the configuration must be '1', got '2'"),
         ({"extra": 1}, "'extra' is unknown"),
         ({"tasks": {}}, "at least one task"),
         ({"train": good["train"] | {"sed": 1}}, "did you mean seed?"),
-        ({"encoder": {}}, "encoder.weights must be a text"),
-        ({"tasks": {"a": 1}}, "tasks.a must be a table, not 1"),
+        ({"encoder": {}}, "encoder.weights must be a non-empty string"),
+        ({"tasks": {"a": 1}}, "tasks.a must be a table, got 1"),
     ]:
         with pytest.raises(ConfigError) as caught:
             RunConfig.from_dict(good | change)
@@ -272,5 +272,5 @@ def test_refused_dictionaries() -> None:
     with pytest.raises(ConfigError, match="lacks format and preset"):
         RunConfig.from_dict({key: good[key] for key in ("encoder", "train", "tasks")})
     task = build_config().tasks[0]
-    with pytest.raises(ConfigError, match="task sst is there twice"):
+    with pytest.raises(ConfigError, match="tasks must have different names, got sst twice"):
         RunConfig(preset="x", encoder=build_config().encoder, train=build_config().train, tasks=(task, task))

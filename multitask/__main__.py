@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -203,6 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status. 0: done. 2: wrong usage or configuration. 1: trouble with data, weights or a run. 130:
         interrupted. 141: the reader of our output left.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Output is files for other programs: the same bytes whatever the locale. Odd bytes of a path stay themselves.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
     parser = build_parser()
     try:
         args = parser.parse_args(argv)

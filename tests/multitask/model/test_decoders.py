@@ -178,7 +178,7 @@ def test_a_decoder_has_the_weights_of_its_pooling() -> None:
 @pytest.mark.parametrize("pooling", ["attention", "pooler"])
 def test_an_encoder_without_a_pooler_is_named(make_model: Any, make_batch: Any, pooling: str) -> None:
     task = make_task(pooling=pooling)
-    with pytest.raises(ConfigError, match=rf"tasks\.t\.pooling is '{pooling}'.* choose cls, mean or max"):
+    with pytest.raises(ConfigError, match=rf"tasks\.t\.pooling must be cls, mean or max, .* got '{pooling}'"):
         make_model([task], pooler=False)
 
 

@@ -136,6 +136,12 @@ def test_interval_is_that_of_the_plain_bootstrap(metric: str, resamples: int, ne
     assert (score.n, score.metric) == (300, metric)
 
 
+def test_a_class_that_a_resample_lacks_does_not_count_in_its_f1() -> None:
+    y = np.array([0, 1] * 10 + [2])  # a third of the resamples lack class 2
+    score = bootstrap_score("macro_f1", np.where(y == 2, 2, 0), y, resamples=2000)
+    assert [score.low, score.high] == pytest.approx(naive("macro_f1", np.where(y == 2, 2, 0), y, 2000), abs=0.02)
+
+
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 def test_resamples_of_large_input_are_not_all_held_at_once(metric: str) -> None:
     x = np.linspace(0, 1, 30_000)

@@ -128,6 +128,7 @@ def test_json_lines_may_leave_out_what_is_null() -> None:
         ["No, text", "A line of another form"],
         ["Great film", "Bad film"],
         ["Great"],
+        ["yes,yes", "no,no"],  # columns have different names
         ["Yes,no", "A line of another form"],
         ["Yes,no"],
         ["Yes; no | maybe", "No; yes | maybe"],

@@ -254,3 +254,8 @@ class BertOutput:
         if self.packed_hidden_states is None:
             return None
         return tuple(self.packing.unpack(states) for states in self.packed_hidden_states)
+
+
+# An exported forward may give back what the model's own does.
+torch.export.register_dataclass(PaddedRows)
+torch.export.register_dataclass(BertOutput)

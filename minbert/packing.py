@@ -169,19 +169,21 @@ class Packing:
         return packed
 
 
+@dataclass
 class PaddedRows:
     """The same questions answered for a batch that stays padded, as an exported or compiled forward computes it.
 
     ``tokens`` then stands for (batch, seq): nothing is gathered, so no shape depends on a mask's values.
 
-    :param attention_mask: bool (batch, seq), True at real tokens.
+    :param mask: bool (batch, seq), True at real tokens.
     """
 
-    def __init__(self, attention_mask: Tensor) -> None:
-        self.mask = attention_mask
-        self.batch_size, self.seq_length = attention_mask.shape
-        self.lengths = attention_mask.sum(1)
-        self.positions = torch.arange(self.seq_length, device=attention_mask.device)
+    mask: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """Int64 (seq,): each token's position, the same in every row."""
+        return torch.arange(self.mask.shape[1], device=self.mask.device)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, seq, ...) -> the same."""
@@ -197,7 +199,7 @@ class PaddedRows:
 
     def mean(self, padded: Tensor) -> Tensor:
         """(batch, seq, width) -> (batch, width): the mean of each row's real tokens."""
-        return self.real(padded).sum(1) / self.lengths[:, None]
+        return self.real(padded).sum(1) / self.mask.sum(1, keepdim=True)
 
     def real(self, padded: Tensor) -> Tensor:
         """(batch, seq, width) -> the same, zero at masked positions."""

@@ -144,17 +144,18 @@ def parameter_groups(
     if not 0 < layer_decay <= 1:
         raise InputError(f"parameter_groups: layer_decay must be above 0 and at most 1, got {layer_decay!r}")
     powers = _layer_powers(model)
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # by rate and decay
     taken = set[nn.Parameter]()  # a tied parameter is one parameter
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in taken:
                 taken.add(parameter)
                 decays = not (name.endswith("bias") or isinstance(module, nn.LayerNorm))
-                groups.setdefault((powers.get(parameter, 0), decays), []).append(parameter)
+                key = lr * layer_decay ** powers.get(parameter, 0), weight_decay if decays else 0.0
+                groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "lr": lr * layer_decay**power, "weight_decay": weight_decay if decays else 0.0}
-        for (power, decays), parameters in sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1]))
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1]))
     ]
 
 

@@ -1,7 +1,6 @@
-"""From losses to parameter updates: separate steps, one combined step, or gradient surgery.
+"""What every update has: optimizers built once a run, a backward pass for one task, clipping, clearing.
 
-An update owns its optimizers and takes one round, a batch of each task. Optimizers are built once a run; the report's
-listing builds them inside the loop, which would forget the moments at each step.
+The report's listing builds its optimizers inside the loop, which would forget the moments at each step.
 """
 
 import math
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from minbert.fast.embedding import SpareGradients
-from minbert.optim import AdamW
+from minbert.optim import AdamW, parameter_groups
 from multitask.data.batches import Batch
 from multitask.distributed import size, sum_over_ranks, totals_over_ranks
 from multitask.errors import ConfigError, NonFiniteError
@@ -24,7 +23,7 @@ from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 from multitask.settings.config import TrainConfig
 
-__all__ = ["OneOptimizer", "StepRecord", "Update", "decoder_group", "group", "sum_gradients", "trainable"]
+__all__ = ["StepRecord", "Update", "sum_gradients", "trainable"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class Update(ABC):
     """One way of turning a round's losses into parameter updates.
 
     :param order_rng: draws PCGrad's order of tasks; the other updates do not use it.
-    :param dtype: of the forward pass's matrix products; gradients and steps are the parameters' own type.
-
+    :param dtype: of the forward pass's matrix products; gradients and steps have the parameters' own type.
     """
 
     def __init__(
@@ -64,29 +62,43 @@ class Update(ABC):
 
     @abstractmethod
     def _build_optimizers(self) -> dict[str, AdamW]:
-        """Optimizers by name, in a fixed order."""
+        """Build the optimizers, by name and in a fixed order."""
 
     @abstractmethod
     def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        """Update on one batch of each task, in the mapping's order, at ``factor`` times the learning rates."""
+        """Update on one batch of each task.
+
+        :param batches: by task, in the order in which they are trained on.
+        :param factor: multiplies every learning rate.
+        :return: by task, what it did.
+        :raises NonFiniteError: for a loss or norm that is not finite, unless ``train.on_nonfinite`` skips the step.
+        """
+
+    def _decoder_groups(self, name: str) -> list[dict[str, Any]]:
+        """Group a decoder's parameters, which may have a learning rate of their own."""
+        task = self.model.tasks[name]
+        rate = task.lr if task.decoder_lr is None else task.decoder_lr
+        return parameter_groups(self.model.decoders[name], rate, task.weight_decay)
 
     def _adamw(self, groups: Sequence[dict[str, Any]], whose: str) -> AdamW:
-        learning = [group for group in groups if group["params"]]
-        if not learning:
+        """Build one optimizer; ConfigError without any group."""
+        if not groups:
             raise ConfigError(
                 f"{whose} has nothing to train: encoder.freeze is true, and a cosine head has no weights of its own"
             )
-        return AdamW(learning, eps=self.settings.eps)
+        return AdamW(groups, eps=self.settings.eps)
 
     def _scale_rates(self, factor: float) -> None:
+        """Set every learning rate to ``factor`` times the one it was built with."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
     def _backward(self, name: str, batch: Batch) -> float:
-        """Add the gradient of a task's loss, this process's share of it, to ``.grad``; the loss of all shares.
+        """Add the gradient of this process's share of a task's loss to ``.grad``.
 
-        NonFiniteError if that is not finite.
+        :return: the loss, summed over the shares of all processes.
+        :raises NonFiniteError: if it is not finite.
         """
         task = self.model.tasks[name]
         with self._spare_gradients.lent(), autocast(self.dtype, batch.labels.device):
@@ -98,16 +110,17 @@ class Update(ABC):
         if not math.isfinite(value):
             raise NonFiniteError(
                 [name],
-                f"the loss is {value}; lower its lr ({task.lr:g}) or set train.clip, where its loss_weight"
-                f" ({task.loss_weight:g}) and train.eps ({self.settings.eps:g}) are as they should be",
+                f"the loss is {value}; lower its lr ({task.lr:g}) or set train.clip, if its loss_weight"
+                f" ({task.loss_weight:g}) and train.eps ({self.settings.eps:g}) are what you want",
             )
         loss.backward()
         return value
 
     def _clip(self, parameters: Sequence[nn.Parameter], tasks: Sequence[str]) -> float:
-        """The gradient's norm; scales the gradient down to ``train.clip`` if that is set and smaller.
+        """Scale the gradient down to the norm ``train.clip``, if that is set and smaller.
 
-        NonFiniteError, before any step is taken, if the norm is not finite.
+        :return: the norm before.
+        :raises NonFiniteError: before any step is taken, if the norm is not finite.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         # A dot product with itself is one pass of a product library, twice as fast as torch's norm.
@@ -120,85 +133,37 @@ class Update(ABC):
         return norm
 
     def _record(self, name: str, batch: Batch, factor: float, loss: float | None, norm: float | None) -> StepRecord:
+        """Record what a task did, at its encoder's learning rate."""
         return StepRecord(batch.rows, loss, self.model.tasks[name].lr * factor, norm)
 
     def _stop_unless_skipped(self, error: NonFiniteError) -> None:
+        """Raise ``error``, unless the settings say to skip such a step."""
         if self.settings.on_nonfinite != "skip":
             raise error
 
     def _clear(self) -> None:
-        if size() == 1:  # with other processes the gradient has their rows, too
+        """Set all gradients to None, not zero: a zero one would move a parameter, by momentum and by decay."""
+        self._clear_encoders()
+        self.model.decoders.zero_grad(set_to_none=True)
+
+    def _clear_encoders(self) -> None:
+        """Set the encoders' gradients to None; those of word embeddings keep their memory for the next pass."""
+        if size() == 1:  # with other processes they also have rows that only those have seen
             for task in self.model.tasks:
                 self._spare_gradients.drop(self.model.encoder_of(task).embeddings.word_embeddings.weight)
-        # None, not zero: a zero gradient would still move a parameter, by momentum and by decay.
-        self.model.zero_grad(set_to_none=True)
-
-
-class OneOptimizer(Update):
-    """What the updates with one step a round share."""
-
-    def _build_optimizers(self) -> dict[str, AdamW]:
-        rates = {name: (task.lr, task.weight_decay) for name, task in self.model.tasks.items()}
-        groups = []
-        for encoder_name, encoder in self.model.encoders.items():
-            users = [name for name, task in self.model.tasks.items() if task.encoder == encoder_name]
-            if len({rates[name] for name in users}) > 1:
-                shown = ", ".join(f"{name} {rates[name][0]:g} / {rates[name][1]:g}" for name in users)
-                raise ConfigError(
-                    f"train.update = {self.settings.update!r} makes one step for all tasks: those of one encoder have"
-                    f" to agree in lr / weight_decay, not {shown}; decoder_lr may differ"
-                )
-            learning = trainable(encoder)
-            if learning and users:
-                groups.append(group(learning, *rates[users[0]]))
-        for name in self.model.tasks:
-            if not trainable(self.model.encoder_of(name)) and not trainable(self.model.decoders[name]):
-                self._adamw([], f"task {name}")  # which says why
-        groups += [decoder_group(self.model, name) for name in self.model.tasks]
-        return {"all": self._adamw(groups, "the run")}
-
-    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        self._scale_rates(factor)
-        self._clear()
-        try:
-            return self._one_step(batches, factor)
-        except NonFiniteError as error:
-            self._stop_unless_skipped(error)
-            # Not left to be used again: surgery may have put NaN into rows of the embeddings that no batch touched.
-            self.model.zero_grad(set_to_none=True)
-            return {name: self._record(name, batch, factor, None, None) for name, batch in batches.items()}
-        finally:
-            self._clear()
-
-    @abstractmethod
-    def _one_step(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
-        """All backward passes and the step."""
-
-    def _step(self) -> float:
-        norm = self._clip(trainable(self.model), list(self.model.tasks))
-        self.optimizers["all"].step()
-        return norm
+        self.model.encoders.zero_grad(set_to_none=True)
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of ``module`` that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Gradients of the whole batch in the place of this process's share."""
+    """Replace the gradients of this process's share by those of the whole batch."""
     if size() == 1:
         return
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = parameter.grad.contiguous()
     sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
-
-
-def group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> dict[str, Any]:
-    return {"params": parameters, "lr": lr, "weight_decay": weight_decay}
-
-
-def decoder_group(model: MultitaskModel, name: str) -> dict[str, Any]:
-    task = model.tasks[name]
-    rate = task.lr if task.decoder_lr is None else task.decoder_lr
-    return group(trainable(model.decoders[name]), rate, task.weight_decay)

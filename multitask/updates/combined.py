@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from multitask.data.batches import Batch
-from multitask.updates.base import OneOptimizer, StepRecord, sum_gradients, trainable
+from multitask.updates.base import StepRecord, sum_gradients, trainable
+from multitask.updates.one_step import OneStepUpdate
 
 __all__ = ["CombinedUpdate"]
 
 
-class CombinedUpdate(OneOptimizer):
+class CombinedUpdate(OneStepUpdate):
     """One step on the gradient of the summed losses.
 
     The tasks' backward passes run one after the other and add up in ``.grad``: the gradient of a sum is the sum of

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from multitask.data.batches import Batch
-from multitask.updates.base import OneOptimizer, StepRecord, sum_gradients, trainable
+from multitask.updates.base import StepRecord, sum_gradients, trainable
+from multitask.updates.one_step import OneStepUpdate
 
 __all__ = ["PCGradUpdate", "project_conflicts"]
 
 
-class PCGradUpdate(OneOptimizer):
+class PCGradUpdate(OneStepUpdate):
     """One step after projecting each task's encoder gradient off those it conflicts with.
 
     Source: Yu et al. 2020 (arXiv 2001.06782), algorithm 1: for each task, over the other tasks in random order,
@@ -34,8 +35,7 @@ class PCGradUpdate(OneOptimizer):
             records[name] = self._record(name, batch, factor, loss, norm)
             rows.append(flat)
             used.update(parameter for parameter in shared if parameter.grad is not None)
-            for parameter in shared:
-                parameter.grad = None
+            self._clear_encoders()
         gradients = torch.stack(rows)  # (tasks, parameters)
         weights = project_conflicts((gradients @ gradients.T).tolist(), self.order_rng)
         surgery = torch.tensor(weights, dtype=gradients.dtype, device=gradients.device) @ gradients
@@ -50,10 +50,11 @@ class PCGradUpdate(OneOptimizer):
 
 
 def project_conflicts(gram: list[list[float]], rng: np.random.Generator) -> list[float]:
-    """The weight of each task's gradient in PCGrad's sum.
+    """Compute the weight of each task's gradient in PCGrad's sum.
 
     :param gram: (tasks, tasks), inner products of the tasks' gradients.
-    :param rng: a numpy Generator; it draws the order of the others for each task.
+    :param rng: draws the order of the others for each task.
+    :return: (tasks,), the weights.
     """
     tasks = len(gram)
     totals = [0.0] * tasks
@@ -68,6 +69,6 @@ def project_conflicts(gram: list[list[float]], rng: np.random.Generator) -> list
 
 
 def _flat_gradient(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
-    """One vector of all gradients, zero where there is none; empty for a frozen encoder."""
+    """Join all gradients to one vector, zero where there is none; empty for a frozen encoder."""
     parts = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
     return torch.cat(parts) if parts else torch.zeros(0, device=device)

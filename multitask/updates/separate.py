@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from minbert.optim import AdamW
+from minbert.optim import AdamW, parameter_groups
 from multitask.data.batches import Batch
 from multitask.errors import NonFiniteError
-from multitask.updates.base import StepRecord, Update, decoder_group, group, sum_gradients, trainable
+from multitask.updates.base import StepRecord, Update, sum_gradients
 
 __all__ = ["SeparateUpdate"]
 
@@ -19,13 +19,12 @@ class SeparateUpdate(Update):
     def _build_optimizers(self) -> dict[str, AdamW]:
         optimizers = {}
         for name, task in self.model.tasks.items():
-            encoder = trainable(self.model.encoder_of(name))
-            groups = [group(encoder, task.lr, task.weight_decay)] if encoder else []
-            groups.append(decoder_group(self.model, name))
-            optimizers[name] = self._adamw(groups, f"task {name}")
+            groups = parameter_groups(self.model.encoder_of(name), task.lr, task.weight_decay)
+            optimizers[name] = self._adamw(groups + self._decoder_groups(name), f"task {name}")
         return optimizers
 
     def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        """Make a backward pass and a step for each task in turn; see Update.round."""
         self._scale_rates(factor)
         records = {}
         for name, batch in batches.items():

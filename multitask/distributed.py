@@ -1,7 +1,7 @@
 """Data-parallel training: every process has the whole model and a share of each batch.
 
 ``torchrun --nproc-per-node=N -m multitask train ...`` starts N processes that find one another by their environment.
-Sums over them are torch.distributed's; without other processes every function here does nothing. Nothing is pickled.
+Sums are torch.distributed's; without other processes every function here does nothing. Nothing is pickled.
 """
 
 import json
@@ -23,7 +23,7 @@ __all__ = [
     "is_main",
     "process_group",
     "rank",
-    "said_by_main",
+    "broadcast_from_main",
     "size",
     "sum_over_ranks",
     "wait_for_all",
@@ -32,9 +32,11 @@ __all__ = [
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Within, the processes that torchrun started are one group: gloo on CPUs, nccl between GPUs.
+    """Join the processes that torchrun started to one group: gloo on CPUs, nccl between GPUs.
 
-    Outside of torchrun, and within another such block, this does nothing.
+    Does nothing outside torchrun, or within another such block.
+
+    :raises RunError: if they can't meet.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
@@ -64,17 +66,17 @@ def process_group() -> Iterator[None]:
 
 
 def size() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number among them, from 0."""
+    """Return this process's number among them, from 0."""
     return dist.get_rank() if size() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this is the one process that writes files and talks."""
+    """Return whether this is the one process that writes files and talks."""
     return rank() == 0
 
 
@@ -88,14 +90,14 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
 
 
 def totals_over_ranks(values: Sequence[float]) -> list[float]:
-    """Sums of a few numbers over all processes."""
+    """Sum a few numbers over all processes."""
     totals = torch.tensor(values, dtype=torch.float64)
     sum_over_ranks([totals])
     return totals.tolist()
 
 
 def gathered(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all processes, of one shape and on the CPU, in the order of ranks."""
+    """Collect the tensors of all processes, of one shape and on the CPU, in the order of ranks."""
     parts = [torch.empty_like(tensor) for _ in range(size())]
     if size() == 1:
         return [tensor]
@@ -105,12 +107,12 @@ def gathered(tensor: Tensor) -> list[Tensor]:
 
 
 def wait_for_all() -> None:
-    """Go on when all processes have got here."""
+    """Return when all processes have got here."""
     totals_over_ranks([0.0])
 
 
-def said_by_main(value: Any) -> Any:
-    """The main process's value, which JSON can hold; the others wait for it, it does not wait for them."""
+def broadcast_from_main(value: Any) -> Any:
+    """Broadcast a JSON value from the main process."""
     if size() == 1:
         return value
     content = json.dumps(value).encode() if is_main() else b""
@@ -126,7 +128,7 @@ def said_by_main(value: Any) -> Any:
 
 @contextmanager
 def _lost_ranks() -> Iterator[None]:
-    """Another process that has gone is an error of the run, not of this process."""
+    """Raise RunError in place of torch's error when another process has gone."""
     try:
         yield
     except RuntimeError as error:

@@ -16,7 +16,7 @@ class DataError(MinbertError):
 
 
 class RunError(MinbertError):
-    """A run folder can't be written, read or gone on with."""
+    """A run folder can't be written, read or resumed."""
 
 
 class NonFiniteError(RunError):
@@ -31,5 +31,5 @@ class StoppedError(RunError):
     """A training was stopped by a signal, after its state was saved; ``signum`` is the signal's number."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by signal {signum}; --resume goes on from the last checkpoint")
+        super().__init__(f"stopped by signal {signum}; --resume continues from the last checkpoint")
         self.signum = signum

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one folder each, written beside its place, renamed when it is whole, marked last.
+"""Checkpoints of a training: one folder each, written under another name, renamed when complete, marked last.
 
 A folder without the marker is never read. All tensors are safetensors, all else JSON; nothing is unpickled.
 """
@@ -24,6 +24,7 @@ __all__ = ["latest_checkpoint", "read_state", "remove_checkpoints", "restore_che
 _NAME = re.compile(r"round-\d{8}(-scored)?")
 _FILES = ("model.safetensors", "optimizers.safetensors", "generators.safetensors", "state.json")
 _MARKER = "complete.json"
+_FORMAT = 2  # 1 had the moments in another order
 
 
 def save_checkpoint(
@@ -51,7 +52,7 @@ def save_checkpoint(
         write_tensors(staging / _FILES[0], model.state_dict())
         write_tensors(staging / _FILES[1], _moments(update))
         write_tensors(staging / _FILES[2], generators)
-        write_json(staging / _FILES[3], {**state, "order": update.order_rng.bit_generator.state})
+        write_json(staging / _FILES[3], {"format": _FORMAT, **state, "order": update.order_rng.bit_generator.state})
         staging.rename(final)
         _sync(place)
         write_json(final / _MARKER, {name: sha256_of(final / name) for name in _FILES})
@@ -66,15 +67,15 @@ def save_checkpoint(
 
 
 def latest_checkpoint(place: Path) -> Path | None:
-    """The newest complete checkpoint, or None."""
+    """Return the newest complete checkpoint, or None."""
     complete = _complete(place)
     return complete[-1] if complete else None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The ``state`` of a checkpoint, after every file's checksum has been compared.
+    """Compare the checksum of every file of a checkpoint, then read its ``state``.
 
-    :raises RunError: for a file whose bytes are not those that were written.
+    :raises RunError: for a file whose bytes are not those that were written, or a checkpoint of another format.
     """
     try:
         digests = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
@@ -86,12 +87,16 @@ def read_state(folder: Path) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((folder / _FILES[3]).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: the checkpoint can't be read ({error}); remove it to resume before it") from None
+    written = state.get("format") if isinstance(state, dict) else None
+    if written != _FORMAT:
+        raise RunError(f"{folder / _FILES[3]}: format must be {_FORMAT}, got {written!r}; begin a new run")
     return state
 
 
 def restore_checkpoint(folder: Path, model: MultitaskModel, update: Update, state: dict[str, Any]) -> None:
-    """Put weights, moments and generators back in place; ``state`` is the checkpoint's.
+    """Put weights, moments and generators back in place.
 
+    :param state: the checkpoint's.
     :raises RunError: for files that do not fit the run.
     """
     try:
@@ -120,7 +125,7 @@ def remove_checkpoints(place: Path) -> None:
 
 
 def _remove_incomplete(place: Path) -> None:
-    """Remove what killed saves left; nothing that is called otherwise than a checkpoint is touched."""
+    """Remove what killed saves left, by the names of checkpoints; nothing else is touched."""
     for entry in place.iterdir():
         name = entry.name.removeprefix(".").removesuffix(".writing")
         if _NAME.fullmatch(name) and not (entry / _MARKER).is_file():
@@ -128,13 +133,14 @@ def _remove_incomplete(place: Path) -> None:
 
 
 def _complete(place: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """List the complete checkpoints, oldest first."""
     if not place.is_dir():
         return []
     return sorted(entry for entry in place.iterdir() if _NAME.fullmatch(entry.name) and (entry / _MARKER).is_file())
 
 
 def _moments(update: Update) -> dict[str, torch.Tensor]:
+    """Collect the moments and step counts of every optimizer."""
     return {
         f"{name}/{index}/{key}": value
         for name, optimizer in update.optimizers.items()
@@ -144,7 +150,7 @@ def _moments(update: Update) -> dict[str, torch.Tensor]:
 
 
 def _generators() -> dict[str, torch.Tensor]:
-    """The state of each process's default generators, which dropout draws from."""
+    """Collect the states of all processes' default generators, which dropout draws from."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()

@@ -1,20 +1,30 @@
-"""Whether a run may go on in a folder: what it was trained from, compared with what it is to be trained from."""
+"""Whether a run may continue in a folder: what it was trained from, compared with what it is to be trained from."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from minbert.files.storage import sha256_of
-from multitask.distributed import rank, size
+from multitask.distributed import gathered, rank, size
 from multitask.errors import RunError
 from multitask.settings.config import RunConfig
 from multitask.training.checkpoints import latest_checkpoint
 
-__all__ = ["finished_identity", "identity_of", "refuse_changes", "refuse_differences", "refuse_to_overwrite"]
+__all__ = [
+    "finished_identity",
+    "identity_of",
+    "refuse_changes",
+    "refuse_different_starts",
+    "refuse_differences",
+    "refuse_to_overwrite",
+]
 
 
 def finished_identity(out: Path) -> dict[str, Any] | None:
-    """What a finished run was trained from; None where there is none."""
+    """Return what a finished run was trained from; None where there is none."""
     try:
         record = json.loads((out / "record.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -24,7 +34,10 @@ def finished_identity(out: Path) -> dict[str, Any] | None:
 
 
 def identity_of(config: RunConfig, select: str, limit: int | None) -> dict[str, Any]:
-    """All that decides a run's bytes but machine and versions: settings, data files' SHA-256, number of processes."""
+    """Collect what must not change in a run: settings, the data files' SHA-256, number of processes.
+
+    What else decides its bytes is its environment (record.environment_of) and the machine.
+    """
     digests: dict[str, dict[str, str]] = {}
     for task in config.tasks:
         paths = {split: getattr(task, split) for split in ("train", "dev")}
@@ -33,7 +46,10 @@ def identity_of(config: RunConfig, select: str, limit: int | None) -> dict[str, 
 
 
 def refuse_to_overwrite(out: Path, config: RunConfig) -> None:
-    """Without a checkpoint resuming starts anew: only in an empty folder, or over a run that had not got to one."""
+    """Allow a resumed run without a checkpoint to start anew only in an empty folder, or over a run that had none yet.
+
+    :raises RunError: naming what would be overwritten.
+    """
     there = {entry.name for entry in out.iterdir()} - {".lock"}
     if not there or latest_checkpoint(out / "checkpoints") is not None:
         return
@@ -51,20 +67,34 @@ def refuse_to_overwrite(out: Path, config: RunConfig) -> None:
 
 
 def refuse_changes(out: Path, before: Any, now: Any) -> None:
+    """Raise RunError, naming what changed, if a run was trained from something else."""
     changed = _differences(before, now)
     if changed:
         raise RunError(f"{out}: can't be resumed, since {'; '.join(changed[:5])}")
 
 
 def refuse_differences(main: Any, own: Any) -> None:
-    """Of several processes each has to have been told the same, and to read the same data."""
+    """Raise RunError if this process was told something else than the main one, or reads other data."""
     differing = _differences(main, own)
     if differing:
         raise RunError(f"process {rank()} differs from the main one: {'; '.join(differing[:5])}")
 
 
+def refuse_different_starts(out: Path, model: nn.Module, position: tuple[int, int]) -> None:
+    """Raise RunError if processes begin with different weights, seen by their sums, or at different positions.
+
+    :param position: the next round: its epoch, and its number in that.
+    """
+    if size() == 1:
+        return
+    sums = [parameter.detach().double().sum().item() for parameter in model.parameters()]
+    starts = gathered(torch.tensor([*position, *sums], dtype=torch.float64))
+    if any(not start.equal(starts[0]) for start in starts):
+        raise RunError(f"{out}: processes begin with different weights or checkpoints; all have to see one folder")
+
+
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, as sentences that name the key and both values."""
+    """List where two JSON values differ, as sentences that name the key and both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))
         found = [_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys]

@@ -1,4 +1,4 @@
-"""The training loop: a generator over an explicit state. Saving, evaluating and choosing live with its caller."""
+"""The training loop: a generator over an explicit state. Saving, scoring and choosing are its caller's."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,15 +8,16 @@ import torch
 
 from multitask.data.batches import TaskData
 from multitask.data.sampling import Indices, RoundSampler
+from multitask.distributed import size
 from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 from multitask.settings.choices import SCHEDULES
-from multitask.settings.config import TrainConfig
+from multitask.settings.config import RunConfig, TrainConfig
 from multitask.updates.base import StepRecord, Update
 
-__all__ = ["RoundRecord", "TrainState", "estimate_seconds", "train_rounds"]
+__all__ = ["RoundRecord", "TrainState", "build_sampler", "estimate_seconds", "train_rounds"]
 
 
 @dataclass
@@ -27,7 +28,7 @@ class TrainState:
     round: int = 0
 
     def step(self, rounds_per_epoch: int) -> int:
-        """Rounds trained so far."""
+        """Count the rounds trained so far."""
         return self.epoch * rounds_per_epoch + self.round
 
 
@@ -41,6 +42,22 @@ class RoundRecord:
     seconds: float
 
 
+def build_sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
+    """Build the sampler of a run; with several processes a batch is the shares of all.
+
+    :param sizes: training rows by task.
+    """
+    samples = {task.name: task.sample_size for task in config.tasks if task.sample_size is not None}
+    return RoundSampler(
+        dict(sizes),
+        {task.name: task.batch_size * size() for task in config.tasks},
+        sample_sizes=samples or None,
+        rounds=config.train.rounds,
+        seed=config.train.seed,
+        task_order=config.train.task_order,
+    )
+
+
 def train_rounds(
     model: MultitaskModel,
     update: Update,
@@ -51,10 +68,14 @@ def train_rounds(
     *,
     device: torch.device,
 ) -> Iterator[RoundRecord]:
-    """Train from ``state`` to the end of its epoch, one round a time (the report's Algorithm 1).
+    """Train from ``state`` to the end of its epoch, one round at a time (the report's Algorithm 1).
 
-    ``state`` is moved on before a round is handed out, so what the caller saves then is whole. The learning rate
-    follows the run's round, warm-up and decay being counted over all rounds of all epochs.
+    The learning rate follows the run's round: warm-up and decay are counted over all rounds of all epochs.
+
+    :param data: each task's training rows.
+    :param state: where to start; moved on before a round is yielded, so what the caller saves then is whole.
+    :return: each round's record, as soon as it is trained.
+    :raises RunError: for a loss or norm that is not finite, naming the round, the task and the rows.
     """
     per_epoch = sampler.rounds_per_epoch
     total = per_epoch * settings.epochs
@@ -74,10 +95,12 @@ def train_rounds(
         state.round += 1
         if state.round == per_epoch:
             state.epoch, state.round = epoch + 1, 0
+        # A generator shares its caller's context: no choice of kernels, autocast or lent gradient may be open here.
         yield RoundRecord(number + 1, epoch + 1, records, time.perf_counter() - began)
 
 
 def _lines(rows: TaskData, chosen: Indices, file: str | None) -> str:
+    """Name the lines of the file that the chosen rows were read from, at most ten."""
     lines = rows.lines[chosen].tolist()
     rest = f" and {len(lines) - 10} more" if len(lines) > 10 else ""
     return f"lines {', '.join(map(str, lines[:10]))}{rest} of {file}"
@@ -91,7 +114,7 @@ def estimate_seconds(
     device: torch.device,
     dtype: torch.dtype,
 ) -> float:
-    """Seconds a round is likely to take: the first round's passes, timed once, without a step.
+    """Estimate the seconds of a round: the first round's passes, timed once, without a step.
 
     Nothing of it reaches the training: the generator's state is put back and the gradients are cleared.
     """

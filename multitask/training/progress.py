@@ -22,13 +22,13 @@ class Reporter:
     def opening(
         self, record: Mapping[str, Any], rounds_per_epoch: int, settings: TrainConfig, estimate: Callable[[], float]
     ) -> None:
-        """What is about to be trained, what was left out of it, and how long it is likely to take."""
+        """Say what is about to be trained, what was left out of it, and how long it is likely to take."""
         if not self.active:
             return
         for report in dict.fromkeys(record["weights"].values()):
             self._say(report)
-        for change in record.get("resumed_with_changes", []):
-            for what, (before, now) in change.items():
+        for changed in record["resumed_with_changes"]:
+            for what, (before, now) in changed.items():
                 self._say(f"resumed with other {what}, so not to the same bytes: {before} before, {now} now")
         for name, task in record["tasks"].items():
             shown = [repr(label) for label in task["classes"]]
@@ -39,21 +39,21 @@ class Reporter:
             for row in task["skipped"]:
                 self._say(f"{name}: left out {row}")
             if task["dev_rows_also_in_train"]:
-                self._say(f"{name}: {task['dev_rows_also_in_train']} dev rows also stand in train")
+                self._say(f"{name}: {task['dev_rows_also_in_train']} dev rows are also in train")
             cut, cut_dev = task["truncated_train_rows"], task["truncated_dev_rows"]
             if cut or cut_dev:
                 self._say(f"{name}: {cut} training and {cut_dev} dev rows cut to the encoder's length")
         rounds = settings.epochs * rounds_per_epoch
         minutes = estimate() * rounds / 60
         self._say(
-            f"precision {record['precision']}; {settings.epochs} epochs of {rounds_per_epoch} rounds,"
+            f"precision {record['precision_chosen']}; {settings.epochs} epochs of {rounds_per_epoch} rounds,"
             f" about {minutes:.1f} minutes of training"
         )
 
     def bar(
         self, rounds: Iterable[RoundRecord], start: int, total: int, epoch: int, epochs: int
     ) -> Iterator[RoundRecord]:
-        """Hand on an epoch's rounds from ``start``, showing rows/s, running means of the losses and the time left."""
+        """Yield an epoch's rounds from ``start``, showing rows/s, running means of the losses and the time left."""
         means: dict[str, float] = {}
         rows, seconds = 0, 0.0
         title = f"epoch {epoch}/{epochs}"
@@ -74,7 +74,7 @@ class Reporter:
                 yield done
 
     def scores(self, epoch: int, scores: Mapping[str, Score], mean: float, kept: bool) -> None:
-        """The dev scores of an epoch, and whether it is the best so far."""
+        """Say the dev scores of an epoch, and whether it is the best so far."""
         shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
         self._say(f"epoch {epoch} dev: {shown}; mean {mean:.3f}" + (" (best so far, kept)" if kept else ""))
 

@@ -20,7 +20,8 @@ __all__ = ["JsonLines", "NoLines", "Signals", "locked"]
 class JsonLines:
     """A log of one JSON object a line, flushed as it goes so that a killed run keeps what it did.
 
-    :param length: bytes of an existing file to keep and go on from; what a killed run wrote after them is cut off.
+    :param length: bytes of an existing file to keep; what a killed run wrote after them is cut off.
+    :raises RunError: for a file that can't be written, or is shorter than ``length``.
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
@@ -30,10 +31,11 @@ class JsonLines:
             raise RunError(f"{path}: can't be written ({error.strerror})") from None
         size = os.fstat(self._file.fileno()).st_size
         if size < length:
-            raise RunError(f"{path}: has {size} bytes, its checkpoint knows of {length}; the log was changed since")
+            raise RunError(f"{path}: must have at least {length} bytes, as when the checkpoint was saved, got {size}")
         self._file.truncate(length)
 
     def write(self, **values: Any) -> None:
+        """Append one object; RunError if the disk refuses."""
         try:
             self._file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
             self._file.flush()
@@ -41,23 +43,27 @@ class JsonLines:
             raise RunError(f"{self._file.name}: can't be written ({error.strerror})") from None
 
     def length(self) -> int:
-        """Bytes written so far, safe on disk when this returns."""
+        """Count the bytes written so far, safe on disk when this returns."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 class NoLines:
     """The log of a process that is not the run's main one: nothing."""
 
-    def write(self, **values: Any) -> None: ...
+    def write(self, **values: Any) -> None:
+        """Write nothing."""
 
     def length(self) -> int:
+        """Count nothing."""
         return 0
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @contextmanager
@@ -76,14 +82,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Signals:
-    """SIGTERM and SIGINT are noted, not acted on, so that a round is never cut in two."""
+    """Notes SIGTERM and SIGINT and does not act on them, so that a round is never cut in two."""
 
     def __init__(self) -> None:
         self._caught: int | None = None
         self._agreed: int | None = None
 
     def agree(self) -> bool:
-        """Whether a signal came to any of the run's processes; all of them get the same answer."""
+        """Return whether a signal came to any of the run's processes; all of them get the same answer."""
         if any(totals_over_ranks([self._caught is not None])):
             self._agreed = self._caught or signal.SIGTERM
         return self._agreed is not None
@@ -95,9 +101,9 @@ class Signals:
 
     @contextmanager
     def noted(self) -> Iterator["Signals"]:
-        """Note the signals within; a second one acts at once, but for several processes, where torchrun adds its own.
+        """Note the signals within; a second one acts at once, except with several processes: torchrun sends its own.
 
-        Does nothing outside of the main thread.
+        Does nothing outside the main thread.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self

@@ -29,10 +29,9 @@ import json, sys, numpy as np, torch
 from minbert.files.storage import write_tensors
 from multitask.settings.config import RunConfig
 from multitask.distributed import is_main, process_group
-from multitask.training.train import _sampler
 from multitask.model.build import build_model
 from multitask.data.load import to_task_data, prepare
-from multitask.training.loop import TrainState, train_rounds
+from multitask.training.loop import TrainState, build_sampler, train_rounds
 from multitask.updates.known import UPDATES
 torch.set_num_threads(1)
 config = RunConfig.from_dict(json.load(open(sys.argv[1])))
@@ -42,7 +41,7 @@ with process_group():
     model, tokenizer = build_model(prepared.config)
     model.double()
     data = to_task_data(prepared.train, model, tokenizer, ahead=False)
-    sampler = _sampler(prepared.config, {name: len(rows) for name, rows in data.items()})
+    sampler = build_sampler(prepared.config, {name: len(rows) for name, rows in data.items()})
     update = UPDATES[config.train.update](model, config.train, np.random.default_rng(0))
     rounds = list(train_rounds(model, update, sampler, data, config.train, TrainState(), device=torch.device("cpu")))
     assert len(rounds) == 20

@@ -172,9 +172,9 @@ def test_limit(make_config: Any, tmp_path: Path) -> None:
 
 def test_refusals(make_config: Any, tmp_path: Path) -> None:
     config = make_config()
-    with pytest.raises(ConfigError, match="select is 'best'; known: mean, sst, para, sts"):
+    with pytest.raises(ConfigError, match="select must be one of mean, sst, para, sts, got 'best'"):
         train(config, tmp_path / "run", select="best", progress=False)
-    with pytest.raises(ConfigError, match="limit is 0"):
+    with pytest.raises(ConfigError, match="limit must be at least 1, got 0"):
         train(config, tmp_path / "run", limit=0, progress=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")

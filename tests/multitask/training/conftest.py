@@ -1,0 +1,121 @@
+"""Fixtures of the tests that stop a training and resume it: short runs, ways to stop them, what they leave behind."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from multitask.errors import StoppedError
+from multitask.settings.config import RunConfig
+from multitask.training import train as training
+from multitask.training.checkpoints import latest_checkpoint
+from multitask.training.run_folder import JsonLines
+
+MakeConfig = Callable[..., RunConfig]
+Contents = dict[str, bytes]
+# Three tasks, dropout on, five rounds an epoch so that a save every second round falls mid-epoch, a long warm-up.
+SETS = ("train.rounds=5", "train.warmup=0.7", "tasks.sst.dropout=0.2")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: bytes depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def short_config(make_config: MakeConfig) -> MakeConfig:
+    """A function of ``--set`` assignments: two epochs of five rounds."""
+    return lambda *sets: make_config(*SETS, *sets)
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[..., None]:
+    """A function of a configuration, a folder and options: trains, saving often and keeping the moments."""
+
+    def run(config: RunConfig, out: Path, **options: Any) -> None:
+        training.train(config, out, progress=False, keep_optimizer=True, **{"save_every": 2, **options})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], Contents]:
+    """A function of a run folder: every file that has to be equal to the byte."""
+
+    def of(out: Path) -> Contents:
+        """Log, best epoch, last checkpoint less its own log's length."""
+        files = [out / "metrics.jsonl", *sorted((out / "best").iterdir())]
+        last = latest_checkpoint(out / "checkpoints")
+        assert last is not None
+        files += [last / name for name in ("model.safetensors", "optimizers.safetensors", "generators.safetensors")]
+        return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def undisturbed() -> dict[tuple[str, str], Contents]:
+    """What a run without interruption leaves, by update and precision; filled as tests ask."""
+    return {}
+
+
+@pytest.fixture
+def whole(
+    undisturbed: dict[tuple[str, str], Contents],
+    short_config: MakeConfig,
+    train: Callable[..., None],
+    contents: Callable[[Path], Contents],
+    one_thread: None,
+    tmp_path: Path,
+) -> Callable[..., tuple[RunConfig, Contents]]:
+    """A function of an update and a precision: a configuration, and what a run of it leaves."""
+
+    def of(update: str, precision: str = "float32") -> tuple[RunConfig, Contents]:
+        config = short_config(f"train.update={update}", f"train.precision={precision}")
+        if (update, precision) not in undisturbed:
+            train(config, tmp_path / "undisturbed")
+            undisturbed[update, precision] = contents(tmp_path / "undisturbed")
+        return config, undisturbed[update, precision]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def stop_after() -> Callable[[pytest.MonkeyPatch, int, Callable[[], None]], None]:
+    """A function of a patch, a number and an act: calls it once, after so many lines of a log (four a round)."""
+
+    def stop(patch: pytest.MonkeyPatch, lines: int, act: Callable[[], None]) -> None:
+        write, count = JsonLines.write, [0]
+
+        def counting(self: JsonLines, **values: Any) -> None:
+            write(self, **values)
+            count[0] += 1
+            if count[0] == lines:
+                act()
+
+        patch.setattr(JsonLines, "write", counting)
+
+    return stop
+
+
+@pytest.fixture
+def stopped_run(
+    train: Callable[..., None], stop_after: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """A function of a configuration, a folder and a number: trains until a SIGTERM after so many lines of a log."""
+
+    def run(config: RunConfig, out: Path, lines: int = 8, **options: Any) -> None:
+        with monkeypatch.context() as patch:
+            stop_after(patch, lines, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(StoppedError):
+                train(config, out, **options)
+
+    return run

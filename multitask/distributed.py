@@ -18,14 +18,14 @@ from torch import Tensor
 from multitask.errors import RunError
 
 __all__ = [
-    "totals_over_ranks",
+    "broadcast_from_main",
     "gathered",
     "is_main",
     "process_group",
     "rank",
-    "broadcast_from_main",
     "size",
     "sum_over_ranks",
+    "totals_over_ranks",
     "wait_for_all",
 ]
 

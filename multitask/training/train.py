@@ -259,7 +259,7 @@ class _Session:
         shutil.rmtree(old, ignore_errors=True)
 
     def _save(self, keep: int) -> None:
-        """Save a checkpoint; _restore reads what stands in its state."""
+        """Save a checkpoint; _restore reads its state."""
         state = {
             "epoch": self.state.epoch,
             "round": self.state.round,

@@ -91,7 +91,7 @@ class Run:
         """
         config = self.config if data is None else self.config.with_data(data)
         datasets = read_split(config, split, bad_rows=bad_rows)
-        rows = to_task_data(datasets, self.model, self.tokenizer)
+        rows = to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length)
         scores = evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
         return {
             name: replace(score, left_out=len(datasets[name].skipped), cut=int(rows[name].texts.truncated.sum()))

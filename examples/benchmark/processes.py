@@ -157,7 +157,8 @@ def main() -> None:
     if what == "tokenize":
         config = build_config(tasks_file=Path(arguments[0]), weights=arguments[1])
         prepared = prepare(config)
-        to_task_data(prepared.train, *build_model(prepared.config))
+        model, tokenizer = build_model(prepared.config)
+        to_task_data(prepared.train, model.tasks, tokenizer, model.max_length)
     elif what == "sum":
         print_sum_time(int(arguments[0]))
         return

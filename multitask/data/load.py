@@ -10,7 +10,6 @@ from multitask.data.batches import TaskData
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.splits import stratified_split
 from multitask.errors import ConfigError, DataError
-from multitask.model.model import MultitaskModel
 from multitask.settings.checks import check_choice
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
@@ -72,14 +71,19 @@ def read_split(config: RunConfig, split: str, *, bad_rows: OnBad = "missing") ->
 
 
 def to_task_data(
-    datasets: Mapping[str, Dataset], model: MultitaskModel, tokenizer: BertTokenizer, *, ahead: bool = True
+    datasets: Mapping[str, Dataset],
+    tasks: Mapping[str, Task],
+    tokenizer: BertTokenizer,
+    max_length: int,
+    *,
+    ahead: bool = True,
 ) -> dict[str, TaskData]:
-    """Tokenize each task's rows, cut to the encoder's positions.
+    """Tokenize each task's rows, cut to ``max_length`` tokens.
 
     :param ahead: as in EncodedTexts.
     """
     return {
-        name: TaskData.build(model.tasks[name], dataset.examples, tokenizer, model.max_length, ahead=ahead)
+        name: TaskData.build(tasks[name], dataset.examples, tokenizer, max_length, ahead=ahead)
         for name, dataset in datasets.items()
     }
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from minbert.files.storage import write_json
-from multitask.data.examples import OnBad
+from multitask.data.batches import TaskData
+from multitask.data.examples import Dataset, OnBad
 from multitask.data.load import Prepared, prepare, to_task_data
 from multitask.distributed import broadcast_from_main, is_main, rank, size, wait_for_all
 from multitask.errors import ConfigError, RunError
@@ -126,8 +127,8 @@ class _Session:
             torch.manual_seed(int(np.random.SeedSequence((config.train.seed, rank())).generate_state(1)[0]))
         order_rng = np.random.default_rng(config.train.seed)
         self.update = UPDATES[config.train.update](self.model, config.train, order_rng, self.dtype)
-        self.train_data = to_task_data(prepared.train, self.model, self.tokenizer, ahead=False)
-        self.dev_data = to_task_data(prepared.dev, self.model, self.tokenizer)
+        self.train_data = self._tokenized(prepared.train, ahead=False)
+        self.dev_data = self._tokenized(prepared.dev, ahead=True)
         self.environment = environment_of(self.dtype)
         self.record: dict[str, Any] = {
             **self.environment,
@@ -141,6 +142,9 @@ class _Session:
         log_lengths = self._restore() if resume else {}
         refuse_different_starts(out, self.model, (self.state.epoch, self.state.round))
         self._open_logs(log_lengths)
+
+    def _tokenized(self, datasets: Mapping[str, Dataset], *, ahead: bool) -> dict[str, TaskData]:
+        return to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length, ahead=ahead)
 
     def _restore(self) -> dict[str, int]:
         """Put everything back to where the last checkpoint was saved, if there is one.

@@ -40,7 +40,7 @@ with process_group():
     torch.manual_seed(0)
     model, tokenizer = build_model(prepared.config)
     model.double()
-    data = to_task_data(prepared.train, model, tokenizer, ahead=False)
+    data = to_task_data(prepared.train, model.tasks, tokenizer, model.max_length, ahead=False)
     sampler = build_sampler(prepared.config, {name: len(rows) for name, rows in data.items()})
     update = UPDATES[config.train.update](model, config.train, np.random.default_rng(0))
     rounds = list(train_rounds(model, update, sampler, data, config.train, TrainState(), device=torch.device("cpu")))

@@ -63,7 +63,7 @@ def test_bfloat16_trains_to_the_scores_of_float32(trained: Trained) -> None:
 def test_an_answer_does_not_depend_on_batch_mates(trained: Trained, dtype: torch.dtype) -> None:
     """Batches of 1, 7 and 64 rows in random order, beside the batches of like length that evaluation makes."""
     run, rng = trained("float32")[0], np.random.default_rng(0)
-    data = to_task_data(prepare(run.config, limit=1000).dev, run.model, run.tokenizer)
+    data = to_task_data(prepare(run.config, limit=1000).dev, run.model.tasks, run.tokenizer, run.model.max_length)
     for name, rows in data.items():
         task = run.model.tasks[name]
         expected = outputs_of(run.model, name, rows.texts, device=CPU, dtype=dtype)

@@ -156,7 +156,7 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(
 def test_the_estimate_leaves_no_trace(make_config: Any, state_of: Any) -> None:
     prepared = prepare(make_config())
     model, tokenizer = build_model(prepared.config)
-    data = to_task_data(prepared.train, model, tokenizer)
+    data = to_task_data(prepared.train, model.tasks, tokenizer, model.max_length)
     sampler = RoundSampler({name: len(rows) for name, rows in data.items()}, dict.fromkeys(data, 8), rounds=2, seed=0)
     before, generator = state_of(model), torch.get_rng_state()
     assert estimate_seconds(model, sampler, data, device=CPU, dtype=torch.float32) > 0
@@ -206,7 +206,7 @@ def test_every_preset_learns_a_fixed_batch(make_config: Any, preset: str) -> Non
     prepared = prepare(make_config(*same, "train.schedule=constant", "train.warmup=0", preset=preset), limit=16)
     torch.manual_seed(0)
     model, tokenizer = build_model(prepared.config)
-    data = to_task_data(prepared.train, model, tokenizer)
+    data = to_task_data(prepared.train, model.tasks, tokenizer, model.max_length)
     batches = {name: data[name].batch(np.arange(16)) for name in NAMES}
     settings = prepared.config.train
     update = UPDATES[settings.update](model, settings, np.random.default_rng(0))

@@ -6,7 +6,7 @@
 >>> model(**tokenizer(["A dog runs.", "It rains."])).last_hidden_state.shape  # doctest: +SKIP
 torch.Size([2, 6, 384])
 
-The names below are loaded when they are first used: who wants an error class or the version does not wait for torch.
+The names below are imported on first use: the version or an error class does not wait for torch.
 """
 
 from typing import TYPE_CHECKING

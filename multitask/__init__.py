@@ -1,7 +1,7 @@
 """Several tasks on one BERT: training, scoring and prediction.
 
-The names below are loaded when they are first used: ``multitask --help`` and a mistyped option answer at once
-instead of waiting for torch.
+The names below are imported on first use: ``multitask --help`` and a mistyped option answer at once, without waiting
+for torch.
 """
 
 from typing import TYPE_CHECKING

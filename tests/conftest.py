@@ -1,5 +1,6 @@
 """What tests of both packages share: weights and data, with a skip that says what is not there."""
 
+import ast
 import http.server
 import os
 import re
@@ -8,7 +9,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -99,6 +100,14 @@ def loopback() -> Iterator[Loopback]:
     thread.join()
 
 
+class Import(NamedTuple):
+    """One import of a file of the two packages: by which module, of which one, and when it is carried out."""
+
+    importer: str
+    imported: str
+    when: str  # "import", "call" (inside a function) or "typing" (never, but by a type checker)
+
+
 @pytest.fixture(params=["reference", "fast"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test once with the formulas as they are written out and once with the fused functions."""
@@ -128,6 +137,38 @@ def check_modes(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Non
 def root() -> Path:
     """The folder of the project."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def modules(root: Path) -> dict[str, ast.Module]:
+    """Every module of the two packages by its dotted name, parsed."""
+    files = [path for package in ("minbert", "multitask") for path in (root / package).rglob("*.py")]
+    return {_dotted(path.relative_to(root)): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+@pytest.fixture(scope="session")
+def imports(modules: dict[str, ast.Module]) -> list[Import]:
+    """Every import of the two packages, wherever in a file it stands; ``from a import b`` is one of a.b if a module."""
+
+    def walk(importer: str, node: ast.AST, when: str) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(importer, alias.name, when) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{importer}: a relative import"
+            for name in {f"{node.module}.{alias.name}" for alias in node.names}:
+                yield Import(importer, name if name in modules else str(node.module), when)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from (found for each in node.body for found in walk(importer, each, "typing"))
+            yield from (found for each in node.orelse for found in walk(importer, each, when))
+        else:
+            inner = "call" if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) else when
+            yield from (found for each in ast.iter_child_nodes(node) for found in walk(importer, each, inner))
+
+    return [found for name, tree in modules.items() for found in walk(name, tree, "import")]
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
 """Weights and tokenizers on disk and from elsewhere: checkpoints, storage, the registry of names, downloads.
 
-The book imports nothing from here before it is called; nothing here may import multitask.
+May import config and errors, and no model; the book imports nothing from here before it is called.
 """

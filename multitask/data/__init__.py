@@ -1,4 +1,4 @@
 """Turn files into checked examples, those into token ids and batches, and choose which rows come next.
 
-May import settings, minbert and distributed; nothing that trains or scores.
+May import settings, distributed and minbert; not model, which stands beside it, and nothing that trains or scores.
 """

@@ -1,4 +1,4 @@
-"""Encoders with one decoder a task, from token batches to outputs and losses.
+"""Encoders with one decoder per task: from token batches to outputs and losses.
 
-May import settings and minbert; data only where it is built for a run, and nothing that trains.
+May import settings and minbert; not data, which stands beside it, and nothing that trains.
 """

@@ -1,4 +1,4 @@
-"""From the losses of a round's batches to steps of the optimizers, one file for each paper.
+"""Losses of a round's batches to steps of the optimizers, one file for each paper.
 
-May import model, data, settings and minbert; no training loop, run folder or command.
+May import model, data, settings and minbert; no run, training loop or command.
 """

@@ -32,7 +32,7 @@ setup(
         "filelock>=3.12",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.45"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "setuptools>=77", "transformers>=4.45"],
         "benchmark": ["onnx>=1.16", "onnxruntime>=1.18", "transformers>=4.45"],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
     },

@@ -3,37 +3,60 @@
 import ast
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-PACKAGES = ("minbert", "multitask")
+PACKAGES = {"minbert", "multitask"}
 
 
-def imported_names(folder: Path) -> set[str]:
-    """Top-level names of all packages that the files of a folder import, wherever in a file that stands."""
+def third_party(names: Iterable[str]) -> set[str]:
+    """Top-level names of the modules of that list that are neither Python's nor this project's."""
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - PACKAGES
+
+
+def imported_by(folder: Path) -> set[str]:
+    """What the scripts of a folder import of others' packages, pytest.importorskip included."""
     names: set[str] = set()
-    for path in folder.rglob("*.py"):
+    files = list(folder.rglob("*.py"))
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                names.add(node.module.partition(".")[0])
-    return names - set(sys.stdlib_module_names)
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(str(node.module))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
+                names |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+    return third_party(names) - {path.stem for path in files}
 
 
-def keyword(setup_file: Path, name: str) -> list[str]:
-    """The list that setup.py passes to setup() under that keyword."""
+def distributions(requirements: Iterable[str]) -> set[str]:
+    """The names in a list of requirements."""
+    return {re.split(r"[<>=!~ ]", line)[0] for line in requirements}
+
+
+def keyword(setup_file: Path, name: str) -> Any:
+    """The list or dict that setup.py passes to setup() under that keyword."""
     for node in ast.walk(ast.parse(setup_file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == name:
             return ast.literal_eval(node.value)
     raise AssertionError(f"setup.py has no {name}")
 
 
-def test_every_import_is_declared_and_every_declaration_imported(root: Path) -> None:
-    declared = {re.split(r"[<>=!~ ]", line)[0] for line in keyword(root / "setup.py", "install_requires")}
-    imported = set().union(*(imported_names(root / package) for package in PACKAGES)) - set(PACKAGES)
-    assert imported == declared
+def test_every_import_is_declared_and_every_declaration_imported(root: Path, imports: list[Any]) -> None:
+    assert third_party(each.imported for each in imports) == distributions(
+        keyword(root / "setup.py", "install_requires")
+    )
+
+
+@pytest.mark.parametrize(("folder", "extra"), [("tests", "test"), ("examples", "benchmark"), ("weights", "test")])
+def test_an_extra_holds_what_its_folder_imports(root: Path, folder: str, extra: str) -> None:
+    declared = keyword(root / "setup.py", "install_requires") + keyword(root / "setup.py", "extras_require")[extra]
+    imported = imported_by(root / folder)
+    assert "torch" in imported
+    assert imported <= distributions(declared)
 
 
 def test_every_package_is_listed_and_typed(root: Path) -> None:
@@ -46,13 +69,12 @@ def test_every_package_is_listed_and_typed(root: Path) -> None:
         assert (root / package / "py.typed").is_file()
 
 
-def test_the_encoder_knows_nothing_of_tasks(root: Path) -> None:
-    assert "multitask" not in imported_names(root / "minbert")
-
-
-@pytest.mark.parametrize("name", ["torch", "numpy", "tokenizers", "safetensors", "huggingface_hub"])
-def test_constraints_pin_what_is_declared(root: Path, name: str) -> None:
-    assert re.search(rf"^{name}==\d", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+def test_constraints_pin_all_that_is_declared(root: Path) -> None:
+    extras = keyword(root / "setup.py", "extras_require")
+    declared = distributions([*keyword(root / "setup.py", "install_requires"), *sum(extras.values(), [])])
+    pinned = re.findall(r"^([\w-]+)==\d", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert declared <= set(pinned)
+    assert len(pinned) == len(set(pinned))
 
 
 def test_readme_has_the_commands_that_ci_runs(root: Path) -> None:

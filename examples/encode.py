@@ -1,4 +1,4 @@
-"""Compares sentences with the encoder alone: the mean of the tokens' hidden states is a sentence's vector.
+"""Compare sentences with the encoder alone: the mean of the tokens' hidden states is a sentence's vector.
 
 python examples/encode.py "Where is my parcel?" "My package has not come." "I like trains."
 """
@@ -12,6 +12,11 @@ from minbert import BertModel, BertTokenizer, encode
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Print the cosine of each sentence's vector with the first one's.
+
+    :param argv: the command line's arguments; None for those of this process.
+    :return: the exit status.
+    """
     parser = argparse.ArgumentParser(description="Print how similar each sentence is to the first.")
     parser.add_argument("texts", nargs="*", help="sentences to compare")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="name, hub id or folder")

@@ -1,10 +1,10 @@
-"""Fine-tunes one small BERT on three tasks at once, scores it, saves it, and labels a few new sentences.
+"""Fine-tune one small BERT on three tasks at once, score it, save it, and label a few new sentences.
 
     python examples/quickstart.py
 
-The tasks stand in tasks.toml, their rows in data/: sentiment of film reviews in five grades (sst), whether
-two questions ask the same (para), and how alike two sentences are, from 0 to 5 (sts). The rows are a sample
-written for this project, too few for good scores; they are enough to see that it learns, in a minute or two.
+The tasks are in tasks.toml, their rows in data/: sentiment of film reviews in five grades (sst), whether two questions
+ask the same (para), and how alike two sentences are, from 0 to 5 (sts). The rows are a sample written for this project:
+too few for good scores, but enough to see in a minute or two that it learns.
 """
 
 import argparse
@@ -36,14 +36,14 @@ NEW_ROWS: dict[str, Sequence[str | tuple[str, str]]] = {
 
 
 def baseline(task: Task) -> float:
-    """The dev score of always answering with the training rows' most common class, or their mean."""
+    """Score the dev rows with one answer for all: the training rows' most common class, or their mean."""
     assert task.train is not None
     assert task.dev is not None
     return baseline_score(task, read_examples(task.train, task).labels, read_examples(task.dev, task).labels).value
 
 
 def print_scores(run: Run) -> None:
-    """The dev table: each task's score with its 95 % interval, beside the baseline."""
+    """Print each task's dev score with its 95 % interval, beside the baseline."""
     scores = run.evaluate("dev")
     print(f"\n{'task':<6}{'metric':<10}{'baseline':>8}{'score':>8}   95 % interval")
     for task in run.config.tasks:
@@ -55,6 +55,11 @@ def print_scores(run: Run) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Train, score, save and predict.
+
+    :param argv: the command line's arguments; None for those of this process.
+    :return: the exit status.
+    """
     parser = argparse.ArgumentParser(description="Train three tasks on the sample data and use the result.")
     parser.add_argument("--out", type=Path, help="run folder to write (runs/quickstart-TIME)")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="name, hub id or folder of the encoder")

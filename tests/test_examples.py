@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "peers", "processes", "tools")}
+BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
 SCRIPTS = BENCHMARK | {"encode.py", "quickstart.py"}
 
 
@@ -34,11 +34,13 @@ def test_encode_finds_the_similar_sentence(root: Path, minilm_weights: Path) -> 
     assert same > similar > other
 
 
+@pytest.mark.smoke
 def test_encode_runs_on_any_weights(root: Path, tiny_weights: Path) -> None:
     lines = run(root, "examples/encode.py", "One.", "Two.", "--weights", tiny_weights).splitlines()
     assert [line.split(maxsplit=1)[1] for line in lines] == ["One.", "Two."]
 
 
+@pytest.mark.smoke
 def test_quickstart_runs_to_the_end(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     printed = run(root, "examples/quickstart.py", "--weights", tiny_weights, "--epochs", 1, "--out", out)
@@ -49,14 +51,15 @@ def test_quickstart_runs_to_the_end(root: Path, tiny_weights: Path, tmp_path: Pa
 
 def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:
     pytest.importorskip("transformers", reason="the benchmark's peer")
-    sections = ["training", "list", "batch", "adamw"]
+    sections = ["training", "list", "batch", "lora", "adamw"]
     options = ["--tasks", "examples/tasks.toml", "--weights", tiny_weights, "--rounds", 1, "--json"]
     report = json.loads(run(root, "examples/benchmark/benchmark.py", *options, "--only", *sections))
     lines = {line["what"]: line for line in report["lines"]}
-    assert len(lines) == 6 + all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+    assert len(lines) == 7 + all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
     for line in lines.values():
         assert line["seconds"] > 0
         assert all(ratio > 0 for ratio in line["ratios"].values())
+    assert lines["LoRA on query and value, 32 pairs"]["rows/s"] > 0
     assert {"float32", "B0", "B1"} == set(lines["training round, 3 x 32 rows"]["ratios"])
 
 
@@ -71,12 +74,14 @@ def test_quickstart_beats_the_baselines(root: Path, minilm_weights: Path, tmp_pa
         assert float(score) > float(baseline)
 
 
+@pytest.mark.smoke
 def test_own_task_trains_and_predicts_its_own_labels(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out, rows = tmp_path / "run", tmp_path / "rows.txt"
     rows.write_text("My parcel is late.\nI was billed twice.\n", encoding="utf-8")
-    command, options = ["-m", "multitask"], ["--weights", tiny_weights, "--epochs", 1, "--out", out]
-    run(root, *command, "train", "--tasks", "examples/own_task.toml", *options)
-    lines = run(root, *command, "predict", out, "--input", rows).splitlines()
+    # The command that pip installed beside this Python: a script of Python's, too.
+    command, options = Path(sys.executable).with_name("multitask"), ["--weights", tiny_weights, "--epochs", 1]
+    run(root, command, "train", "--tasks", "examples/own_task.toml", *options, "--out", out)
+    lines = run(root, command, "predict", out, "--input", rows).splitlines()
     topics = ["account", "billing", "delivery", "fault"]
     assert lines[0].split("\t") == ["id", "prediction", *(f"p_{topic}" for topic in topics)]
     assert len(lines) == 3

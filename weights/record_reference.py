@@ -1,9 +1,9 @@
-"""Makes weights/tiny-bert: a small random BERT by `transformers`, and what it computes for a few inputs.
+"""Make weights/tiny-bert: a small random BERT by `transformers`, and what it computes for a few inputs.
 
     python weights/record_reference.py
 
-Needs `transformers`, which the tests that read the result then do without. Run again only to record with a
-newer version; the weights come out the same as long as torch's generator does.
+Needs `transformers`, which the tests that read the result do without. Run it again only to record with a newer version;
+the weights stay the same as long as torch's generator does.
 """
 
 import json
@@ -33,13 +33,13 @@ MAX_LENGTH = 24
 
 
 def make_vocabulary() -> list[str]:
-    """100 tokens that spell any lower-case English word."""
+    """Make 100 tokens that spell any lower-case English word."""
     pieces = [f"##{letter}" for letter in LETTERS]
     return [*SPECIAL_TOKENS, *LETTERS, *pieces, *PUNCTUATION, *WORDS]
 
 
 def make_model(vocab_size: int) -> transformers.BertForPreTraining:
-    """A model in which nothing hides behind a one or a zero: norms, biases and padding are random too."""
+    """Make a model in which nothing hides behind a one or a zero: norms, biases and padding are random, too."""
     config = transformers.BertConfig(
         vocab_size=vocab_size,
         hidden_size=32,
@@ -60,7 +60,7 @@ def make_model(vocab_size: int) -> transformers.BertForPreTraining:
 
 
 def make_inputs(vocab_size: int) -> dict[str, dict[str, Tensor]]:
-    """Named inputs: without a mask, with padding at the right, with holes anywhere but at the first token."""
+    """Make named inputs: without a mask, with padding at the right, with holes anywhere but at the first token."""
     generator = torch.Generator().manual_seed(SEED + 1)
     batch, seq = 4, 14
     input_ids = torch.randint(vocab_size, (batch, seq), generator=generator)
@@ -77,7 +77,11 @@ def make_inputs(vocab_size: int) -> dict[str, dict[str, Tensor]]:
 
 
 def record(model: transformers.BertForPreTraining, inputs: dict[str, Tensor], *, heads: bool) -> dict[str, Tensor]:
-    """Inputs and what the encoder gives for them, by name; what both heads give too where asked for."""
+    """Run the model, and give its inputs and outputs by name.
+
+    :param inputs: input_ids and perhaps attention_mask and token_type_ids, each int64 (batch, seq).
+    :param heads: record the outputs of both pretraining heads, too.
+    """
     with torch.no_grad():
         encoder = model.bert(**inputs, output_hidden_states=True, output_attentions=True)
         outputs = model(**inputs)
@@ -94,6 +98,7 @@ def record(model: transformers.BertForPreTraining, inputs: dict[str, Tensor], *,
 
 
 def main() -> None:
+    """Write the folder: vocabulary, settings, weights and the recording."""
     FOLDER.mkdir(exist_ok=True)
     vocabulary = make_vocabulary()
     (FOLDER / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
@@ -117,7 +122,7 @@ def main() -> None:
         "pairs": PAIRS,
         "max_length": MAX_LENGTH,
     }
-    # One key: the order of several is drawn anew at each writing, and the file would differ by it.
+    # One key: several are written in an order that changes from run to run, and so would the file.
     metadata = {"about": json.dumps(about, indent=1)}
     recorded = {name: tensor.clone().contiguous() for name, tensor in recorded.items()}
     save_file(recorded, FOLDER / "reference.safetensors", metadata=metadata)

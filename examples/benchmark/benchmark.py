@@ -1,4 +1,4 @@
-"""How fast this library is beside `transformers` (B0, B1) and ONNX Runtime (B2), on this machine, in one process.
+"""Measure this library beside `transformers` (B0, B1) and ONNX Runtime (B2), on this machine, in one process.
 
 python examples/benchmark/benchmark.py --data data [--only training list batch ...] [--threads 2] [--rounds 5] [--json]
 
@@ -6,7 +6,7 @@ Needs the extras "test" and "benchmark". Every comparison runs its sides in turn
 the same batches, and is quoted as the ratio of medians; outputs are compared first. Sides: B0 is `transformers` as it
 comes, float32, padded batches of 32 in the data's order, torch.optim.AdamW as it comes; B1 the same under bfloat16
 autocast with fused=True; B2 (lists) ONNX Runtime on the exported float32 graph and on its dynamic int8. "grouped" is
-the peer with its rows sorted by length, which the library does for lists. No figure here is a test.
+the peer with its rows sorted by length, as this library does with lists. No figure here is a test.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import processes
 import torch
+from lora import lora
 from peers import Onnx, Training, export_onnx, transformers_list
 from tools import SIDES, Bench, drawn_rounds, machine, product_parameters
 from torch import nn
@@ -34,16 +35,21 @@ from multitask.updates.separate import SeparateUpdate
 
 
 def ceiling(bench: Bench) -> None:
+    """Say how fast this machine multiplies large matrices."""
     for dtype, tflops in bench.ceiling.items():
         bench.add({"what": f"ceiling, {dtype} product of 4096", "tflops": tflops})
 
 
 def next_round(train: Callable[[Any], object], places: Iterator[Any]) -> None:
+    """Train on the round that comes next."""
     train(next(places))
 
 
 def training_sides(bench: Bench, folder: Path, rounds: Sequence[Mapping[str, Batch]]) -> tuple[SIDES, float]:
-    """One call of a side is one of the rounds, each side at its own place in them."""
+    """Warm up the sides of a training benchmark; each call of a side trains on the next of the rounds.
+
+    :return: the sides, and the operations of a round's matrix products without those on padding.
+    """
     sides: SIDES = {}
     given = [{name: (dict(b.tokens), b.labels) for name, b in batches.items()} for batches in rounds]
     for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
@@ -64,6 +70,7 @@ def training_sides(bench: Bench, folder: Path, rounds: Sequence[Mapping[str, Bat
 
 
 def training(bench: Bench, folder: Path | None = None, what: str = "training round, 3 x 32 rows") -> None:
+    """Compare the outputs of both sides, then time rounds of training."""
     folder = folder or bench.weights
     ours, tokenizer, theirs, decoders, _ = bench.models(folder)
     rounds = drawn_rounds(bench, ours, tokenizer)
@@ -79,12 +86,13 @@ def training(bench: Bench, folder: Path | None = None, what: str = "training rou
 
 
 def texts_of(bench: Bench) -> list[list[tuple[str, ...]]]:
-    """SST dev sentences, and half of the Quora dev pairs."""
+    """Give the texts of the SST dev rows, and of half of the Quora dev rows."""
     dev = bench.prepared.dev
     return [[row.texts for row in dev["sst"].examples], [row.texts for row in dev["para"].examples[:1500]]]
 
 
 def lists(bench: Bench, folder: Path | None = None, what: str = "list, SST and Quora dev") -> None:
+    """Compare the pooler's outputs for lists of texts, then time them, tokenization included."""
     folder = folder or bench.weights
     _, tokenizer, theirs, _, their_tokenizer = bench.models(folder)
     model, theirs = BertModel.from_pretrained(folder), theirs.eval()
@@ -124,7 +132,7 @@ def lists(bench: Bench, folder: Path | None = None, what: str = "list, SST and Q
 
 
 def batches(bench: Bench) -> None:
-    """One given padded batch of 32 after another, tokenized beforehand: model(**batch)."""
+    """Time model(**batch) on one padded batch of 32 after another, tokenized beforehand."""
     _, tokenizer, theirs, _, _ = bench.models(bench.weights)
     model, theirs = BertModel.from_pretrained(bench.weights), theirs.eval()
     rows = texts_of(bench)[1][:320]
@@ -142,6 +150,8 @@ def batches(bench: Bench) -> None:
 def compare_batches(
     bench: Bench, what: str, model: BertModel, theirs: nn.Module, given: Sequence[Mapping[str, torch.Tensor]]
 ) -> None:
+    """Compare both encoders' hidden states for the batches given, then time them."""
+
     def run(encoder: nn.Module, bf16: bool) -> Callable[[], object]:
         def all_batches() -> None:
             with torch.inference_mode():
@@ -161,12 +171,13 @@ def compare_batches(
 
 
 def base(bench: Bench) -> None:
+    """Time training and lists at the size of BERT-base."""
     training(bench, bench.base(), "BERT-base, training round")
     lists(bench, bench.base(), "BERT-base, list")
 
 
 def long(bench: Bench) -> None:
-    """Sentences joined to 256 to 512 tokens: training on 8 rows, outputs of 16."""
+    """Time training on 8 rows of 256 to 512 tokens, and outputs of 16."""
     ours, tokenizer, theirs, _, _ = bench.models(bench.weights)
     words = cycle(" ".join(row.texts[0] for row in bench.prepared.train["sst"].examples).split())
     rng = np.random.default_rng(0)
@@ -181,7 +192,7 @@ def long(bench: Bench) -> None:
 
 
 def profile(bench: Bench) -> None:
-    """Which operators' own time a training round, and padded batches, go to: shares of the sum, the largest first."""
+    """Say which operators' own time training and padded batches go to: shares of the sum, the largest first."""
     ours, tokenizer, *_ = bench.models(bench.weights)
     rounds = drawn_rounds(bench, ours, tokenizer)
     update = SeparateUpdate(ours.train(), bench.config.train, np.random.default_rng(0), torch.bfloat16)
@@ -207,6 +218,8 @@ def profile(bench: Bench) -> None:
 
 
 def adamw(bench: Bench) -> None:
+    """Time a step of AdamW over all parameters."""
+
     def side(build: Callable[[Any], torch.optim.Optimizer]) -> Callable[[], object]:
         model = BertModel.from_pretrained(bench.weights)
         for parameter in model.parameters():
@@ -226,6 +239,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "batch": batches,
     "base": base,
     "long": long,
+    "lora": lora,
     "adamw": adamw,
     "profile": profile,
     "memory": processes.memory,
@@ -237,11 +251,10 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 
 
 def main() -> None:
+    """Measure the sections that the command line names, and print a line for each result."""
     parser = argparse.ArgumentParser(description="Measure this library beside transformers and ONNX Runtime.")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the course's files (data)")
-    parser.add_argument(
-        "--tasks", type=Path, help="tasks sst, para and sts of a TOML file, in the place of the course's"
-    )
+    parser.add_argument("--tasks", type=Path, help="a TOML file with tasks sst, para and sts, instead of the course's")
     parser.add_argument("--weights", help="name, hub id or folder (all-minilm-l6-v2)")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="what to measure")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")

@@ -1,4 +1,4 @@
-"""The other side of benchmark.py: `transformers` and ONNX Runtime, run as their documents advise."""
+"""Run the other side of benchmark.py, `transformers` and ONNX Runtime, as their documentation advises."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What each task's loss is, on outputs (rows, num_outputs) and labels (rows,): equation by equation that of multitask.
+# Each task's loss on outputs (rows, num_outputs) and labels (rows,): the same equations as in multitask.
 LOSSES = {
     "sst": lambda outputs, labels: F.cross_entropy(outputs, labels),
     "para": lambda outputs, labels: F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.float()),
@@ -27,7 +27,12 @@ class Decoder(nn.Module):
         self.head = nn.Linear(hidden, outputs)
 
     def forward(self, encoded: Any, attention_mask: Tensor) -> Tensor:
-        """Outputs (batch, outputs)."""
+        """Pool and project.
+
+        :param encoded: the encoder's output: last_hidden_state (batch, seq, hidden), pooler_output (batch, hidden).
+        :param attention_mask: (batch, seq).
+        :return: (batch, outputs).
+        """
         split = (len(attention_mask), -1, self.heads, self.query.out_features // self.heads)
         asked, tokens = encoded.pooler_output, encoded.last_hidden_state
         q, k, v = (
@@ -40,7 +45,7 @@ class Decoder(nn.Module):
         return outputs
 
     def take(self, ours: nn.Module) -> "Decoder":
-        """The weights of multitask's decoder."""
+        """Copy the weights of multitask's decoder."""
         renamed = {name.removeprefix("attention."): tensor for name, tensor in ours.state_dict().items()}
         self.load_state_dict(renamed)
         return self
@@ -57,11 +62,13 @@ class Training:
         }
 
     def outputs(self, task: str, batch: dict[str, Tensor]) -> Tensor:
-        """Outputs (batch, num_outputs) in float32."""
+        """Compute a task's outputs (batch, num_outputs) in float32."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            return self.decoders[task](self.model(**batch), batch["attention_mask"]).float()
+            outputs: Tensor = self.decoders[task](self.model(**batch), batch["attention_mask"])
+        return outputs.float()
 
     def round(self, batches: dict[str, tuple[dict[str, Tensor], Tensor]]) -> None:
+        """Take one step on each task's batch and labels, in turn."""
         for task, (batch, labels) in batches.items():
             self.optimizers[task].zero_grad()
             LOSSES[task](self.outputs(task, batch), labels).backward()
@@ -69,7 +76,7 @@ class Training:
 
 
 def list_batches(lengths: Sequence[int], grouped: bool) -> list[np.ndarray]:
-    """Indices in batches of 32: in the list's order, or sorted by length."""
+    """Split indices into batches of 32, in the list's order or sorted by length."""
     order = np.argsort(lengths, kind="stable") if grouped else np.arange(len(lengths))
     return [order[start : start + 32] for start in range(0, len(order), 32)]
 
@@ -77,7 +84,7 @@ def list_batches(lengths: Sequence[int], grouped: bool) -> list[np.ndarray]:
 def transformers_list(
     model: nn.Module, tokenizer: Any, rows: Sequence[tuple[str, ...]], *, bf16: bool, grouped: bool
 ) -> Tensor:
-    """Pooler outputs (rows, hidden), tokenization included, in the rows' order."""
+    """Tokenize and encode texts: pooler outputs (rows, hidden) in the rows' order."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for indices in list_batches([sum(map(len, row)) for row in rows], grouped):
@@ -99,7 +106,7 @@ class Onnx:
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, tokenizer: Any, rows: Sequence[tuple[str, ...]], *, grouped: bool) -> Tensor:
-        """As transformers_list."""
+        """Tokenize and encode texts, as transformers_list does."""
         found: list[np.ndarray] = [np.empty(0)] * len(rows)
         for indices in list_batches([sum(map(len, row)) for row in rows], grouped):
             texts = [list(column) for column in zip(*(rows[i] for i in indices), strict=True)]
@@ -111,7 +118,7 @@ class Onnx:
 
 
 def export_onnx(model: nn.Module, tokenizer: Any, folder: Path) -> tuple[Path, Path]:
-    """The float32 graph and its dynamic int8, written into ``folder``."""
+    """Write the float32 graph and its dynamic int8 into ``folder``, and give both files."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     class PoolerOutput(nn.Module):

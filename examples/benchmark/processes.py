@@ -1,6 +1,6 @@
-"""Parts of benchmark.py that measure whole processes: memory, imports, large files, the first answer.
+"""Measure whole processes for benchmark.py: memory, imports, large files, the first answer.
 
-As a program it is what those processes run, and prints its own peak of memory at the end.
+Run as a program, it is what those processes do, and prints its own peak of memory at the end.
 """
 
 import json
@@ -32,7 +32,7 @@ RUN = [sys.executable, str(Path(__file__).resolve())]
 
 
 def train_side(bench: Bench, side: str) -> None:
-    """What the process of ``memory`` does: the rounds of one side."""
+    """Train on the rounds with one side alone, and print the peak of memory: what a process of ``memory`` runs."""
     ours, tokenizer, theirs, decoders, _ = bench.models(bench.weights)
     rounds = drawn_rounds(bench, ours, tokenizer)
     if side == "B0":
@@ -49,7 +49,7 @@ def train_side(bench: Bench, side: str) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Peak memory of a process that trains, for each side."""
+    """Measure the peak memory of a process that trains, for each side."""
     for side in ("bfloat16", "float32", "B0"):
         command = [sys.executable, str(Path(__file__).with_name("benchmark.py")), "--data", str(bench.args.data)]
         command += [f"--{name}={value}" for name in ("tasks", "weights") if (value := getattr(bench.args, name))]
@@ -58,6 +58,8 @@ def memory(bench: Bench) -> None:
 
 
 def imports(bench: Bench) -> None:
+    """Time the import of every class beside that of torch."""
+
     def side(statement: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, "-c", statement], check=True)
 
@@ -66,7 +68,7 @@ def imports(bench: Bench) -> None:
 
 
 def pairs(bench: Bench) -> None:
-    """400,000 pairs: to read and tokenize them all; and from the command to the end of the first training step."""
+    """Time 400,000 pairs: to read and tokenize all, and from the command to the end of the first training step."""
     task = next(task for task in bench.config.tasks if task.is_pair)
     file, tasks, out = (bench.folder / name for name in ("pairs.tsv", "pairs.toml", "pairs"))
     header, *lines = Path(str(task.train)).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -87,7 +89,7 @@ def pairs(bench: Bench) -> None:
 
 
 def predict(bench: Bench) -> None:
-    """From the command to the first answer; and a million rows beside a tenth of them, with a tiny encoder."""
+    """Time the command to its first answer, and, with a tiny encoder, on a million rows and on a tenth of them."""
     source, answers = bench.folder / "rows.txt", bench.folder / "answers.tsv"
     for name, weights in (("real", str(bench.weights)), ("tiny", str(ROOT / "weights" / "tiny-bert"))):
         command = [sys.executable, "-m", "multitask", "train", "--tasks", str(ROOT / "examples" / "own_task.toml")]
@@ -111,7 +113,7 @@ def predict(bench: Bench) -> None:
 
 
 def ranks(bench: Bench) -> None:
-    """Rounds on one and on two processes of one thread each, and the sum of the gradients alone."""
+    """Time rounds on one and on two processes of one thread each, and the sum of the gradients alone."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     model = bench.models(bench.weights)[0]
     task = next(iter(model.tasks))
@@ -140,19 +142,23 @@ def ranks(bench: Bench) -> None:
 
 
 def run(*command: str) -> int:
-    """The peak of memory, in MB, that the process printed last."""
+    """Run a command, and give the peak of memory, in MB, that it printed last."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
 
 
 def peak_memory() -> int:
-    """This process's peak of memory in MB; not by getrusage, whose peak is inherited from who started it."""
+    """Give this process's peak of memory in MB.
+
+    Not by getrusage: its peak is inherited from the process that started this one.
+    """
     found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1]) // 1024
 
 
 def main() -> None:
+    """Do what the first argument names, and print the peak of memory."""
     what, *arguments = sys.argv[1:]
     if what == "tokenize":
         config = build_config(tasks_file=Path(arguments[0]), weights=arguments[1])
@@ -168,7 +174,7 @@ def main() -> None:
 
 
 def print_sum_time(entries: int) -> None:
-    """Milliseconds that one sum of so many numbers over all processes takes."""
+    """Print the milliseconds that one sum of so many numbers over all processes takes."""
     seconds, gradient = [], torch.ones(entries)
     with process_group():
         for _ in range(7):

@@ -1,4 +1,4 @@
-"""What the parts of benchmark.py share: the data, the weights, the clock and the lines that it prints."""
+"""Hold what the parts of benchmark.py share: the data, the weights, the clock and the lines that it prints."""
 
 import argparse
 import os
@@ -43,8 +43,13 @@ class Bench:
         self.weights = resolve(self.config.encoder.weights)
         self.prepared = prepare(self.config, limit=3000)
 
-    def compare(self, what: str, sides: SIDES, *, real_flops: float = 0.0) -> dict[str, float]:
-        """Time the sides in turn; the first is ours, the others are divided by it."""
+    def compare(self, what: str, sides: SIDES, *, real_flops: float = 0.0, rows: int = 0) -> dict[str, float]:
+        """Time the sides in turn; the first is ours, the others are divided by it.
+
+        :param real_flops: operations of one call without those on padding, for TFLOP/s and the share of the ceiling.
+        :param rows: rows of one call, for rows/s.
+        :return: seconds of each side, the median.
+        """
         times: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(-1, self.args.rounds):
             for name, run in sides.items():
@@ -57,6 +62,8 @@ class Bench:
         line: dict[str, Any] = {"what": what, "side": ours, "seconds": medians[ours]}
         line["ratios"] = {name: medians[name] / medians[ours] for name in medians if name != ours}
         line["spread"] = max(times[ours]) / min(times[ours])
+        if rows:
+            line["rows/s"] = rows / medians[ours]
         if real_flops:
             line["tflops"] = real_flops / medians[ours] / 1e12
             line["of the ceiling"] = line["tflops"] / self.ceiling[ours]
@@ -65,7 +72,7 @@ class Bench:
 
     @cached_property
     def ceiling(self) -> dict[str, float]:
-        """TFLOP/s of a large matrix product by type: what this machine can do at most."""
+        """Measure TFLOP/s of a large matrix product by type: what this machine can do at most."""
         found = {}
         for dtype in (torch.float32, torch.bfloat16):
             a, b = (torch.randn(4096, 4096).to(dtype) for _ in range(2))
@@ -78,12 +85,13 @@ class Bench:
         return found
 
     def add(self, line: dict[str, Any]) -> None:
+        """Keep a line of results, and print it unless all are printed as JSON at the end."""
         self.lines.append(line)
         if not self.args.json:
             print(shown(line), flush=True)
 
     def models(self, folder: Path) -> tuple[MultitaskModel, BertTokenizer, nn.Module, dict[str, Decoder], Any]:
-        """Ours and `transformers`' with equal weights, decoders included."""
+        """Load our model and that of `transformers` with equal weights, decoders included."""
         import transformers
 
         torch.manual_seed(0)
@@ -97,7 +105,7 @@ class Bench:
         return ours, tokenizer, theirs, decoders, transformers.AutoTokenizer.from_pretrained(folder)
 
     def base(self) -> Path:
-        """BERT-base with random weights, beside the small model's tokenizer."""
+        """Write BERT-base with random weights and the small model's tokenizer, once."""
         folder = self.folder / "base"
         if not folder.exists():
             torch.manual_seed(0)
@@ -107,6 +115,7 @@ class Bench:
 
 
 def shown(line: Mapping[str, Any]) -> str:
+    """Write a line of results for people."""
     rest = {key: value for key, value in line.items() if key not in ("what", "side", "seconds", "ratios", "spread")}
     parts = [f"{line['what']:<34}", f"{line.get('side', ''):<10}"]
     if "seconds" in line:
@@ -117,12 +126,12 @@ def shown(line: Mapping[str, Any]) -> str:
 
 
 def product_parameters(encoder: BertModel) -> int:
-    """Parameters that every token is multiplied with."""
+    """Count the parameters that every token is multiplied with."""
     return sum(module.weight.numel() for module in encoder.layers.modules() if isinstance(module, nn.Linear))
 
 
 def drawn_rounds(bench: Bench, model: MultitaskModel, tokenizer: BertTokenizer) -> list[dict[str, Batch]]:
-    """As many rounds as are timed, of 32 rows a task drawn at random."""
+    """Draw as many rounds as are timed, each of 32 rows per task."""
     data = {
         name: TaskData.build(model.tasks[name], rows.examples, tokenizer, model.max_length)
         for name, rows in bench.prepared.train.items()
@@ -135,7 +144,7 @@ def drawn_rounds(bench: Bench, model: MultitaskModel, tokenizer: BertTokenizer) 
 
 
 def machine() -> str:
-    """The CPU's name, where the system tells it, its number of cores, and which of bfloat16's units it has."""
+    """Name the CPU, where the system tells it, its number of cores, and its units for bfloat16."""
     names = {"processor": platform.processor() or platform.machine()}
     if Path("/proc/cpuinfo").exists():
         lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines())

@@ -129,6 +129,7 @@ def test_packages_are_lazy(modules: dict[str, ast.Module], imports: list[Any], r
         assert eager == {"typing", "minbert.lazy"}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "package",
     [
@@ -146,6 +147,7 @@ def test_an_import_alone_loads_no_dependency(package: str) -> None:
     assert not dependencies & loaded_by(f"import {package}")
 
 
+@pytest.mark.smoke
 def test_minberts_names_load_little_beyond_torch() -> None:
     torchs = loaded_by("import torch")
     added = loaded_by("from minbert import *") - torchs
@@ -153,6 +155,7 @@ def test_minberts_names_load_little_beyond_torch() -> None:
     assert not {"huggingface_hub", "safetensors", "scipy", "transformers", "filelock", "multitask"} & added
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("package", [minbert, multitask])
 def test_every_public_name_resolves_and_is_listed(package: object) -> None:
     for name in package.__all__:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from minbert import BertForPreTraining, BertModel, BertTokenizer
 
+pytestmark = pytest.mark.smoke
 CASES = ["plain", "padded", "holes"]
 TOLERANCE = 1e-5
 

@@ -7,6 +7,7 @@ import torch
 
 from minbert import BertModel, BertTokenizer, InputError, encode
 
+pytestmark = pytest.mark.smoke
 TEXTS = ["one", "two three four five six", "", "seven eight", "nine " * 12]
 
 

@@ -10,6 +10,7 @@ import pytest
 from multitask.settings.config import build_config
 from multitask.training.train import train
 
+pytestmark = pytest.mark.smoke
 QUICK = """
 [encoder]
 weights = '{weights}'

@@ -81,4 +81,5 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, states: Tensor) -> Tensor:
         """(batch, length, hidden_size) -> (batch, heads, length, head_size)."""
-        return states.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        by_head: Tensor = states.unflatten(2, (self.num_heads, -1))  # (batch, length, heads, head_size)
+        return by_head.transpose(1, 2)

@@ -181,7 +181,7 @@ class BertModel(nn.Module):
         if torch.compiler.is_compiling():  # no value can be looked at
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             return PaddedRows(mask.bool()), torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        if torch.jit.is_tracing():  # type: ignore[attr-defined] # public, though not in __all__
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call] # public, though not in __all__
             raise InputError(
                 "torch.jit.trace would record this batch's lengths: use torch.onnx.export(..., dynamo=True) or"
                 " torch.export.export"

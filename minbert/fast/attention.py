@@ -127,7 +127,7 @@ def attention(projected: Tensor, packing: Packing, heads: int, p: float) -> Tens
     :param p: dropout probability on the attention weights, in [0, 1).
     :return: packed (tokens, hidden).
     """
-    result: Tensor = _SelfAttention.apply(packing.fill(projected), Heads(packing, heads, p))
+    result: Tensor = _SelfAttention.apply(packing.fill(projected), Heads(packing, heads, p))  # type: ignore[no-untyped-call]
     return packing.cut(result)
 
 
@@ -189,5 +189,5 @@ def pooled_attention(query: Tensor, keys_values: Tensor, packing: Packing, heads
     padded = scores.new_full((packing.mask.numel(), heads), -math.inf).index_copy(0, packing.token_index, scores)
     over_rows = padded.view(packing.batch_size, packing.seq_length, heads).softmax(1).flatten(0, 1)
     weights = dropout(over_rows.index_select(0, packing.token_index), p)  # (tokens, heads)
-    attended = (weights[:, :, None] * value).flatten(1)  # (tokens, hidden)
+    attended: Tensor = (weights[:, :, None] * value).flatten(1)  # (tokens, hidden)
     return attended.new_zeros(query.shape).index_add(0, row, attended).to(query.dtype)

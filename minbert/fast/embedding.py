@@ -73,7 +73,7 @@ def embedding(weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
 
     :param padding_idx: the row that never learns.
     """
-    result: Tensor = _Embedding.apply(weight, ids, padding_idx, _lent.get())
+    result: Tensor = _Embedding.apply(weight, ids, padding_idx, _lent.get())  # type: ignore[no-untyped-call]
     return result
 
 

@@ -62,7 +62,8 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Te
     dtype, rows = product_dtype(x), x.shape[:-1].numel()
     if dtype == torch.bfloat16 and rows > FILL and rows % FILL:
         filled = F.pad(x.flatten(0, -2), (0, 0, 0, -rows % FILL))
-        return linear(filled, weights, biases)[:rows].unflatten(0, x.shape[:-1])
+        result: Tensor = linear(filled, weights, biases)[:rows].unflatten(0, x.shape[:-1])
+        return result
     return F.linear(x.to(dtype), joined(weights, dtype), joined(biases, dtype))
 
 

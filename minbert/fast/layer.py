@@ -40,7 +40,7 @@ def encoder_layer(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
         output norm: 16 in all.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or any(part.requires_grad for part in parameters)):
-        result: Tensor = _EncoderLayer.apply(hidden, settings, *parameters)
+        result: Tensor = _EncoderLayer.apply(hidden, settings, *parameters)  # type: ignore[no-untyped-call]
         return result
     # What a backward pass would need is freed after each half, while still cached.
     attended, _ = _self_attention(hidden, settings, parameters[:10], saving=False)

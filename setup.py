@@ -32,7 +32,16 @@ setup(
         "filelock>=3.12",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "setuptools>=77", "transformers>=4.45"],
+        "export": ["onnx>=1.16", "onnxscript>=0.5"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "setuptools>=77",
+            "transformers>=4.45",
+            "onnx>=1.16",
+            "onnxscript>=0.5",
+            "onnxruntime>=1.18",
+        ],
         "benchmark": ["onnx>=1.16", "onnxruntime>=1.18", "transformers>=4.45"],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
     },

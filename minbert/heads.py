@@ -44,7 +44,7 @@ class BertForPreTraining(nn.Module):
         self.bert = BertModel(config)
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.transform_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.transform_LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.prediction_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.seq_relationship = nn.Linear(config.hidden_size, 2)
         self.load_report: LoadReport | None = None
@@ -66,7 +66,7 @@ class BertForPreTraining(nn.Module):
 
     def predict_tokens(self, hidden: Tensor) -> Tensor:
         """Compute logits: (tokens, hidden_size) -> (tokens, vocab_size). Pass the masked tokens alone to save most."""
-        transformed = self.transform_norm(self.activation(self.transform(hidden)))
+        transformed = self.transform_LayerNorm(self.activation(self.transform(hidden)))
         return F.linear(transformed, self.bert.embeddings.word_embeddings.weight, self.prediction_bias)
 
     @classmethod

@@ -33,7 +33,7 @@ class BertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, positions: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class BertEmbeddings(nn.Module):
         :return: (tokens, hidden_size).
         """
         summed = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
-        embedded: Tensor = self.dropout(self.norm(summed + self.position_embeddings(positions)))
+        embedded: Tensor = self.dropout(self.LayerNorm(summed + self.position_embeddings(positions)))
         return embedded
 
 
@@ -59,11 +59,11 @@ class BertLayer(nn.Module):
         hidden = config.hidden_size
         self.attention = MultiHeadAttention(hidden, config.num_attention_heads, config.attention_probs_dropout_prob)
         self.attention_output = nn.Linear(hidden, hidden)
-        self.attention_norm = LayerNorm(hidden, config.layer_norm_eps)
+        self.attention_LayerNorm = LayerNorm(hidden, config.layer_norm_eps)
         self.intermediate = nn.Linear(hidden, config.intermediate_size)
         self.activation = ACTIVATIONS[config.hidden_act]
         self.output = nn.Linear(config.intermediate_size, hidden)
-        self.output_norm = LayerNorm(hidden, config.layer_norm_eps)
+        self.output_LayerNorm = LayerNorm(hidden, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -74,9 +74,9 @@ class BertLayer(nn.Module):
         :return: (tokens, hidden_size), and the attention weights (batch, heads, seq, seq).
         """
         context, weights = self.attention(hidden, rows)
-        attended = self.attention_norm(hidden + self.dropout(self.attention_output(context)))
+        attended = self.attention_LayerNorm(hidden + self.dropout(self.attention_output(context)))
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
-        return self.output_norm(attended + self.dropout(self.output(expanded))), weights
+        return self.output_LayerNorm(attended + self.dropout(self.output(expanded))), weights
 
 
 @dataclass

@@ -162,7 +162,8 @@ def _correlation(metric: str, predicted: Floats, wanted: Floats) -> float:
 def _scaled(values: Floats) -> Floats:
     """Multiply by a power of two, which is exact, so that sums neither overflow nor lose tiny values."""
     _, exponent = np.frexp(np.abs(values).max())
-    return np.ldexp(values, 900 - exponent)
+    scaled: Floats = np.ldexp(values, 900 - exponent)
+    return scaled
 
 
 def _pearson(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:

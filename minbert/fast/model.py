@@ -56,8 +56,8 @@ def whole_settings(layer: nn.Module, packing: Packing, hidden: Tensor) -> LayerS
         return None
     attention, activation = layer.attention, parts.activation_of(layer)
     rate, attention_rate = parts.dropout_rate(layer.dropout), parts.dropout_rate(attention.dropout)
-    eps = layer.output_norm.eps
-    if rate is None or attention_rate is None or activation is None or layer.attention_norm.eps != eps:
+    eps = layer.output_LayerNorm.eps
+    if rate is None or attention_rate is None or activation is None or layer.attention_LayerNorm.eps != eps:
         return None
     if not _are_plain(attention, _ATTENTION):
         return None
@@ -74,10 +74,10 @@ def _are_plain(module: nn.Module, kinds: Mapping[str, type[nn.Module]]) -> bool:
 _LAYER: dict[str, type[nn.Module]] = {
     "attention": MultiHeadAttention,
     "attention_output": nn.Linear,
-    "attention_norm": LayerNorm,
+    "attention_LayerNorm": LayerNorm,
     "intermediate": nn.Linear,
     "output": nn.Linear,
-    "output_norm": LayerNorm,
+    "output_LayerNorm": LayerNorm,
 }
 _ATTENTION: dict[str, type[nn.Module]] = dict.fromkeys(("query", "key", "value"), nn.Linear)
 
@@ -86,5 +86,5 @@ def _parameters(layer: nn.Module) -> list[Tensor]:
     """Weights and biases in the order of ``encoder_layer``."""
     assert isinstance(layer, BertLayer)
     attention = (layer.attention.query, layer.attention.key, layer.attention.value)
-    rest = (layer.attention_output, layer.attention_norm, layer.intermediate, layer.output, layer.output_norm)
+    rest = (layer.attention_output, layer.attention_LayerNorm, layer.intermediate, layer.output, layer.output_LayerNorm)
     return [parameter for module in (*attention, *rest) for parameter in (module.weight, module.bias)]

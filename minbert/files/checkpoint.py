@@ -39,7 +39,16 @@ _TIED = {
 _HEADS = re.compile(r"^(cls|classifier|qa_outputs|score)\.")
 _POOLER = re.compile(r"^pooler\.")
 # Parameters, by the ends of our names, of which no trained model has one of zeros alone.
-_PARTS = ("query", "key", "value", "attention_output", "attention_norm", "intermediate", "output", "output_norm")
+_PARTS = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "attention_LayerNorm",
+    "intermediate",
+    "output",
+    "output_LayerNorm",
+)
 _NEVER_ZERO = ("word_embeddings.weight", *(f".{part}.weight" for part in _PARTS))
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 

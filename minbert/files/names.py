@@ -7,16 +7,15 @@ __all__ = ["is_old_name", "to_hub_name", "to_our_name"]
 
 # HuggingFace's name, ours. The first match is taken, so order matters; saving reads the table from right to left.
 _RENAMES = (
-    ("embeddings.LayerNorm.", "embeddings.norm."),
     ("encoder.layer.#.attention.self.", "layers.#.attention."),
     ("encoder.layer.#.attention.output.dense.", "layers.#.attention_output."),
-    ("encoder.layer.#.attention.output.LayerNorm.", "layers.#.attention_norm."),
+    ("encoder.layer.#.attention.output.LayerNorm.", "layers.#.attention_LayerNorm."),
     ("encoder.layer.#.intermediate.dense.", "layers.#.intermediate."),
     ("encoder.layer.#.output.dense.", "layers.#.output."),
-    ("encoder.layer.#.output.LayerNorm.", "layers.#.output_norm."),
+    ("encoder.layer.#.output.LayerNorm.", "layers.#.output_LayerNorm."),
     ("pooler.dense.", "pooler."),
     ("cls.predictions.transform.dense.", "transform."),
-    ("cls.predictions.transform.LayerNorm.", "transform_norm."),
+    ("cls.predictions.transform.LayerNorm.", "transform_LayerNorm."),
     ("cls.predictions.bias", "prediction_bias"),
     ("cls.seq_relationship.", "seq_relationship."),
 )

@@ -137,7 +137,8 @@ class Classification(Kind):
 
     def spell(self, task: "Task", value: Any) -> str:
         """Return the class as ``task.classes`` spells it."""
-        return task.classes[value]
+        spelling: str = task.classes[value]
+        return spelling
 
 
 @KINDS.register("binary")

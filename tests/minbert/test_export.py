@@ -152,8 +152,7 @@ def test_gradients_of_a_compiled_encoder(make_model: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 def test_an_onnx_encoder_follows_lengths_and_masks(make_model: Any, tmp_path: Path) -> None:
-    for name in ("onnx", "onnxscript"):
-        pytest.importorskip(name, reason=f"torch.onnx.export needs {name}, which is not installed")
+    pytest.importorskip("onnxscript", reason="torch.onnx.export needs onnxscript, which is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="runs with onnxruntime, which is not installed")
     model, path = Everything(make_model()), str(tmp_path / "encoder.onnx")
     inputs = {"dynamic_shapes": (ROWS,) * 3, "input_names": ["ids", "mask", "types"]}

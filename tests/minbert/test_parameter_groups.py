@@ -74,7 +74,7 @@ def test_tied_and_frozen_parameters(make_model: Any) -> None:
     found = settings_of(model, layer_decay=0.5)
     assert found["bert.embeddings.word_embeddings.weight"] == (0.0625, 0.1)
     assert found["prediction_bias"] == (0.5, 0.0)
-    assert found["transform_norm.weight"] == (0.5, 0.0)
+    assert found["transform_LayerNorm.weight"] == (0.5, 0.0)
     assert found["transform.weight"] == (0.5, 0.1)
     model.bert.embeddings.requires_grad_(False)
     assert set(settings_of(model)) == {n for n, p in model.named_parameters() if p.requires_grad}
@@ -82,9 +82,9 @@ def test_tied_and_frozen_parameters(make_model: Any) -> None:
 
 def test_norms_of_torch_do_not_decay(make_model: Any) -> None:
     model = make_model()
-    model.layers[0].output_norm = nn.LayerNorm(16)
+    model.layers[0].output_LayerNorm = nn.LayerNorm(16)
     found = settings_of(model)
-    assert found["layers.0.output_norm.weight"] == (0.5, 0.0)
+    assert found["layers.0.output_LayerNorm.weight"] == (0.5, 0.0)
 
 
 @pytest.mark.parametrize("optimizer", [minbert.AdamW, torch.optim.AdamW, torch.optim.SGD])

@@ -161,7 +161,7 @@ def test_a_dropout_of_torch_drops_in_train_mode(kernels: str, make_model: Any, m
 
 
 def test_the_name_recipe_decays_what_it_decays_in_transformers(make_pair: Any) -> None:
-    """The names that HuggingFace writes; by isinstance the names here do as well."""
+    """By the names here and by those that HuggingFace writes, by isinstance, and by parameter_groups."""
     mine, theirs = make_pair(0)
 
     def decayed(names: Any) -> set[str]:
@@ -169,6 +169,7 @@ def test_the_name_recipe_decays_what_it_decays_in_transformers(make_pair: Any) -
 
     expected = decayed(name for name, _ in theirs.named_parameters())
     assert decayed(to_hub_name(name) for name, _ in mine.named_parameters()) == expected
+    assert set(map(to_hub_name, decayed(name for name, _ in mine.named_parameters()))) == expected
     norms = {id(part) for module in mine.modules() if isinstance(module, nn.LayerNorm) for part in module.parameters()}
     by_type = {n for n, p in mine.named_parameters() if id(p) not in norms and not n.endswith("bias")}
     assert set(map(to_hub_name, by_type)) == expected

@@ -59,7 +59,7 @@ def make_model() -> MakeModel:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                middle = 1.0 if name.endswith("norm.weight") else 0.0
+                middle = 1.0 if name.endswith("LayerNorm.weight") else 0.0
                 parameter.copy_(middle + 0.3 * torch.randn(parameter.shape, generator=generator))
         return model.train()
 

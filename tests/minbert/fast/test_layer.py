@@ -179,7 +179,9 @@ class Adapter(nn.Linear):
         return super().forward(input)
 
 
-@pytest.mark.parametrize("place", ["", "attention", "attention.query", "attention_norm", "intermediate", "dropout"])
+@pytest.mark.parametrize(
+    "place", ["", "attention", "attention.query", "attention_LayerNorm", "intermediate", "dropout"]
+)
 @pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
 def test_a_hook_is_called_and_changes_nothing(make_model: Any, make_inputs: Any, kind: str, place: str) -> None:
     model = make_model().train()
@@ -257,14 +259,14 @@ def test_what_is_no_plain_layer_is_computed_module_by_module(fast: None, make_mo
     model = make_model()
     layer, ids = model.layers[0], torch.arange(1, 13).view(2, 6)
     assert is_whole(layer)
-    layer.attention_norm.eps = 0.5
+    layer.attention_LayerNorm.eps = 0.5
     assert not is_whole(layer)
     with torch.no_grad():
         found = model(ids).last_hidden_state
         minbert.set_kernels("reference")
         assert torch.allclose(found, model(ids).last_hidden_state, atol=1e-5)
         minbert.set_kernels("fast")
-    layer.attention_norm.eps = layer.output_norm.eps
+    layer.attention_LayerNorm.eps = layer.output_LayerNorm.eps
 
     calls: list[int] = []
     whole = layer.intermediate.forward

@@ -53,7 +53,7 @@ def no_bias(model: BertModel) -> None:
 
 def swap_norms(kind: type[nn.LayerNorm]) -> Change:
     def change(model: BertModel) -> None:
-        for parent, name in ((model.embeddings, "norm"), (model.layers[1], "output_norm")):
+        for parent, name in ((model.embeddings, "LayerNorm"), (model.layers[1], "output_LayerNorm")):
             old = getattr(parent, name)
             new = kind(old.normalized_shape, eps=old.eps, dtype=old.weight.dtype)
             new.load_state_dict(old.state_dict())
@@ -64,8 +64,8 @@ def swap_norms(kind: type[nn.LayerNorm]) -> Change:
 
 def freeze_norm_weights(model: BertModel) -> None:
     layer = model.layers[0]
-    layer.attention_norm = nn.LayerNorm(16, elementwise_affine=False)
-    layer.output_norm = nn.LayerNorm(16, bias=False, dtype=torch.float64)
+    layer.attention_LayerNorm = nn.LayerNorm(16, elementwise_affine=False)
+    layer.output_LayerNorm = nn.LayerNorm(16, bias=False, dtype=torch.float64)
 
 
 def max_norm(model: BertModel) -> None:
@@ -115,7 +115,7 @@ PLACES = [
     "embeddings.word_embeddings",
     "embeddings.position_embeddings",
     "embeddings.token_type_embeddings",
-    "embeddings.norm",
+    "embeddings.LayerNorm",
     "embeddings.dropout",
     "layers.0",
     "layers.1.attention",
@@ -124,10 +124,10 @@ PLACES = [
     "layers.1.attention.value",
     "layers.0.attention.dropout",
     "layers.0.attention_output",
-    "layers.0.attention_norm",
+    "layers.0.attention_LayerNorm",
     "layers.1.intermediate",
     "layers.1.output",
-    "layers.1.output_norm",
+    "layers.1.output_LayerNorm",
     "layers.1.dropout",
     "pooler",
 ]
@@ -237,14 +237,14 @@ def test_attentions_stay_on_packed_tokens(make_model: Any, change: Change, train
 def test_a_part_is_called_once_each_pass(make_model: Any) -> None:
     """Not once to look at it and once to use it, and the layer below stays whole."""
     model, calls = make_model(), []
-    for place in ("attention", "attention.query", "output_norm", "intermediate"):
+    for place in ("attention", "attention.query", "output_LayerNorm", "intermediate"):
         module = model.layers[1].get_submodule(place)
         module.register_forward_hook(lambda *_, place=place: calls.append(place))
     with minbert.kernels("fast"):
         for attentions in (False, True):
             calls.clear()
             model(torch.arange(1, 9).view(2, 4), output_attentions=attentions)
-            assert sorted(calls) == ["attention", "attention.query", "intermediate", "output_norm"]
+            assert sorted(calls) == ["attention", "attention.query", "intermediate", "output_LayerNorm"]
     packing = Packing(torch.ones(2, 4, dtype=torch.bool))
     assert [whole_settings(layer, packing, torch.zeros(8, 16)) is not None for layer in model.layers] == [True, False]
 

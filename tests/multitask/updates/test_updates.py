@@ -33,8 +33,8 @@ def same_rates(tasks: Sequence[Task], **values: Any) -> Tasks:
 def torch_adamw(modules: Sequence[nn.Module], lr: float, weight_decay: float) -> torch.optim.AdamW:
     """Build torch's own, in which biases and norms do not decay; told by name, as BERT's released code does."""
     named = [pair for module in modules for pair in module.named_parameters()]
-    still = [parameter for name, parameter in named if name.endswith("bias") or "norm" in name]
-    rest = [parameter for name, parameter in named if not (name.endswith("bias") or "norm" in name)]
+    still = [parameter for name, parameter in named if name.endswith("bias") or "LayerNorm" in name]
+    rest = [parameter for name, parameter in named if not (name.endswith("bias") or "LayerNorm" in name)]
     groups = [{"params": rest, "weight_decay": weight_decay}, {"params": still, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, eps=1e-6)
 

@@ -12,19 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import tokenizers
-from tokenizers import Tokenizer, normalizers, processors
+from tokenizers import Tokenizer, processors
 
 from minbert.errors import InputError, WeightsError
-from minbert.files.storage import make_folder, write_json, write_text
-from minbert.files.tokenizer_files import (
-    bert_normalizer,
-    positive_int,
-    read_json,
-    read_tokenizer_json,
-    read_vocab,
-    special_tokens_of,
-    with_same_rules,
-)
 from minbert.token_batch import TokenBatch, TokenizedTexts
 
 __all__ = ["BertTokenizer", "TokenBatch", "TokenizedTexts"]
@@ -34,7 +24,6 @@ Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 
 # Rows encoded at a time: an Encoding holds far more than the ids, so few may live at once.
 CHUNK_ROWS = 4096
-DEFAULT_MAX_LENGTH = 512
 _MAX_ROW_TOKENS = 2**20  # the largest max_length that a call may ask for
 _KEPT_BACKENDS = 16  # settings of truncation whose backends are kept for the next call
 
@@ -60,7 +49,7 @@ class BertTokenizer:
         model_max_length: int,
         name: str = "tokenizer",
     ) -> None:
-        backend = with_same_rules(backend)
+        backend = _with_same_rules(backend)
         ids = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
         absent = [special_tokens[role] for role in sorted(ids) if ids[role] is None and role != "mask_token"]
         if absent:
@@ -92,49 +81,24 @@ class BertTokenizer:
 
         :raises WeightsError: for a folder with neither file or with one that can't be read.
         """
+        from minbert.files.tokenizer_files import read_tokenizer
+
         folder = Path(name_or_folder)
         if not folder.is_dir():
             from minbert.files.registry import resolve
 
             folder = resolve(name_or_folder)
-        settings = read_json(folder / "tokenizer_config.json")
-        special_tokens = special_tokens_of({**read_json(folder / "special_tokens_map.json"), **settings})
-        json_file, vocab_file = folder / "tokenizer.json", folder / "vocab.txt"
-        if json_file.is_file():
-            source, backend = json_file, read_tokenizer_json(json_file)
-        elif vocab_file.is_file():
-            source, backend = vocab_file, read_vocab(vocab_file, special_tokens)
-        else:
-            raise WeightsError(f"{folder}: must hold tokenizer.json or vocab.txt, found neither")
-        if isinstance(backend.normalizer, normalizers.BertNormalizer):
-            backend.normalizer = bert_normalizer(backend.normalizer, settings)
-        limit = positive_int(read_json(folder / "config.json").get("max_position_embeddings"), DEFAULT_MAX_LENGTH)
-        # HuggingFace writes 1e30 for "unknown": the model's own positions are the limit then.
-        model_max_length = min(positive_int(settings.get("model_max_length"), limit), limit)
-        return cls(backend, special_tokens=special_tokens, model_max_length=model_max_length, name=str(source))
+        return cls(**read_tokenizer(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt, as `transformers.AutoTokenizer` reads them.
 
         :raises WeightsError: if the disk refuses.
         """
-        folder = Path(folder)
-        make_folder(folder)
-        settings: dict[str, Any] = {
-            "tokenizer_class": "BertTokenizer",
-            "model_max_length": self.model_max_length,
-        }
-        normalizer = self._backend.normalizer
-        if isinstance(normalizer, normalizers.BertNormalizer):
-            settings["do_lower_case"] = normalizer.lowercase
-            settings["strip_accents"] = normalizer.strip_accents
-            settings["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
-        settings.update(self._special_tokens)
-        write_text(folder / "tokenizer.json", self._backend.to_str(pretty=False))
-        write_json(folder / "tokenizer_config.json", settings)
-        vocab = self._backend.get_vocab(with_added_tokens=True)
-        if sorted(vocab.values()) == list(range(len(vocab))):  # in vocab.txt a token's id is its line's number
-            write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
+        from minbert.files.tokenizer_files import write_tokenizer
+
+        settings = {"model_max_length": self.model_max_length, **self._special_tokens}
+        write_tokenizer(Path(folder), self._backend, settings)
 
     def __getstate__(self) -> dict[str, Any]:
         # The kept backends would be written with a vocabulary each.
@@ -235,12 +199,31 @@ class BertTokenizer:
         """
         backend = self._cutting.get((limit, strategy))
         if backend is None:
-            backend = with_same_rules(self._backend)
+            backend = _with_same_rules(self._backend)
             backend.enable_truncation(limit, strategy=strategy)
             if len(self._cutting) >= _KEPT_BACKENDS:
                 self._cutting.clear()
             self._cutting[limit, strategy] = backend
         return backend
+
+
+def _with_same_rules(backend: Tokenizer) -> Tokenizer:
+    """Return a backend with the same rules and no truncation or padding, in microseconds.
+
+    The two share the model with its vocabulary, which neither changes.
+    """
+    own = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (rule := getattr(backend, part)) is not None:
+            setattr(own, part, rule)
+    added = backend.get_added_tokens_decoder()
+    own.add_tokens([added[token_id] for token_id in sorted(added)])  # in order of their ids, as from a file
+    if own.get_added_tokens_decoder().keys() != added.keys():  # ids that only a file can say
+        own = Tokenizer.from_str(backend.to_str())
+        own.no_truncation()
+        own.no_padding()
+    own.encode_special_tokens = backend.encode_special_tokens
+    return own
 
 
 def _encode_chunk(backend: Tokenizer, inputs: list[Any], start: int) -> list[tokenizers.Encoding]:

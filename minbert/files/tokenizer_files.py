@@ -10,16 +10,11 @@ import tokenizers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from minbert.errors import WeightsError
+from minbert.files.storage import make_folder, write_json, write_text
 
-__all__ = [
-    "bert_normalizer",
-    "positive_int",
-    "read_json",
-    "read_tokenizer_json",
-    "read_vocab",
-    "special_tokens_of",
-    "with_same_rules",
-]
+__all__ = ["read_tokenizer", "write_tokenizer"]
+
+DEFAULT_MAX_LENGTH = 512
 
 DEFAULT_SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
@@ -28,6 +23,54 @@ DEFAULT_SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+
+
+def read_tokenizer(folder: Path) -> dict[str, Any]:
+    """Read a folder's tokenizer.
+
+    :return: the arguments of BertTokenizer: backend, special_tokens, model_max_length and name.
+    :raises WeightsError: for a folder with neither tokenizer.json nor vocab.txt, or with one that can't be read.
+    """
+    settings = read_json(folder / "tokenizer_config.json")
+    special_tokens = special_tokens_of({**read_json(folder / "special_tokens_map.json"), **settings})
+    json_file, vocab_file = folder / "tokenizer.json", folder / "vocab.txt"
+    if json_file.is_file():
+        source, backend = json_file, read_tokenizer_json(json_file)
+    elif vocab_file.is_file():
+        source, backend = vocab_file, read_vocab(vocab_file, special_tokens)
+    else:
+        raise WeightsError(f"{folder}: must hold tokenizer.json or vocab.txt, found neither")
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        backend.normalizer = bert_normalizer(backend.normalizer, settings)
+    limit = positive_int(read_json(folder / "config.json").get("max_position_embeddings"), DEFAULT_MAX_LENGTH)
+    # HuggingFace writes 1e30 for "unknown": the model's own positions are the limit then.
+    max_length = min(positive_int(settings.get("model_max_length"), limit), limit)
+    return {
+        "backend": backend,
+        "special_tokens": special_tokens,
+        "model_max_length": max_length,
+        "name": str(source),
+    }
+
+
+def write_tokenizer(folder: Path, backend: Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Write tokenizer.json, tokenizer_config.json and vocab.txt, as transformers.AutoTokenizer reads them.
+
+    :param settings: of tokenizer_config.json, beside those of the backend's normalizer.
+    :raises WeightsError: if the disk refuses.
+    """
+    make_folder(folder)
+    written: dict[str, Any] = {"tokenizer_class": "BertTokenizer"}
+    normalizer = backend.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        written["do_lower_case"] = normalizer.lowercase
+        written["strip_accents"] = normalizer.strip_accents
+        written["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
+    write_text(folder / "tokenizer.json", backend.to_str(pretty=False))
+    write_json(folder / "tokenizer_config.json", {**written, **settings})
+    vocab = backend.get_vocab(with_added_tokens=True)
+    if sorted(vocab.values()) == list(range(len(vocab))):  # in vocab.txt a token's id is its line's number
+        write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -105,18 +148,3 @@ def bert_normalizer(current: normalizers.BertNormalizer, settings: Mapping[str, 
         strip_accents=settings.get("strip_accents", current.strip_accents),
         lowercase=settings.get("do_lower_case", current.lowercase),
     )
-
-
-def with_same_rules(backend: Tokenizer) -> Tokenizer:
-    """Return a backend with the same rules and no truncation or padding, in microseconds.
-
-    The two share the model with its vocabulary, which neither changes.
-    """
-    own = Tokenizer(backend.model)
-    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
-        if (rule := getattr(backend, part)) is not None:
-            setattr(own, part, rule)
-    added = backend.get_added_tokens_decoder()
-    own.add_tokens([added[token_id] for token_id in sorted(added)])  # in order of their ids, as from a file
-    own.encode_special_tokens = backend.encode_special_tokens
-    return own

@@ -12,10 +12,9 @@ from minbert.token_batch import TokenBatch, TokenizedTexts
 from minbert.tokenizer import BertTokenizer
 from multitask.data.examples import Example
 from multitask.distributed import rank, size
-from multitask.model.losses import label_tensor
 from multitask.settings.task import Task
 
-__all__ = ["Batch", "EncodedTexts", "TaskData"]
+__all__ = ["Batch", "EncodedTexts", "TaskData", "label_tensor"]
 
 
 class EncodedTexts:
@@ -113,11 +112,16 @@ class Batch:
         return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts)
 
 
+def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
+    """Return labels (rows,): int64 class indices, or float32 numbers, so that 3.5 stays 3.5."""
+    return torch.tensor(labels, dtype=torch.int64 if task.rules.has_classes else torch.float32)
+
+
 @dataclass(frozen=True)
 class TaskData:
     """A task's labelled rows, ready to be batched.
 
-    :param labels: (rows,), from losses.label_tensor.
+    :param labels: (rows,), from label_tensor.
     :param lines: the rows' lines in their file, int64 (rows,).
     """
 

@@ -1,18 +1,11 @@
-"""A task's labels as a tensor, its loss and its predictions; settings/kinds.py has what differs between kinds."""
-
-from collections.abc import Sequence
+"""A task's loss and its predictions; settings/kinds.py has what differs between kinds."""
 
 import torch
 from torch import Tensor
 
 from multitask.settings.task import Task
 
-__all__ = ["label_tensor", "predicted_values", "task_loss"]
-
-
-def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
-    """Return labels (rows,): int64 class indices, or float32 numbers, so that 3.5 stays 3.5."""
-    return torch.tensor(labels, dtype=torch.int64 if task.rules.has_classes else torch.float32)
+__all__ = ["predicted_values", "task_loss"]
 
 
 def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
@@ -23,7 +16,7 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
     weight; their mean divides by the sum of the rows' weights, as torch's cross-entropy does.
 
     :param outputs: (batch, num_outputs), computed on in float32 at least.
-    :param labels: (batch,) as ``label_tensor`` gives them.
+    :param labels: (batch,) as data.batches.label_tensor gives them.
     :param whole: labels of the whole batch (whole,), where these rows are one process's share of it: the mean divides
         by all of them, so that the shares' losses, and their gradients, add up to the batch's.
     :return: (), in the type of the outputs.

@@ -37,7 +37,7 @@ def test_infer_labels(tmp_path: Path) -> None:
         inferred(["a"])
     with pytest.raises(DataError, match="holds 30 classes in 30 rows: is tasks.mood a regression"):
         inferred([str(number / 7) for number in range(30)])
-    with pytest.raises(ConfigError, match="neither labels nor a training file"):
+    with pytest.raises(ConfigError, match="tasks.x needs labels, or a training file to take them from"):
         infer_labels(Task(name="x", text="a", label="b"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="labels is not known yet"):
         read_examples(tmp_path / "rows.tsv", Task(name="x", text="text", label="mood"))  # type: ignore[arg-type]

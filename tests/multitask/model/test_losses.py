@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from minbert.tokenizer import BertTokenizer
-from multitask.data.batches import TaskData
+from multitask.data.batches import TaskData, label_tensor
 from multitask.data.examples import read_examples
-from multitask.model.losses import label_tensor, predicted_values, task_loss
+from multitask.model.losses import predicted_values, task_loss
 from multitask.settings.task import Task
 
 

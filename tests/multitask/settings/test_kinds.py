@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 import multitask
+from multitask.data.batches import label_tensor
 from multitask.data.examples import read_examples
-from multitask.model.losses import label_tensor, predicted_values, task_loss
+from multitask.model.losses import predicted_values, task_loss
 from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
 from multitask.settings.task import Task
 

@@ -250,4 +250,4 @@ def test_another_number_of_processes_can_not_resume(
 
 def test_standard_input_can_not_be_shared(tmp_path: Path) -> None:
     for message in finish(start(2, "-m", "multitask", "predict", tmp_path), status=2):
-        assert "--input - is no file, and 2 processes can't all read it" in message
+        assert "--input must be a file, which 2 processes can all read, got -" in message

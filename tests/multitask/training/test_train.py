@@ -34,7 +34,7 @@ def test_dev_rows_that_stand_in_train_are_counted_and_said(
     run = train(config, tmp_path / "run")
     record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
     assert record["tasks"]["sst"]["dev_rows_also_in_train"] == 3
-    assert "sst: 3 dev rows also stand in train" in capsys.readouterr().err
+    assert "sst: 3 dev rows are also in train" in capsys.readouterr().err
 
 
 def test_metrics_are_the_same_bytes_each_time(make_config: Any, tmp_path: Path, read_log: Any) -> None:

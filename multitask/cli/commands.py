@@ -97,7 +97,9 @@ def predict(args: argparse.Namespace) -> None:
         examples = iter_examples(source, task, labelled=False, on_bad=args.bad_rows, skipped=tally)
         write_predictions(sink, task, tally.counted(run.predict_stream(task.name, examples)))
         if tally.first is not None and not tally.answered:
-            raise DataError(f"--input {args.input} has no usable row for task {task.name}: {tally.first}")
+            raise DataError(
+                f"--input {args.input} must have a usable row for task {task.name}, got none: {tally.first}"
+            )
     if not is_main():
         return
     # Always print: the output is incomplete.

@@ -28,6 +28,7 @@ OnBad = Literal["missing", "error", "skip"]
 ON_BAD = ("missing", "error", "skip")
 # What other programs write where nothing is. Other spellings ("none") may well be a word or a class.
 MISSING = frozenset({"", "NaN", "nan", "None", "null", "NULL"})
+EMPTY = "must not be empty"
 # Lone surrogates: bytes that were not UTF-8 (formats.py), or half an emoji of a JSON escape.
 NOT_UNICODE = re.compile("[\ud800-\udfff]")
 
@@ -46,7 +47,12 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that can't be used, and why; ``str`` of it is one sentence."""
+    """A row that can't be used; ``str`` of it is one sentence.
+
+    :param column: "" if the row as a whole is at fault.
+    :param value: what the column, or the row, holds.
+    :param reason: what it must be: "must not be empty".
+    """
 
     path: str
     line: int
@@ -57,8 +63,8 @@ class BadRow:
     def __str__(self) -> str:
         # repr also makes control characters, surrogates and line breaks harmless for a terminal.
         value = shown(self.value)
-        where = f"column {self.column!r} holds {value}, which" if self.column else f"the row {value}"
-        return f"{self.path}:{self.line}: {where} {self.reason}"
+        what = f"column {self.column!r}" if self.column else "the row"
+        return f"{self.path}:{self.line}: {what} {self.reason}, got {value}"
 
 
 class BadRows(Protocol):
@@ -109,7 +115,7 @@ def read_examples(path: str | Path, task: Task, *, labelled: bool = True, on_bad
     examples = list(rows)
     if not examples:
         first = f": {skipped[0]}" if skipped else ""
-        raise DataError(f"{path} has no usable row for task {task.name}{first}")
+        raise DataError(f"{path} must have a usable row for task {task.name}, got none{first}")
     return Dataset(str(path), examples, skipped)
 
 
@@ -142,7 +148,7 @@ def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
     if task.labels is not None or not task.rules.has_classes:
         return task
     if task.train is None:
-        raise ConfigError(f"tasks.{task.name} needs labels, or a training file to take them from")
+        raise ConfigError(f"tasks.{task.name} must have labels, or a training file to take them from, got neither")
     check_choice("on_bad", on_bad, ON_BAD)
     spellings: dict[Any, str] = {}
     count = 0
@@ -153,14 +159,16 @@ def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
         if text not in MISSING and not _text_fault(task.label, text):
             spellings.setdefault(label_key(text), text)
             count += 1
-    if len(spellings) > max(20, count / 2):
+    most = max(20, count // 2)
+    if len(spellings) > most:
         raise DataError(
-            f"{task.train}: column {task.label!r} holds {len(spellings)} classes in {count} rows: "
+            f"{task.train}: column {task.label!r} must have at most {most} classes in {count} rows, "
+            f"got {len(spellings)}: "
             f"is tasks.{task.name} a regression, or its label another column?"
         )
     if len(spellings) < 2:
         found = f"only {next(iter(spellings.values()))!r}" if spellings else "none"
-        raise DataError(f"{task.train}: column {task.label!r} needs two classes, found {found}")
+        raise DataError(f"{task.train}: column {task.label!r} must have at least two classes, got {found}")
     numeric = not any(isinstance(key, str) for key in spellings)
     order = sorted(spellings) if numeric else sorted(spellings, key=lambda key: spellings[key])
     return replace(task, labels=tuple(spellings[key] for key in order))
@@ -187,7 +195,7 @@ def _examples(
             fault, label = (checked, None) if isinstance(checked, Fault) else (None, checked)
         identity = "" if fault is not None or row.cells[-1] is None else _as_text(row.cells[-1])
         if fault is None and identity and NOT_UNICODE.search(identity):
-            fault = Fault(task.id or "", identity, "is not UTF-8")
+            fault = Fault(task.id or "", identity, "must be UTF-8")
         if fault is None:
             yield Example(identity or str(number), row.cells[:width], label, row.line)
             continue
@@ -206,14 +214,14 @@ def _text_fault(column: str, value: Any, missing: frozenset[str] = MISSING) -> F
     if not isinstance(value, str):
         # NaN is the one value that is not itself.
         if value is None or value != value:  # noqa: PLR0124
-            return Fault(column, value, "is no text", missing=True)
-        return Fault(column, value, "is not a text")
+            return Fault(column, value, EMPTY, missing=True)
+        return Fault(column, value, "must be a string")
     if not value.strip() or value in missing:
-        return Fault(column, value, "is no text", missing=True)
+        return Fault(column, value, EMPTY, missing=True)
     if "\0" in value:
-        return Fault(column, value, "has a NUL character")
+        return Fault(column, value, "must not contain NUL characters")
     if not value.isascii() and NOT_UNICODE.search(value):
-        return Fault(column, value, "is not UTF-8")
+        return Fault(column, value, "must be UTF-8")
     return None
 
 
@@ -224,7 +232,7 @@ def _check_label(task: Task, value: Any) -> int | float | Fault:
         return task.rules.read_label(task, text)
     except ValueError as error:
         if text in MISSING:
-            return Fault(task.label, value, "is no label", missing=True)
+            return Fault(task.label, value, EMPTY, missing=True)
         return Fault(task.label, value, str(error))
 
 

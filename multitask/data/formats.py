@@ -35,7 +35,7 @@ class Fault(NamedTuple):
 
     :param column: "" if the fault is the row's as a whole.
     :param value: what the column, or the row, holds.
-    :param reason: goes on from the value in a sentence: "is blank".
+    :param reason: what it must be, as the middle of a sentence: "must not be blank"; the value follows.
     :param missing: the text or label is missing, rather than wrong.
     """
 
@@ -113,7 +113,7 @@ def _rows(name: str, lines: Iterator[Line], required: Sequence[str], optional: s
     if first is None:
         if plain and ending not in TABLE_ENDINGS:
             return
-        raise DataError(f"{name} is empty")
+        raise DataError(f"{name} must have rows, got none")
     if ending in JSON_ENDINGS or (ending not in TABLE_ENDINGS and looks_like_json(first[1])):
         if plain:
             _check_object(name, *first, required)
@@ -140,8 +140,8 @@ def _rows(name: str, lines: Iterator[Line], required: Sequence[str], optional: s
             return
         hint = f" (if that is plain text, put the line {shown(chr(9).join(required))} above it)"
     raise DataError(
-        f"{name}:{first[0]}: no column {', '.join(map(shown, missing))} in the header, "
-        f"which has {', '.join(map(shown, header[:20]))}{hint}"
+        f"{name}:{first[0]}: the columns must include {', '.join(map(shown, missing))}, "
+        f"got {', '.join(map(shown, header[:20]))}{hint}"
     )
 
 
@@ -155,8 +155,8 @@ def _check_object(name: str, number: int, line: str, required: Sequence[str]) ->
     value = _parse_json(line)
     if isinstance(value, dict) and not any(column in value for column in required):
         raise DataError(
-            f"{name}:{number}: no column {', '.join(map(shown, required))} in the object, "
-            f"which has {', '.join(map(shown, list(value)[:20])) or 'nothing'}"
+            f"{name}:{number}: the object's keys must include {', '.join(map(shown, required))}, "
+            f"got {', '.join(map(shown, list(value)[:20])) or 'none'}"
         )
 
 
@@ -177,7 +177,7 @@ def _json_rows(lines: Iterator[Line], required: Sequence[str], optional: str | N
             cells = tuple(value.get(column) for column in required)
             yield Row(number, (*cells, value.get(optional) if optional is not None else None))
         else:
-            yield Row(number, (), Fault("", line, "is not a JSON object on one line"))
+            yield Row(number, (), Fault("", line, "must be a JSON object on one line"))
 
 
 def _plain_rows(lines: Iterator[Line], plain: int, width: int) -> Iterator[Row]:
@@ -189,13 +189,13 @@ def _plain_rows(lines: Iterator[Line], plain: int, width: int) -> Iterator[Row]:
             blank.append(number)
             continue
         for before in blank:
-            yield Row(before, (), Fault("", "", "is blank", missing=True), plain=True)
+            yield Row(before, (), Fault("", "", "must not be blank", missing=True), plain=True)
         blank.clear()
         cells = line.split("\t")
         if len(cells) == plain:
             yield Row(number, (*cells, *padding), plain=True)
         else:
-            yield Row(number, (), Fault("", line, f"must have {plain} texts with tabs between them, got {len(cells)}"))
+            yield Row(number, (), Fault("", line, f"must have {plain} texts with tabs between them, not {len(cells)}"))
 
 
 def _table_rows(
@@ -210,7 +210,7 @@ def _table_rows(
     wanted = [*required, *([optional] if optional in header else [])]
     twice = [column for column in wanted if header.count(str(column)) > 1]
     if twice:
-        raise DataError(f"{name}:{header_line}: the header has the column {shown(twice[0])} twice")
+        raise DataError(f"{name}:{header_line}: the header must not repeat a column, got {shown(twice[0])} twice")
     places = [header.index(str(column)) for column in wanted]
     rest = () if optional in header else (None,)
     width = len(header)
@@ -228,7 +228,7 @@ def _table_rows(
         if isinstance(cells, str):
             yield Row(number, (), Fault("", line, cells))
         elif len(cells) != width:
-            yield Row(number, (), Fault("", line, f"must have {width} fields like the header, got {len(cells)}"))
+            yield Row(number, (), Fault("", line, f"must have {width} fields like the header, not {len(cells)}"))
         else:
             yield Row(number, (*(cells[place] for place in places), *rest))
 
@@ -246,7 +246,7 @@ def _split(line: str, separator: str) -> list[str] | str | None:
                 return None
             end = field.end()
             if end < len(line) and line[end] != separator:
-                return "has text after a closing quote (a quote inside a quoted field is written twice)"
+                return "must have no text after a closing quote (a quote inside a quoted field is written twice)"
             cells.append(line[start + 1 : end - 1].replace('""', '"'))
         else:
             end = line.find(separator, start)
@@ -283,4 +283,4 @@ def _continued(line: str, separator: str, lines: Iterator[Line], waiting: deque[
         if cells is not None:
             break
     waiting.extendleft(reversed(taken))
-    return "has a quote that is never closed"
+    return "must close each quote"

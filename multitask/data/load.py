@@ -44,7 +44,8 @@ def prepare(config: RunConfig, *, limit: int | None = None, bad_rows: OnBad = "m
             rows, dev = stratified_split(rows, task, config.train.seed)
         for name, dataset in (("train", rows), ("dev", dev)):
             if not dataset.examples:
-                raise DataError(f"{getattr(task, name) or task.train}: holds no usable {name} rows of task {task.name}")
+                file = getattr(task, name) or task.train
+                raise DataError(f"{file} must have usable {name} rows for task {task.name}, got none")
         result.train[task.name], result.dev[task.name] = _sample(rows, limit, seed), _sample(dev, limit, seed)
     result.config = replace(config, tasks=tuple(tasks))
     return result

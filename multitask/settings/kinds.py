@@ -59,7 +59,8 @@ class Kind(ABC):
     def read_label(self, task: "Task", text: str) -> int | float:
         """Return the label that a cell spells: a class's index, or a number.
 
-        :raises ValueError: says what is wrong, as the end of a sentence that begins with the cell.
+        :raises ValueError: says what the cell must be, as the middle of a sentence, "must be a number": the message
+            puts the column before it and the value after it.
         """
 
     @abstractmethod
@@ -117,7 +118,7 @@ class Classification(Kind):
         index = task.class_indices.get(label_key(text))
         if index is None:
             more = ", ..." if len(task.classes) > 20 else ""
-            raise ValueError(f"is none of the classes {', '.join(task.classes[:20])}{more}")
+            raise ValueError(f"must be one of the classes {', '.join(task.classes[:20])}{more}")
         return index
 
     def num_outputs(self, task: "Task") -> int:
@@ -190,10 +191,10 @@ class Regression(Kind):
         """Return the number, which must be within the task's bounds, or float32's; see Kind."""
         number = parse_number(text)
         if number is None:
-            raise ValueError("is not a number")
+            raise ValueError("must be a number")
         low, high = (float(bound) for bound in task.labels or (-FLOAT32_MAX, FLOAT32_MAX))
         if not low <= number <= high:
-            raise ValueError(f"is outside {low:g} to {high:g}")
+            raise ValueError(f"must be from {low:g} to {high:g}")
         return number
 
     def num_outputs(self, task: "Task") -> int:

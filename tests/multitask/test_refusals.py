@@ -146,7 +146,7 @@ def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path: Path) ->
 def test_labels_that_are_no_two_classes_are_trouble_with_the_file(tmp_path: Path, rows: str, found: str) -> None:
     path = tmp_path / "rows.tsv"
     path.write_text(f"text\ty\n{rows}")
-    with pytest.raises(DataError, match=f"rows.tsv: column 'y' needs two classes, found {found}"):
+    with pytest.raises(DataError, match=f"rows.tsv: column 'y' must have at least two classes, got {found}"):
         infer_labels(Task(name="t", text=("text",), label="y", train=str(path)))
 
 

@@ -70,7 +70,9 @@ def test_train_counts_what_it_left_out_and_cut(trained: Path, spoiled: Path) -> 
     assert (sst["truncated_train_rows"], sst["truncated_dev_rows"]) == (2, 3)
     assert (para["truncated_train_rows"], para["truncated_dev_rows"], para["skipped"]) == (0, 0, [])
     assert [row.split(":")[1] for row in sst["skipped"]] == ["304", "305", "29", "30"]
-    assert sst["skipped"][0].startswith(f"{spoiled}/ids-sst-train.csv:304: column 'sentiment' holds '7', which is none")
+    assert sst["skipped"][0].startswith(
+        f"{spoiled}/ids-sst-train.csv:304: column 'sentiment' must be one of the classes"
+    )
 
 
 def test_train_says_how_many_rows_are_cut(
@@ -85,7 +87,10 @@ def test_train_stops_at_a_bad_row(
     spoiled: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     assert main(words(spoiled, tiny_weights, tmp_path / "run", *more, "--quiet")) == 1
-    assert "ids-sst-train.csv:304: column 'sentiment' holds '7'" in capsys.readouterr().err
+    assert (
+        "ids-sst-train.csv:304: column 'sentiment' must be one of the classes 0, 1, 2, 3, 4, got '7'"
+        in capsys.readouterr().err
+    )
 
 
 def test_missing_labels_are_refused_only_if_asked(make_config: Any, course_like: Path, tmp_path: Path) -> None:
@@ -93,7 +98,7 @@ def test_missing_labels_are_refused_only_if_asked(make_config: Any, course_like:
     with (folder / "quora-train.csv").open("a", encoding="utf-8") as file:
         file.write("0\tb1\ta film\t\t\n")
     config = make_config(epochs=1).with_data(folder)
-    with pytest.raises(DataError, match=r"quora-train\.csv:302: column 'sentence2' holds '', which is no text"):
+    with pytest.raises(DataError, match=r"quora-train\.csv:302: column 'sentence2' must not be empty, got ''"):
         train(config, tmp_path / "error", bad_rows="error", progress=False)
     run = train(config, tmp_path / "run", progress=False)
     assert len(json.loads((run.folder / "record.json").read_text())["tasks"]["para"]["skipped"]) == 1
@@ -108,7 +113,10 @@ def test_evaluate_says_what_it_left_out(trained: Path, capsys: pytest.CaptureFix
 
 def test_evaluate_takes_the_same_choice(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained), "--quiet"]) == 1
-    assert "ids-sst-dev.csv:29: column 'sentiment' holds '7'" in capsys.readouterr().err
+    assert (
+        "ids-sst-dev.csv:29: column 'sentiment' must be one of the classes 0, 1, 2, 3, 4, got '7'"
+        in capsys.readouterr().err
+    )
     assert main(["evaluate", str(trained), "--quiet", "--bad-rows", "skip", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"]["sst"]["n"] == 27
 
@@ -123,23 +131,26 @@ def test_predict_takes_any_word_of_plain_text(predict: Any, task: str) -> None:
 
 def test_predict_stops_at_a_blank_line_or_leaves_it_out(predict: Any) -> None:
     content = "good film\n\nbad film\n\n"
-    assert predict(content) == (1, "multitask: error: rows.txt:2: the row '' is blank\n", [])
+    assert predict(content) == (1, "multitask: error: rows.txt:2: the row must not be blank, got ''\n", [])
     assert predict(content, "--bad-rows", "error")[0] == 1
     status, said, rows = predict(content, "--bad-rows", "skip")
     assert (status, ids(rows)) == (0, ["1", "3"])
-    assert said == "left out 1 row of 3, the first: rows.txt:2: the row '' is blank\n"
+    assert said == "left out 1 row of 3, the first: rows.txt:2: the row must not be blank, got ''\n"
 
 
 def test_predict_of_nothing_but_bad_rows_is_trouble(predict: Any) -> None:
     status, said, rows = predict("sentence\n \n\t\nnull\n", "--bad-rows", "skip", name="rows.tsv")
     assert (status, rows) == (1, [])
-    assert "has no usable row for task sst: rows.tsv:2: column 'sentence' holds ' ', which is no text\n" in said
+    assert (
+        "must have a usable row for task sst, got none: rows.tsv:2: column 'sentence' must not be empty, got ' '\n"
+        in said
+    )
 
 
 def test_predict_refuses_a_table_with_other_columns(predict: Any) -> None:
     status, said, rows = predict("id,text\nr1,Great film\n")
     assert (status, rows) == (1, [])
-    assert "rows.txt:1: no column 'sentence' in the header, which has 'id', 'text' (if that is plain text, " in said
+    assert "rows.txt:1: the columns must include 'sentence', got 'id', 'text' (if that is plain text, " in said
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -23,7 +23,7 @@ def test_a_row_has_a_limit_of_lines(lines: int, monkeypatch: pytest.MonkeyPatch)
     if lines == 3:
         assert found == [Row(2, ("open\nbetween\nbetween\nclosed", None)), Row(6, ("last", None))]
     else:
-        assert found[0] == Row(2, (), Fault("", '"open', "has a quote that is never closed"))
+        assert found[0] == Row(2, (), Fault("", '"open', "must close each quote"))
         assert [row.cells[0] for row in found[1:]] == [*between, 'closed"', "last"]
 
 

@@ -33,13 +33,15 @@ def test_infer_labels(tmp_path: Path) -> None:
     assert inferred(["1"], kind="regression").labels is None
     with pytest.raises(ConfigError, match="two classes, got 3"):
         inferred(["a", "b", "c"], kind="binary")
-    with pytest.raises(DataError, match="column 'mood' needs two classes, found only 'a'"):
+    with pytest.raises(DataError, match="column 'mood' must have at least two classes, got only 'a'"):
         inferred(["a"])
-    with pytest.raises(DataError, match="holds 30 classes in 30 rows: is tasks.mood a regression"):
+    with pytest.raises(DataError, match="must have at most 20 classes in 30 rows, got 30: is tasks.mood a regression"):
         inferred([str(number / 7) for number in range(30)])
-    with pytest.raises(ConfigError, match="tasks.x needs labels, or a training file to take them from"):
+    with pytest.raises(
+        ConfigError, match="tasks.x must have labels, or a training file to take them from, got neither"
+    ):
         infer_labels(Task(name="x", text="a", label="b"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="labels is not known yet"):
+    with pytest.raises(ConfigError, match="labels must be set, or taken from the training file, got None"):
         read_examples(tmp_path / "rows.tsv", Task(name="x", text="text", label="mood"))  # type: ignore[arg-type]
 
 

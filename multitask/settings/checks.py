@@ -107,11 +107,11 @@ def check_known(what: str, names: Iterable[object], known: Collection[str]) -> N
     """Check that every name is one of ``known``.
 
     :param what: what a name is called in messages.
-    :raises ConfigError: for the first that is not; it suggests the nearest known name and lists them all.
+    :raises ConfigError: for the first that is not; it lists them all and suggests the nearest.
     """
     for name in names:
         if name in known:
             continue
         near = get_close_matches(str(name), known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ConfigError(f"{what} {shown(name)} is unknown{hint}: known are {', '.join(known) or 'none'}")
+        raise ConfigError(f"{what} must be one of {', '.join(known) or 'none'}, got {shown(name)}{hint}")

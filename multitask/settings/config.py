@@ -64,7 +64,7 @@ class RunConfig:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         names = [task.name for task in self.tasks]
         if not names:
-            raise ConfigError("a run needs at least one task")
+            raise ConfigError("tasks must hold at least one task, got none")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(f"tasks must have different names, got {twice[0]} twice")
@@ -92,7 +92,9 @@ class RunConfig:
                 source = sources.setdefault(path, names[key])
                 if os.path.abspath(source) != os.path.abspath(names[key]):
                     both = f"{source} and {names[key]}"
-                    raise ConfigError(f"{both} can't both be {path}: give each file a name of its own")
+                    raise ConfigError(
+                        f"{both} must have different names to be read from one folder, got {path} for both"
+                    )
             moved.append(replace(task, **paths))
         return replace(self, tasks=tuple(moved))
 
@@ -115,14 +117,14 @@ class RunConfig:
         if not isinstance(values, Mapping):
             raise ConfigError(f"a configuration must be an object, got {shown(values)}")
         keys = ("format", "preset", *TABLES)
-        check_known("key of the configuration", values, keys)
+        check_known("a key of the configuration", values, keys)
         missing = [key for key in keys if key not in values]
         if missing:
-            raise ConfigError(f"the configuration lacks {' and '.join(missing)}")
+            raise ConfigError(f"the configuration must have {', '.join(keys)}, lacks {', '.join(missing)}")
         check_string("preset", values["preset"])
         tables = {section: dict(as_table(section, values[section])) for section in TABLES}
         for section in ("encoder", "train"):
-            check_known(f"key in {section}", tables[section], TABLES[section])
+            check_known(f"a key of {section}", tables[section], TABLES[section])
         check_string("encoder.weights", tables["encoder"].get("weights"))
         return cls(
             format=values["format"],
@@ -165,13 +167,16 @@ def build_config(
     given: set[str] = set()
     for key, value in assignments(sets, {OPTIONS[name]: value for name, value in options.items()}):
         if key in given:
-            raise ConfigError(f"{key} is set twice: set it once, by --set or by its own option")
+            raise ConfigError(f"{key} must be set once, by --set or by its own option, got two values")
         given.add(key)
         _assign(result, key, value)
     for name, task in result["tasks"].items():
         missing = [key for key in REQUIRED if key not in task]
         if missing:
-            raise ConfigError(f"tasks.{name} lacks {', '.join(missing)}: {preset} has them for {', '.join(known)} only")
+            raise ConfigError(
+                f"tasks.{name} must have {', '.join(REQUIRED)}, lacks {', '.join(missing)}:"
+                f" {preset} has them for {', '.join(known)} only"
+            )
         # Task rejects non-paths.
         paths = {key: task[key] for key in FILES if isinstance(task.get(key), str | Path) and task[key] != ""}
         task.update({key: os.path.abspath(path) for key, path in paths.items()})
@@ -184,17 +189,17 @@ def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task,
     """Return the tasks of a TOML file, with the preset's defaults; ConfigError if it has none."""
     config = build_config(preset=preset, tasks_file=path)
     if "tasks" not in read_toml(Path(path)):
-        raise ConfigError(f"{path} has no [tasks.NAME] table")
+        raise ConfigError(f"{path} must have a [tasks.NAME] table, got none")
     return config.tasks
 
 
 def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> None:
     """Put a TOML file over a preset; see the module's docstring for whose tasks are kept."""
     tables = read_toml(path)
-    check_known(f"{path}: table", tables, TABLES)
+    check_known(f"{path}: a table", tables, TABLES)
     for section in ("encoder", "train"):
         table = dict(as_table(f"{path}: {section}", tables.get(section, {})))
-        check_known(f"{path}: key in {section}", table, TABLES[section])
+        check_known(f"{path}: a key of {section}", table, TABLES[section])
         result[section] |= {key: _unset(section, key, value) for key, value in table.items()}
         if "weights" in table and isinstance(table["weights"], str):
             result[section]["weights"] = _weights_beside(path.parent, table["weights"])
@@ -203,7 +208,7 @@ def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> N
     result["tasks"] = {}
     for name, given in as_table(f"{path}: tasks", tables["tasks"]).items():
         table = dict(as_table(f"{path}: tasks.{name}", given))
-        check_known(f"{path}: key in tasks.{name}", table, TABLES["tasks"])
+        check_known(f"{path}: a key of tasks.{name}", table, TABLES["tasks"])
         table = {key: _unset("tasks", key, value) for key, value in table.items()}
         table |= {key: path.parent / table[key] for key in FILES if isinstance(table.get(key), str) and table[key]}
         start = known[name] if name in known else _own(defaults, name)
@@ -240,14 +245,14 @@ def _unset(section: str, key: str, value: Any) -> Any:
 
 def _assign(result: Table, key: str, value: Any) -> None:
     parts = key.split(".")
-    check_known("--set: section", parts[:1], TABLES)
+    check_known("--set: the section", parts[:1], TABLES)
     section, table = parts[0], result[parts[0]]
     known = TABLES[section]
     if len(parts) != (3 if section == "tasks" else 2):
         form = f"{section}.NAME.KEY" if section == "tasks" else f"{section}.KEY"
-        raise ConfigError(f"--set {key} must have the form {form}: known keys are {', '.join(known)}")
+        raise ConfigError(f"--set: the key must be {form}, with KEY one of {', '.join(known)}, got {shown(key)}")
     if section == "tasks":
-        check_known("--set: task", [parts[1]], tuple(table))
+        check_known("--set: the task", [parts[1]], tuple(table))
         table = table[parts[1]]
-    check_known(f"--set: key in {'.'.join(parts[:-1])}", parts[-1:], known)
+    check_known(f"--set: a key of {'.'.join(parts[:-1])}", parts[-1:], known)
     table[parts[-1]] = _unset(section, parts[-1], value)

@@ -157,11 +157,13 @@ class Task:
         key = self._key("head")
         if not self.is_pair or self.input != "separate":
             raise ConfigError(
-                f"{key} = 'cosine' compares two encodings: it needs two text columns and input = 'separate'"
+                f"{key} = 'cosine' must have two text columns and input = 'separate',"
+                f" got {len(self.text)} and {self.input!r}"
             )
         if self.rules.has_classes or self.labels is None:
             raise ConfigError(
-                f"{key} = 'cosine' predicts a number between two bounds: it needs a regression with labels"
+                f"{key} = 'cosine' must have a regression with labels, its two bounds,"
+                f" got a {self.kind} with labels {shown(self.labels)}"
             )
 
     @cached_property
@@ -190,7 +192,7 @@ class Task:
         if not self.rules.has_classes:
             return ()
         if self.labels is None:
-            raise ConfigError(f"{self._key('labels')} is not known yet: set it, or take it from the training file")
+            raise ConfigError(f"{self._key('labels')} must be set, or taken from the training file, got None")
         return tuple(str(label) for label in self.labels)
 
     @cached_property
@@ -209,10 +211,10 @@ class Task:
 
         :raises ConfigError: for keys that are unknown or lacking, and as the class itself.
         """
-        check_known(f"key in tasks.{name}", values, TASK_KEYS)
+        check_known(f"a key of tasks.{name}", values, TASK_KEYS)
         missing = [key for key in ("text", "label") if key not in values]
         if missing:
-            raise ConfigError(f"tasks.{name} lacks {' and '.join(missing)}")
+            raise ConfigError(f"tasks.{name} must have text and label, lacks {' and '.join(missing)}")
         return cls(name=name, **values)
 
 

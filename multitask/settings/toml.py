@@ -25,7 +25,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors.
-        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+        raise ConfigError(f"{path} must be a TOML file ({error})") from error
 
 
 def assignments(sets: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -33,7 +33,7 @@ def assignments(sets: Sequence[str], options: Mapping[str, Any]) -> Iterator[tup
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set {shown(text)} must be KEY=VALUE, such as train.seed=1")
+            raise ConfigError(f"--set must be KEY=VALUE, such as train.seed=1, got {shown(text)}")
         yield key.strip(), _toml_value(value.strip())
     for key, value in options.items():
         if value is not None:

@@ -128,7 +128,8 @@ class Run:
         for example in window:
             if len(example.texts) != len(task.text):
                 raise ConfigError(
-                    f"row {example.id} has {len(example.texts)} texts; task {task.name} takes {len(task.text)}"
+                    f"row {example.id}: the number of texts must be {len(task.text)} for task {task.name},"
+                    f" got {len(example.texts)}"
                 )
         rows = [example.texts for example in window]
         texts = EncodedTexts(task, rows, self.tokenizer, self.model.max_length)

@@ -110,7 +110,7 @@ class MultitaskModel(nn.Module):
         wrong = sorted(set(own) ^ set(tensors))
         wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
         if wrong:
-            raise WeightsError(f"{folder / 'decoders.safetensors'}: does not fit tasks.json at {', '.join(wrong)}")
+            raise WeightsError(f"{folder / 'decoders.safetensors'}: must fit tasks.json, differs at {', '.join(wrong)}")
         for name, tensor in tensors.items():
             if fault := fault_of(tensor, own[name].dtype):
                 raise WeightsError(f"{folder / 'decoders.safetensors'}: {name} {fault}")
@@ -141,7 +141,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise RunError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
     if not fits:
-        raise RunError(f"{path}: does not describe encoders and tasks as this version writes them")
+        raise RunError(f"{path}: encoders and tasks must be as this version writes them, got others")
     result: dict[str, Any] = description
     return result
 
@@ -149,7 +149,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _inside(folder: Path, relative: str) -> Path:
     place = (folder / relative).resolve()
     if not place.is_relative_to(folder.resolve()):
-        raise RunError(f"{folder / 'tasks.json'}: names the folder {relative!r}, which is outside the run")
+        raise RunError(f"{folder / 'tasks.json'}: an encoder's folder must be inside the run, got {relative!r}")
     return place
 
 

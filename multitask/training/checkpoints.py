@@ -82,7 +82,8 @@ def read_state(folder: Path) -> dict[str, Any]:
         for name in _FILES:
             if sha256_of(folder / name) != digests[name]:
                 raise RunError(
-                    f"{folder / name}: its checksum is not the one written; remove {folder} to resume before it"
+                    f"{folder / name}: must have the checksum that was written, got another; remove {folder} to resume"
+                    " before it"
                 )
         state: dict[str, Any] = json.loads((folder / _FILES[3]).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -114,7 +115,7 @@ def restore_checkpoint(folder: Path, model: MultitaskModel, update: Update, stat
             torch.cuda.set_rng_state(generators[f"cuda/{rank()}"])
         update.order_rng.bit_generator.state = state["order"]
     except (RuntimeError, ValueError, KeyError, WeightsError) as error:
-        raise RunError(f"{folder}: does not fit the run ({error})") from None
+        raise RunError(f"{folder}: the checkpoint must fit the run ({error})") from None
 
 
 def remove_checkpoints(place: Path) -> None:

@@ -56,7 +56,7 @@ def refuse_to_overwrite(out: Path, config: RunConfig) -> None:
     ours = {"config.json", "record.json", "metrics.jsonl", "timing.jsonl", "checkpoints", ".best.new"}
     if there - ours or "config.json" not in there:
         raise RunError(
-            f"{out}: has no complete checkpoint to resume from, and holds {', '.join(sorted(there)[:5])}, which"
+            f"{out}: must hold a complete checkpoint to resume from, got only {', '.join(sorted(there)[:5])}, which"
             " starting anew would overwrite; name a new folder, or remove this one"
         )
     try:
@@ -70,14 +70,14 @@ def refuse_changes(out: Path, before: Any, now: Any) -> None:
     """Raise RunError, naming what changed, if a run was trained from something else."""
     changed = _differences(before, now)
     if changed:
-        raise RunError(f"{out}: can't be resumed, since {'; '.join(changed[:5])}")
+        raise RunError(f"{out}: to be resumed, {'; '.join(changed[:5])}")
 
 
 def refuse_differences(main: Any, own: Any) -> None:
     """Raise RunError if this process was told something else than the main one, or reads other data."""
     differing = _differences(main, own)
     if differing:
-        raise RunError(f"process {rank()} differs from the main one: {'; '.join(differing[:5])}")
+        raise RunError(f"process {rank()} must agree with the main one: {'; '.join(differing[:5])}")
 
 
 def refuse_different_starts(out: Path, model: nn.Module, position: tuple[int, int]) -> None:
@@ -90,7 +90,10 @@ def refuse_different_starts(out: Path, model: nn.Module, position: tuple[int, in
     sums = [parameter.detach().double().sum().item() for parameter in model.parameters()]
     starts = gathered(torch.tensor([*position, *sums], dtype=torch.float64))
     if any(not start.equal(starts[0]) for start in starts):
-        raise RunError(f"{out}: processes begin with different weights or checkpoints; all have to see one folder")
+        raise RunError(
+            f"{out}: processes must begin with the same weights and checkpoint, got different ones; all have to see"
+            " one folder"
+        )
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:
@@ -100,4 +103,4 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
         found = [_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys]
         return [difference for part in found for difference in part]
     before, now = json.loads(json.dumps([before, now]))
-    return [] if before == now else [f"{path} was {before!r} and is {now!r}"]
+    return [] if before == now else [f"{path} must be {before!r}, got {now!r}"]

@@ -293,6 +293,8 @@ def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, co
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: is a file; name a new folder for the run")
+        raise RunError(f"{out}: must be a folder, got a file; name a new one")
     if not resume and out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):
-        raise RunError(f"{out}: is not empty; name a new folder for the run, or continue it with --resume")
+        raise RunError(
+            f"{out}: must be empty, got a folder with files in it; name a new one, or continue it with --resume"
+        )

@@ -234,7 +234,7 @@ def test_an_error_of_one_process_ends_all(make_config: MakeConfig, tmp_path: Pat
     (out / "mine").write_text("precious")
     command = ["-m", "multitask", "train", *options(make_config(), tmp_path), "--out", out]
     main, other = finish(start(2, *command), status=1)
-    assert "is not empty" in main
+    assert "must be empty, got a folder with files in it" in main
     assert "error in process 1: another process of this run has stopped" in other
 
 
@@ -245,7 +245,7 @@ def test_another_number_of_processes_can_not_resume(
     run = undisturbed(shared, config, tmp_path)
     command = ["-m", "multitask", "train", *options(config, tmp_path), "--out", run, "--resume"]
     (message,) = finish(start(1, *command), status=1)
-    assert "ranks was 2 and is 1" in message
+    assert "ranks must be 2, got 1" in message
 
 
 def test_standard_input_can_not_be_shared(tmp_path: Path) -> None:

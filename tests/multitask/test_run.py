@@ -96,7 +96,7 @@ def test_very_long_rows_are_cut_and_answered(trained: Run, text: str) -> None:
 def test_bad_questions(trained: Run) -> None:
     with pytest.raises(ConfigError, match="task must be one of sst, para, sts, got 'emotion'"):
         trained.predict("emotion", ["a"])
-    with pytest.raises(ConfigError, match="row 2 has 1 texts; task para takes 2"):
+    with pytest.raises(ConfigError, match="row 2: the number of texts must be 2 for task para, got 1$"):
         trained.predict("para", [("a", "b"), "c"])
     with pytest.raises(ConfigError, match="split must be one of train, dev, test, (got|not) 'valid'$"):
         trained.evaluate("valid")
@@ -161,13 +161,13 @@ def test_broken_run_folders_are_named(trained: Run, tmp_path: Path) -> None:
         Run.load(folder)
     description["encoders"]["shared"]["folder"] = "../.."
     (folder / "best" / "tasks.json").write_text(json.dumps(description))
-    with pytest.raises(RunError, match=r"names the folder '\.\./\.\.', which is outside the run"):
+    with pytest.raises(RunError, match=r"tasks\.json: an encoder's folder must be inside the run, got '\.\./\.\.'$"):
         Run.load(folder)
     folder = copied("decoders")
     tensors = read_tensors(folder / "best" / "decoders.safetensors")
     tensors.pop("sst.head.bias")
     write_tensors(folder / "best" / "decoders.safetensors", {**tensors, "sts.head.bias": torch.zeros(2)})
-    with pytest.raises(Exception, match=r"does not fit tasks\.json at sst\.head\.bias, sts\.head\.bias"):
+    with pytest.raises(Exception, match=r"must fit tasks\.json, differs at sst\.head\.bias, sts\.head\.bias"):
         Run.load(folder)
     folder = copied("config")
     (folder / "config.json").write_text("{")

@@ -26,7 +26,7 @@ def test_a_changed_configuration_is_refused_with_what_changed(
     train: Train, stopped_run: Train, short_config: MakeConfig, tmp_path: Path
 ) -> None:
     stopped_run(short_config(), tmp_path / "run")
-    with pytest.raises(RunError, match=r"tasks\.sst\.lr was 5e-05 and is 0\.001"):
+    with pytest.raises(RunError, match=r"tasks\.sst\.lr must be 5e-05, got 0\.001"):
         train(short_config("tasks.sst.lr=1e-3"), tmp_path / "run", resume=True)
 
 
@@ -38,7 +38,7 @@ def test_changed_data_is_refused(train: Train, stopped_run: Train, short_config:
     config = short_config(f'tasks.sst.train="{moved}"')
     stopped_run(config, tmp_path / "run")
     moved.write_bytes(source.read_bytes().replace(b"film", b"story"))
-    with pytest.raises(RunError, match=r"data\.sst\.train was"):
+    with pytest.raises(RunError, match=r"data\.sst\.train must be '"):
         train(config, tmp_path / "run", resume=True)
 
 
@@ -51,13 +51,13 @@ def test_a_flipped_bit_of_a_checkpoint_is_refused(
     content = bytearray((last / "optimizers.safetensors").read_bytes())
     content[-5] ^= 1
     (last / "optimizers.safetensors").write_bytes(content)
-    with pytest.raises(RunError, match="optimizers.safetensors: its checksum is not the one written"):
+    with pytest.raises(RunError, match="optimizers.safetensors: must have the checksum that was written, got another"):
         train(short_config(), tmp_path / "run", resume=True)
 
 
 def test_a_finished_run_of_other_settings_is_refused(short_config: MakeConfig, tmp_path: Path) -> None:
     training.train(short_config(), tmp_path / "run", progress=False)
-    with pytest.raises(RunError, match=r"config\.train\.seed was 11711 and is 5"):
+    with pytest.raises(RunError, match=r"config\.train\.seed must be 11711, got 5"):
         training.train(short_config("train.seed=5"), tmp_path / "run", progress=False, resume=True)
 
 
@@ -65,7 +65,7 @@ def test_another_decoder_is_refused_by_its_setting_not_by_its_tensors(
     train: Train, stopped_run: Train, short_config: MakeConfig, tmp_path: Path
 ) -> None:
     stopped_run(short_config(), tmp_path / "run")
-    with pytest.raises(RunError, match=r"tasks\.sst\.pooling was 'attention' and is 'mean'"):
+    with pytest.raises(RunError, match=r"tasks\.sst\.pooling must be 'attention', got 'mean'"):
         train(short_config("tasks.sst.pooling=mean"), tmp_path / "run", resume=True)
 
 

@@ -62,7 +62,7 @@ def test_resume_destroys_nothing_in_a_folder_that_is_no_run(
     (out / "checkpoints" / "mine").mkdir(parents=True)
     for name in ("metrics.jsonl", "checkpoints/mine/weights"):
         (out / name).write_text("precious")
-    with pytest.raises(RunError, match="has no complete checkpoint to resume from, and holds checkpoints, metrics"):
+    with pytest.raises(RunError, match="must hold a complete checkpoint to resume from, got only checkpoints, metrics"):
         train(short_config(), out, resume=True)
     for name in ("metrics.jsonl", "checkpoints/mine/weights"):
         assert (out / name).read_text() == "precious"
@@ -74,7 +74,7 @@ def test_resume_does_not_start_anew_over_a_best_epoch_whose_record_is_lost(
     training.train(short_config(), tmp_path / "run", progress=False)
     (tmp_path / "run" / "record.json").unlink()
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    with pytest.raises(RunError, match="has no complete checkpoint to resume from, and holds best"):
+    with pytest.raises(RunError, match="must hold a complete checkpoint to resume from, got only best"):
         train(short_config(), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
@@ -86,7 +86,7 @@ def test_a_lost_marker_is_refused_and_the_checkpoint_left(
     last = latest_checkpoint(tmp_path / "run" / "checkpoints")
     assert last is not None
     (last / "complete.json").unlink()
-    with pytest.raises(RunError, match="has no complete checkpoint to resume from"):
+    with pytest.raises(RunError, match="must hold a complete checkpoint to resume from, got only "):
         train(short_config(), tmp_path / "run", resume=True)
     assert (last / "model.safetensors").is_file()
 

@@ -178,6 +178,6 @@ def test_refusals(make_config: Any, tmp_path: Path) -> None:
         train(config, tmp_path / "run", limit=0, progress=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="full: is .*not empty"):
+    with pytest.raises(RunError, match="full: must be empty, got a folder with files in it"):
         train(config, tmp_path / "full", progress=False)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]

@@ -87,8 +87,8 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         other = next((p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth", ".ckpt")), None)
         if other:
             raise WeightsError(
-                f"{folder / other}: is a pickle, which is never opened here; load it in transformers and"
-                " save_pretrained(folder, safe_serialization=True) it"
+                f"{folder / other}: must be safetensors, got a pickle, which is never opened here; load it in"
+                " transformers and save_pretrained(folder, safe_serialization=True) it"
             )
         raise WeightsError(f"{folder}: must hold {_WEIGHTS} or {_INDEX}, found neither")
     try:
@@ -140,7 +140,7 @@ def fault_of(tensor: Tensor, dtype: torch.dtype) -> str:
     """Say what keeps a tensor from being a parameter of that type, or nothing."""
     if not tensor.is_floating_point():
         return f"must be of a floating-point type, got {tensor.dtype}"
-    return "" if _is_finite(tensor.to(dtype)) else "holds NaN or infinite values"
+    return "" if _is_finite(tensor.to(dtype)) else "must be finite, got NaN or infinite values"
 
 
 def _zero_fault(name: str, tensor: Tensor) -> str:
@@ -173,7 +173,7 @@ def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path
         if "pooler.weight" in own and "pooler.weight" not in tensors:
             hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
         place = folder / _WEIGHTS if (folder / _WEIGHTS).exists() else folder
-        raise WeightsError(f"{place}: the weights do not fit the model: {'; '.join(wrong)}{hint}")
+        raise WeightsError(f"{place}: the weights must fit the model: {'; '.join(wrong)}{hint}")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])

@@ -66,15 +66,15 @@ def _fault_of_head(path: Path) -> str:
     except OSError:  # safetensors' own message says so already
         return ""
     if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the weights; run `git lfs pull` where it came from"
+        return "must be the weights, got a git-lfs pointer; run `git lfs pull` where it came from"
     # A brace after the length starts a safetensors header: such a file is broken, but neither pickle nor zip.
     if head.startswith(_PICKLE_OR_ZIP) and head[8:9] != b"{":
-        return "is a pickle or zip, which is never opened here; save it as safetensors instead"
+        return "must be safetensors, got a pickle or zip, which is never opened here; save it as safetensors instead"
     header = int.from_bytes(head[:8], "little")
     if size < 10 or header < 2:
-        return f"holds {size} bytes and no safetensors header; {_ADVICE}"
+        return f"must have a safetensors header, got {size} bytes without one; {_ADVICE}"
     if header + 8 > size:
-        return f"is cut short (header of {header} bytes in a file of {size}); {_ADVICE}"
+        return f"must be whole, got a header of {header} bytes in a file of {size}; {_ADVICE}"
     return ""
 
 

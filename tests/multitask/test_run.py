@@ -136,7 +136,7 @@ def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda tensor: tensor * float("nan"), "holds NaN or infinite values"),
+        (lambda tensor: tensor * float("nan"), "must be finite, got NaN or infinite values"),
         (lambda tensor: tensor.to(torch.int64), "must be of a floating-point type, got torch.int64"),
     ],
 )

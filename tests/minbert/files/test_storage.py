@@ -16,7 +16,7 @@ from minbert.files.storage import read_tensors, write_tensors
 # some lengths also begin a pickle (80 02 to 80 05) or a zip ("PK").
 LENGTHS = range(8, 32_768 + 1, 8)
 LIKE_A_PICKLE_OR_ZIP = (640, 896, 1152, 1408, 19_280)
-PICKLE_OR_ZIP = "is a pickle or zip, which is never opened here; save it as safetensors instead"
+PICKLE_OR_ZIP = "must be safetensors, got a pickle or zip, which is never opened here; save it as safetensors instead"
 TENSOR = torch.tensor([1.5, -2.25])
 
 
@@ -57,7 +57,7 @@ def test_what_is_written_with_such_a_header_is_read(tmp_path: Path, length: int)
 def test_such_a_file_cut_short_is_called_cut_not_a_pickle(tmp_path: Path, length: int) -> None:
     path = tmp_path / "some.safetensors"
     path.write_bytes(with_header(length)[: length // 2])
-    with pytest.raises(WeightsError, match=f"is cut short .header of {length} bytes in a file of {length // 2}"):
+    with pytest.raises(WeightsError, match=f"must be whole, got a header of {length} bytes in a file of {length // 2}"):
         read_tensors(path)
     path.write_bytes(with_header(length)[:-1])
     with pytest.raises(WeightsError, match="can't be read as safetensors .*; download it again"):
@@ -93,11 +93,14 @@ def test_a_zip_is_named(tmp_path: Path, content: bytes | None, compression: int)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "holds 0 bytes and no safetensors header; download it again"),
-        (b"\x08\0\0\0\0\0\0\0{", "holds 9 bytes and no safetensors header; download it again"),
-        (bytes(100), "holds 100 bytes and no safetensors header; download it again"),
-        (with_header(64)[:40], "is cut short (header of 64 bytes in a file of 40); download it again"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer, not the weights; run `git lfs pull`"),
+        (b"", "must have a safetensors header, got 0 bytes without one; download it again"),
+        (b"\x08\0\0\0\0\0\0\0{", "must have a safetensors header, got 9 bytes without one; download it again"),
+        (bytes(100), "must have a safetensors header, got 100 bytes without one; download it again"),
+        (with_header(64)[:40], "must be whole, got a header of 64 bytes in a file of 40; download it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "must be the weights, got a git-lfs pointer; run `git lfs pull`",
+        ),
         (b"\x10" + bytes(7) + b"hello" * 10, "can't be read as safetensors (Error while deserializing header"),
     ],
     ids=["empty", "length alone", "zeros", "cut", "git-lfs", "no JSON"],

@@ -59,7 +59,7 @@ class BertForPreTraining(nn.Module):
         encoded = self.bert(input_ids, attention_mask, token_type_ids)
         logits = self.predict_tokens(encoded.packed)
         return PreTrainingOutput(
-            prediction_logits=encoded.packing.unpack(logits),
+            prediction_logits=encoded.packing.unpack(encoded.packing.real(logits)),
             seq_relationship_logits=self.seq_relationship(encoded.pooler_output),
             encoder=encoded,
         )
@@ -81,7 +81,13 @@ class BertForPreTraining(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write what ``transformers.BertForPreTraining`` reads."""
+        """Write what ``transformers.BertForPreTraining`` reads; errors as of BertModel.save_pretrained."""
         from minbert.files.checkpoint import save_pretraining
 
-        save_pretraining(self.state_dict(), self.config, folder)
+        with torch.device("meta"):
+            own = BertForPreTraining(self.config).state_dict()
+        save_pretraining(self.state_dict(), own, self.config, folder)
+
+
+# An exported forward may give back what the model's own does.
+torch.export.register_dataclass(PreTrainingOutput, serialized_type_name="minbert.PreTrainingOutput")

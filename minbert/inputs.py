@@ -59,7 +59,7 @@ def checked_inputs(
 def _check_ids(name: str, ids: Tensor, limit: int, limit_name: str) -> None:
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
         found = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        raise InputError(f"{name}: must be an int64 tensor, got {found}")
+        raise InputError(f"{name}: must be an int64 or int32 tensor, got {found}")
     if ids.dim() != 2 or 0 in ids.shape:
         raise InputError(f"{name}: must have the shape (batch, seq), neither of them 0, got {tuple(ids.shape)}")
     low, high = (int(value) for value in ids.aminmax())
@@ -78,8 +78,13 @@ def refuse_quantized_autocast(module: nn.Module, device: torch.device) -> None:
 
     :raises InputError: where both are there, instead of torch's error from inside a product.
     """
-    if not torch.is_autocast_enabled(device.type):
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return
-    if any("quantized" in type(part).__module__ for part in module.modules()):
+    if any(_is_quantized(part) for part in module.modules()):
         dtype = str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
         raise InputError(f"quantized linears must be run without autocast, in float32, got {dtype} autocast")
+
+
+def _is_quantized(part: nn.Module) -> bool:
+    home = type(part).__module__
+    return home.startswith("torch.") and "quantized" in home

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -56,11 +57,15 @@ class AdamW(torch.optim.Optimizer):
         """Add parameters with settings of their own; InputError for a setting outside what is allowed."""
         for name in ("lr", "eps", "weight_decay"):
             value = param_group.get(name, self.defaults[name])
-            if not (isinstance(value, int | float) and value >= 0 and math.isfinite(value)):
+            if not _is_number(value) or not 0 <= value < math.inf:
                 raise InputError(f"AdamW: {name} must be a finite number of at least 0, got {value!r}")
         betas = param_group.get("betas", self.defaults["betas"])
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise InputError(f"AdamW: betas must be two numbers in [0, 1), got {betas}")
+        if (
+            not isinstance(betas, tuple | list)
+            or len(betas) != 2
+            or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas)
+        ):
+            raise InputError(f"AdamW: betas must be two numbers in [0, 1), got {betas!r}")
         super().add_param_group(param_group)
 
     @torch.no_grad()
@@ -70,9 +75,9 @@ class AdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        from minbert.fast import optim as fast
-
         fast_path = uses_fast_path()
+        if fast_path:
+            from minbert.fast import optim as fast
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             states = [self._state_of(parameter, group) for parameter in parameters]
@@ -93,6 +98,10 @@ class AdamW(torch.optim.Optimizer):
             names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group.get("amsgrad") else ()))
             state.update({name: torch.zeros_like(parameter) for name in names})
         return state
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def adamw_step(parameter: Tensor, state: dict[str, Tensor], settings: Mapping[str, Any]) -> None:
@@ -127,13 +136,13 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Group a model's trainable parameters for an optimizer: encoders, heads, decoders, or a module that holds some.
 
-    Biases and the weights of norms do not decay, as in BERT's released code (google-research/bert, optimization.py).
+    Biases and the weights of norms, vectors all of them, do not decay, as in BERT's released code
+    (google-research/bert, optimization.py).
     With ``layer_decay`` below 1 an encoder's rates fall from its top to its embeddings: lr times layer_decay to the
-    power of 1 for its last layer, 2 for the one below, and so on; all that is no layer or embedding has ``lr`` itself.
+    power of 1 for its last layer, 2 for the one below, and so on; everything outside layers and embeddings has ``lr``.
 
     Source: Howard and Ruder 2018 (ULMFiT, arXiv 1801.06146), section 3.2, discriminative fine-tuning; Clark et al.
-    2020 (ELECTRA, arXiv 2003.10555), appendix B, layerwise decay, whose released code starts its last layer one power
-    lower.
+    2020 (ELECTRA, arXiv 2003.10555), appendix B, layerwise decay, whose released code gives each layer one power more.
 
     :param lr: learning rate, at least 0.
     :param weight_decay: of the matrices and embeddings, at least 0.
@@ -150,7 +159,7 @@ def parameter_groups(
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in taken:
                 taken.add(parameter)
-                decays = not (name.endswith("bias") or isinstance(module, nn.LayerNorm))
+                decays = parameter.ndim > 1 and "bias" not in name and not isinstance(module, nn.LayerNorm)
                 key = lr * layer_decay ** powers.get(parameter, 0), weight_decay if decays else 0.0
                 groups.setdefault(key, []).append(parameter)
     return [
@@ -179,14 +188,14 @@ def constant_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> flo
 
 
 def linear_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """Warm-up, then falls linearly to 0 at ``total_steps`` (Devlin et al. 2019, appendix A.2)."""
+    """Warm up, then fall linearly to 0 at ``total_steps`` (Devlin et al. 2019, appendix A.2)."""
     if step < warmup_steps:
         return step / warmup_steps
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
 def cosine_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """Warm-up, then half a cosine to 0 at ``total_steps`` (Loshchilov and Hutter 2017, equation 5, no restart)."""
+    """Warm up, then follow half a cosine to 0 at ``total_steps`` (Loshchilov and Hutter 2017, equation 5)."""
     if step < warmup_steps:
         return step / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))

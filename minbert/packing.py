@@ -2,7 +2,9 @@
 
 A padded batch spends work on positions that no one asks for. Here the real tokens of all rows stand one after
 another in a single axis, rows ordered by length, so that every position-wise product sees real tokens alone.
-Attention needs rows again: it runs in a few groups of rows of like length, padded within the group.
+Attention needs rows again. In the book they are padded to the longest (pack, unpack); on the fast path attention runs
+in a few groups of rows of like length, padded within the group: Group, HeadIndex and what makes them, with fill and
+cut, are for minbert/fast alone.
 
 Source: the removal of padding as in ByteTransformer (Zhai et al. 2022, arXiv 2210.03052, section III); the groups are
 our own.

@@ -16,7 +16,6 @@ __all__ = ["POOLINGS", "encode"]
 POOLINGS = ("mean", "cls", "pooler")
 
 
-@torch.inference_mode()
 def encode(
     model: BertModel,
     tokenizer: BertTokenizer,
@@ -28,7 +27,8 @@ def encode(
 ) -> Tensor:
     """Compute a vector for each text, or for each pair of texts read together.
 
-    Run it within ``torch.autocast("cpu", torch.bfloat16)`` on machines that are fast at bfloat16.
+    A model in train mode is in eval mode meanwhile. Run this within ``torch.autocast("cpu", torch.bfloat16)`` where the
+    machine is fast at bfloat16.
 
     :param pairs: the second text of each row, None for single texts.
     :param pooling: ``"mean"``, of the last hidden states of all tokens, as in sentence-transformers; ``"cls"``, the
@@ -43,12 +43,20 @@ def encode(
     if pooling == "pooler" and model.pooler is None:
         raise InputError("pooling must be mean or cls for a model without a pooler, got 'pooler'")
     rows = tokenizer.tokenize_all(texts, pairs, max_length=max_length)
-    device = model.embeddings.word_embeddings.weight.device
+    device = next(model.parameters()).device
+    # Made out here, as a tensor of inference_mode could not be trained on.
     vectors = torch.empty(len(rows), model.config.hidden_size, device=device)
-    with hold_casts():
-        for indices in batches_by_length(rows.lengths):
-            output = model(**rows.batch(indices).to(device))
-            vectors[torch.from_numpy(indices).to(device)] = _pooled(output, pooling).float()
+    was_training = model.training
+    if was_training:  # a model in eval mode is left alone: dropout may have been switched on in it on purpose
+        model.eval()
+    try:
+        with torch.inference_mode(), hold_casts():
+            for indices in batches_by_length(rows.lengths):
+                output = model(**rows.batch(indices).to(device))
+                vectors[torch.from_numpy(indices).to(device)] = _pooled(output, pooling).float()
+    finally:
+        if was_training:
+            model.train()
     return vectors
 
 

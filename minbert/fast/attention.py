@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from minbert.fast.kernels import dropout, keep_mask
 from minbert.packing import Group, Packing
 
-__all__ = ["Heads", "attend", "attend_backward", "attention", "pooled_attention"]
+__all__ = ["Heads", "attention", "attention_backward", "pooled_attention", "self_attention"]
 
 # From this width on torch's fused attention, which never writes the scores out, is the faster one.
 _FUSED_WIDTH = 64
@@ -35,12 +35,12 @@ class Heads:
         return 1 / math.sqrt(hidden // self.number)
 
 
-def attend(projected: Tensor, heads: Heads, *, saving: bool = True) -> tuple[Tensor, list[Tensor], float]:
+def attention(projected: Tensor, heads: Heads, *, saving: bool = True) -> tuple[Tensor, list[Tensor], float]:
     """Compute softmax(Q K' / sqrt(head_size)) V (Vaswani et al. 2017, equation 1), each token asking its own row.
 
     :param projected: queries, keys and values beside one another, packed (slots, 3 * hidden).
     :param saving: False where no backward pass follows; nothing is kept for one then.
-    :return: (slots, hidden); what attend_backward needs: Q, K and V of all groups, then each group's probabilities,
+    :return: (slots, hidden); what attention_backward needs: Q, K and V of all groups, then each group's probabilities,
         then at a rate above 0 their keep masks; the scale of what is kept.
     """
     packing, hidden = heads.packing, projected.shape[1] // 3
@@ -77,8 +77,8 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, rows: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(0, 1)
 
 
-def attend_backward(d_context: Tensor, saved: Sequence[Tensor], heads: Heads, keep_scale: float) -> Tensor:
-    """Return the gradient of ``attend``'s argument, packed (slots, 3 * hidden), zero after the tokens.
+def attention_backward(d_context: Tensor, saved: Sequence[Tensor], heads: Heads, keep_scale: float) -> Tensor:
+    """Return the gradient of ``attention``'s argument, packed (slots, 3 * hidden), zero after the tokens.
 
     :param d_context: (slots, hidden), zero after the tokens.
     """
@@ -109,7 +109,7 @@ def attend_backward(d_context: Tensor, saved: Sequence[Tensor], heads: Heads, ke
 class _SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, projected: Tensor, heads: Heads) -> Tensor:
-        context, saved, ctx.keep_scale = attend(projected, heads)
+        context, saved, ctx.keep_scale = attention(projected, heads)
         ctx.heads = heads
         ctx.save_for_backward(*saved)
         return context
@@ -117,11 +117,12 @@ class _SelfAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return attend_backward(gradients[0].contiguous(), ctx.saved_tensors, ctx.heads, ctx.keep_scale), None
+        with torch.autocast(gradients[0].device.type, enabled=False):  # the types are those of the forward pass
+            return attention_backward(gradients[0].contiguous(), ctx.saved_tensors, ctx.heads, ctx.keep_scale), None
 
 
-def attention(projected: Tensor, packing: Packing, heads: int, p: float) -> Tensor:
-    """Compute ``attend`` alone, for a layer that is not computed as a whole.
+def self_attention(projected: Tensor, packing: Packing, heads: int, p: float) -> Tensor:
+    """Compute ``attention`` alone, for a layer that is not computed as a whole.
 
     :param projected: packed (tokens, 3 * hidden).
     :param p: dropout probability on the attention weights, in [0, 1).

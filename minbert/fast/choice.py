@@ -1,9 +1,10 @@
 """Which of the two computes: the formulas as the book writes them out, or the fused passes beside them.
 
-``set_kernels`` sets the default of the process, ``with kernels(name):`` another one within, for this thread alone.
-It is read once a call, where a call begins (BertModel.forward, a decoder's forward, AdamW.step); a backward pass
-follows the forward pass it belongs to. Dropout draws differ between the two: equal seeds give equal runs on one path,
-not across them. Second derivatives and torch.func need the reference path; the fast one refuses them.
+``set_kernels`` sets the default of the process, ``with kernels(name):`` another one within, for this context alone: a
+thread, or an asyncio task. It is read once a call, where a call begins (BertModel.forward, a decoder's forward,
+AdamW.step); a backward pass follows the forward pass it belongs to. Dropout draws differ between the two: equal seeds
+give equal runs on one path, not across them. Second derivatives and torch.func need the reference path; the fast one
+refuses them.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def set_kernels(name: str) -> None:
 
 @contextmanager
 def kernels(name: str) -> Iterator[None]:
-    """Choose within a ``with`` block, for the thread that runs it; threads beside it are not touched.
+    """Choose within a ``with`` block, for the thread or asyncio task that runs it; those beside it are not touched.
 
     :param name: ``"fast"`` or ``"reference"``.
     :raises InputError: for any other name.

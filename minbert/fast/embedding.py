@@ -22,9 +22,8 @@ class SpareGradients:
 
     def __init__(self) -> None:
         self._spare = WeakIdKeyDictionary()  # weight -> a gradient that is zero throughout
-        self._written = (
-            WeakIdKeyDictionary()
-        )  # weight -> the rows that embeddings have added to, a tensor a backward pass
+        # weight -> the rows that embeddings have added to, one tensor for each backward pass
+        self._written = WeakIdKeyDictionary()
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -45,7 +44,7 @@ class SpareGradients:
 
     def note(self, weight: Tensor, ids: Tensor) -> None:
         """Remember that an embedding has added to the rows ``ids`` of the weight's gradient."""
-        rows = [*self._written.get(weight, ()), ids]
+        rows = [*self._written.get(weight, ()), ids.long()]
         if sum(map(len, rows)) > len(weight):  # short also where nobody drops the gradient
             rows = [torch.arange(len(weight), device=ids.device)]
         self._written[weight] = rows
@@ -53,7 +52,8 @@ class SpareGradients:
     def drop(self, weight: Tensor) -> None:
         """Set ``weight.grad`` to None and keep its memory, if clearing the rows touched makes it zero.
 
-        It does not where anything but an embedding has written to it: a tied projection, a penalty, a tensor's hook.
+        Only if no one else holds this gradient. It does not become zero where anything but an embedding has written to
+        it: a tied projection, a penalty, a tensor's hook.
         """
         gradient, weight.grad = weight.grad, None
         rows = self._written.pop(weight, None)

@@ -35,7 +35,7 @@ def keep_mask(shape: torch.Size, p: float, like: Tensor) -> tuple[Tensor, float]
         return torch.ge(torch.rand(shape, device=like.device), p, out=keep), 1 / (1 - p)
     dropped = min(max(round(p * 256), 1), 255)
     count = math.prod(shape)
-    words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty(-(-count // 8), dtype=torch.int64, device=like.device).random_(-(2**63), None)
     torch.ge(words.view(torch.int8)[:count].view(shape), dropped - 128, out=keep)
     return keep, 256 / (256 - dropped)
 
@@ -57,7 +57,7 @@ def dropout_residual(x: Tensor, branch: Tensor, p: float) -> Tensor:
 def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
     """Compute x W' + b with the rows of all ``weights`` below one another: (..., in) -> (..., sum of out).
 
-    In another type than float32 the rows are rounded up, see packing.FILL.
+    In bfloat16 the rows are rounded up, see packing.FILL.
     """
     dtype, rows = product_dtype(x), x.shape[:-1].numel()
     if dtype == torch.bfloat16 and rows > FILL and rows % FILL:

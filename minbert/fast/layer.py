@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minbert.fast.attention import Heads, attend, attend_backward
+from minbert.fast.attention import Heads, attention, attention_backward
 from minbert.fast.casts import joined
 from minbert.fast.kernels import affine, keep_mask
 
@@ -55,10 +55,10 @@ def _self_attention(
     w_qkv, b_qkv = joined((w_q, w_k, w_v), settings.dtype), joined((b_q, b_k, b_v), settings.dtype)
     w_o, b_o = joined((w_o,), settings.dtype), joined((b_o,), settings.dtype)
     x = hidden.to(settings.dtype)
-    context, attention, keep_scale = attend(affine(x, w_qkv, b_qkv), settings.heads, saving=saving)
+    context, kept, keep_scale = attention(affine(x, w_qkv, b_qkv), settings.heads, saving=saving)
     summed, keep = _residual(hidden, affine(context, w_o, b_o), settings.dropout)
     result, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, bias, settings.eps)
-    return result, (keep_scale, attention, (x, w_qkv, context, w_o, keep, summed, mean, rstd, weight, bias))
+    return result, (keep_scale, kept, (x, w_qkv, context, w_o, keep, summed, mean, rstd, weight, bias))
 
 
 def _feed_forward(hidden: Tensor, settings: LayerSettings, parameters: Sequence[Tensor]) -> tuple[Tensor, Any]:
@@ -76,17 +76,22 @@ def _feed_forward(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
 class _EncoderLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, settings: LayerSettings, *parameters: Tensor) -> Tensor:
-        attended, (ctx.keep_scale, attention, first) = _self_attention(hidden, settings, parameters[:10])
+        attended, (ctx.keep_scale, kept, first) = _self_attention(hidden, settings, parameters[:10])
         result, second = _feed_forward(attended, settings, parameters[10:])
-        ctx.settings, ctx.attention_tensors = settings, len(attention)
-        ctx.save_for_backward(*attention, *first, *second)
+        ctx.settings, ctx.attention_tensors = settings, len(kept)
+        ctx.save_for_backward(*kept, *first, *second)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(gradients[0].device.type, enabled=False):  # the types are those of the forward pass
+            return _EncoderLayer._backward(ctx, *gradients)
+
+    @staticmethod
+    def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         settings, saved = ctx.settings, ctx.saved_tensors
-        attention, saved = saved[: ctx.attention_tensors], saved[ctx.attention_tensors :]
+        kept, saved = saved[: ctx.attention_tensors], saved[ctx.attention_tensors :]
         x, w_qkv, context, w_o, keep_1, sum_1, mean_1, rstd_1, g_1, c_1 = saved[:10]
         x_1, w_i, expanded, active, w_u, keep_2, sum_2, mean_2, rstd_2, g_2, c_2 = saved[10:]
         dtype = settings.dtype
@@ -101,7 +106,7 @@ class _EncoderLayer(torch.autograd.Function):
         d_sum_1, d_g_1, d_c_1 = _norm_backward(d_attended, sum_1, mean_1, rstd_1, g_1, c_1)
         d_branch = _dropped(d_sum_1, keep_1).to(dtype)
         d_w_o, d_b_o = _linear_backward(d_branch, context, g_1.dtype)
-        d_projected = attend_backward(d_branch @ w_o, attention, settings.heads, ctx.keep_scale)
+        d_projected = attention_backward(d_branch @ w_o, kept, settings.heads, ctx.keep_scale)
         d_w_qkv, d_b_qkv = _linear_backward(d_projected, x, g_1.dtype)
         d_hidden = d_sum_1.add_(d_projected @ w_qkv) if ctx.needs_input_grad[0] else None
 

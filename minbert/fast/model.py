@@ -61,6 +61,8 @@ def whole_settings(layer: nn.Module, packing: Packing, hidden: Tensor) -> LayerS
         return None
     if not _are_plain(attention, _ATTENTION):
         return None
+    if not attention.query.out_features == attention.key.out_features == attention.value.out_features:
+        return None
     return LayerSettings(
         Heads(packing, attention.num_heads, attention_rate), rate, eps, activation, product_dtype(hidden)
     )
@@ -68,7 +70,7 @@ def whole_settings(layer: nn.Module, packing: Packing, hidden: Tensor) -> LayerS
 
 def _are_plain(module: nn.Module, kinds: Mapping[str, type[nn.Module]]) -> bool:
     # Not by attribute: torch's look-up of a submodule takes longer than all that is asked of it here.
-    return all(parts.is_plain(module._modules[name], kind) for name, kind in kinds.items())
+    return all(parts.is_plain(module._modules.get(name), kind) for name, kind in kinds.items())
 
 
 _LAYER: dict[str, type[nn.Module]] = {

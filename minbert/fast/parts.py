@@ -1,7 +1,8 @@
 """From a part of the book to its fast counterpart: the one table, and who may not be replaced by it.
 
-A part is plain if its type is exactly the one in the table and nothing watches it. A replaced part (an adapter, a
-quantized linear), or one with a hook, is called as any module is, on the real tokens alone.
+A part is plain if its type is exactly the one in the table, its tensors are torch's own, and nothing watches it. A
+replaced part (an adapter, a quantized linear), one without a bias, or one with a hook is called as any module is, on
+the real tokens alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +14,9 @@ from torch.nn.modules import module as _torch_module
 
 from minbert.attention import MultiHeadAttention
 from minbert.fast import kernels
-from minbert.fast.attention import attention as self_attention
-from minbert.fast.attention import pooled_attention
+from minbert.fast.attention import pooled_attention, self_attention
 from minbert.fast.embedding import embedding
-from minbert.layers import ACTIVATIONS, Dropout, LayerNorm
+from minbert.layers import Dropout, LayerNorm, gelu
 from minbert.model import BertEmbeddings, BertLayer
 from minbert.packing import Packing
 
@@ -37,7 +37,7 @@ _COUNTERPARTS: dict[type[nn.Module], Callable[..., Any]] = {}
 
 
 def counterpart_of(kind: type[nn.Module]) -> Callable[[Counterpart], Counterpart]:
-    """Enter a function of a module and its arguments as what computes modules of exactly this type."""
+    """Register the function that computes modules of exactly this type, from a module and its arguments."""
 
     def enter(function: Counterpart) -> Counterpart:
         _COUNTERPARTS[kind] = function
@@ -55,18 +55,19 @@ def call(module: nn.Module, *arguments: Any) -> Any:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Return whether a hook, or a forward of the instance's own, wants to see the module called."""
+    """Return whether a hook, or a method of the instance's own, wants to see the module called."""
     own = module.__dict__
     return bool(
         own["_forward_hooks"]
         or own["_forward_pre_hooks"]
         or own["_backward_hooks"]
         or own["_backward_pre_hooks"]
-        or "forward" in own
+        or not own.keys().isdisjoint(_METHODS)
         or any(map(vars(_torch_module).get, _FOR_ALL))
     )
 
 
+_METHODS = ("attend", "encode", "forward")
 # torch's hooks on every module there is.
 _FOR_ALL = (
     "_global_forward_hooks",
@@ -80,8 +81,9 @@ def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
     """Return whether a module may be computed from its tensors as one of type ``kind``."""
     if module is None or type(module) is not kind or is_watched(module):
         return False
-    if kind is nn.Linear:
-        return module.bias is not None
+    tensors = module._parameters.values()
+    if any(type(tensor) is not nn.Parameter and type(tensor) is not Tensor for tensor in tensors):
+        return False  # no bias, or a tensor with ways of its own, such as a quantized one
     if isinstance(module, nn.Embedding):
         return module.max_norm is None and not module.sparse and not module.scale_grad_by_freq
     return True
@@ -96,8 +98,8 @@ def dropout_rate(module: nn.Module) -> float | None:
 
 
 def activation_of(layer: BertLayer) -> str | None:
-    """Return the name of a layer's activation; None for one that is not of the book."""
-    return next((name for name, function in ACTIVATIONS.items() if function is layer.activation), None)
+    """Return the name of a layer's activation; None for one without a fused counterpart."""
+    return {gelu: "gelu", torch.relu: "relu"}.get(layer.activation)
 
 
 @counterpart_of(nn.Linear)
@@ -109,15 +111,16 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
     return kernels.linear(x, [module.weight], [module.bias])
 
 
-def joint_linear(x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
-    """Join the outputs of several modules on one input: (tokens, in) -> (tokens, sum of out).
+def joint_linear(x: Tensor, modules: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """Compute several modules on one input: (tokens, in) -> (tokens, out) each.
 
-    One product where all are plain linears.
+    One product where all are plain linears of one width.
     """
     plain = [module for module in modules if isinstance(module, nn.Linear) and is_plain(module, nn.Linear)]
-    if len(plain) == len(modules):
-        return kernels.linear(x, [module.weight for module in plain], [module.bias for module in plain])
-    return torch.cat([call(module, x) for module in modules], dim=-1)
+    if len(plain) == len(modules) and len({module.out_features for module in plain}) == 1:
+        joint = kernels.linear(x, [module.weight for module in plain], [module.bias for module in plain])
+        return joint.chunk(len(plain), dim=-1)
+    return tuple(call(module, x) for module in modules)
 
 
 @counterpart_of(nn.Embedding)
@@ -166,16 +169,13 @@ def attention(
     """Compute MultiHeadAttention.forward; the weights only if they are asked for."""
     rate = dropout_rate(module.dropout)
     if queries is None:
-        projected = joint_linear(hidden, (module.query, module.key, module.value))  # (tokens, 3 * hidden_size)
-        if rate is not None and not weights:
-            return self_attention(projected, packing, module.num_heads, rate), None
-        query, key, value = projected.chunk(3, dim=1)
+        query, key, value = joint_linear(hidden, (module.query, module.key, module.value))  # (tokens, hidden_size) each
     else:
-        query = call(module.query, queries)
-        keys_values = joint_linear(hidden, (module.key, module.value))  # (tokens, 2 * hidden_size)
-        if rate is not None and not weights:
-            return pooled_attention(query, keys_values, packing, module.num_heads, rate), None
-        key, value = keys_values.chunk(2, dim=1)
+        query, (key, value) = call(module.query, queries), joint_linear(hidden, (module.key, module.value))
+    if rate is not None and not weights and query.shape[1] == key.shape[1] == value.shape[1]:
+        if queries is None:
+            return self_attention(torch.cat((query, key, value), dim=1), packing, module.num_heads, rate), None
+        return pooled_attention(query, torch.cat((key, value), dim=1), packing, module.num_heads, rate), None
 
     def dropped(states: Tensor) -> Tensor:
         result: Tensor = call(module.dropout, states)

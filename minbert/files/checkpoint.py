@@ -269,21 +269,41 @@ def load_pretraining(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
     return _fill(own, named, folder, report)
 
 
-def save_encoder(state: Mapping[str, Tensor], config: BertConfig, folder: str | Path) -> None:
-    """Write config.json and model.safetensors under HuggingFace's names, from an encoder's state dict.
+def save_encoder(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: BertConfig, folder: str | Path
+) -> None:
+    """Write config.json and model.safetensors under HuggingFace's names.
 
-    :raises WeightsError: if the disk refuses.
+    :param state: the state dict of an encoder.
+    :param own: that of a new one of the same configuration, which the files have to fit; on any device.
+    :raises WeightsError: if ``state`` has other tensors or shapes, or if the disk refuses.
     """
+    _check_parts(state, own, Path(folder))
     _save({to_hub_name(name): tensor for name, tensor in state.items()}, config.to_dict(), Path(folder))
 
 
-def save_pretraining(state: Mapping[str, Tensor], config: BertConfig, folder: str | Path) -> None:
+def save_pretraining(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: BertConfig, folder: str | Path
+) -> None:
     """Write an encoder with both heads; the tied decoder weight is written once, as the embedding.
 
-    :raises WeightsError: if the disk refuses.
+    Parameters and errors are those of ``save_encoder``.
     """
+    _check_parts(state, own, Path(folder))
     tensors = {_file_name(name): tensor for name, tensor in state.items()}
     _save(tensors, {**config.to_dict(), "architectures": ["BertForPreTraining"]}, Path(folder))
+
+
+def _check_parts(state: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse a model of which a part was replaced: nothing could load its files."""
+    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    wrong += [name for name in state if name not in own]
+    if wrong:
+        more = ", ..." if len(wrong) > 5 else ""
+        raise WeightsError(
+            f"{folder}: a model must have the tensors of its config to be saved, got others at"
+            f" {', '.join(wrong[:5])}{more}; merge adapters first, or save a quantized model by torch's own means"
+        )
 
 
 def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:

@@ -110,8 +110,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """
     from safetensors.torch import save_file
 
+    whole, seen = {}, set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous()
+        whole[name] = own.clone() if own.data_ptr() in seen else own  # safetensors refuses tied tensors
+        seen.add(own.data_ptr())
     with staged(path) as temporary:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        save_file(whole, temporary, metadata)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -150,7 +150,9 @@ class Update(ABC):
         """Set the encoders' gradients to None; those of word embeddings keep their memory for the next pass."""
         if size() == 1:  # with other processes they also have rows that only those have seen
             for task in self.model.tasks:
-                self._spare_gradients.drop(self.model.encoder_of(task).embeddings.word_embeddings.weight)
+                words = self.model.encoder_of(task).embeddings.word_embeddings
+                if type(words) is nn.Embedding:
+                    self._spare_gradients.drop(words.weight)
         self.model.encoders.zero_grad(set_to_none=True)
 
 

@@ -39,7 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     watch(fast_model, "encode")
     watch(fast_optim, "adamw_step")
-    watch(fast_layer, "attend_backward")
+    watch(fast_layer, "attention_backward")
     return found
 
 
@@ -113,7 +113,7 @@ def test_a_backward_pass_follows_its_forward_pass(make_model: Any, calls: list[s
             run = backward(model)
         with minbert.kernels(later):
             run()
-        assert calls == (["encode", "attend_backward", "attend_backward"] if forward == "fast" else [])
+        assert calls == (["encode", "attention_backward", "attention_backward"] if forward == "fast" else [])
         found[forward, later] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert torch.equal(found["fast", "fast"], found["fast", "reference"])
     assert torch.equal(found["reference", "reference"], found["reference", "fast"])

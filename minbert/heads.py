@@ -82,11 +82,11 @@ class BertForPreTraining(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what ``transformers.BertForPreTraining`` reads; errors as of BertModel.save_pretrained."""
-        from minbert.files.checkpoint import save_pretraining
+        from minbert.files.checkpoint import save_parameters
 
         with torch.device("meta"):
             own = BertForPreTraining(self.config).state_dict()
-        save_pretraining(self.state_dict(), own, self.config, folder)
+        save_parameters(self.state_dict(), own, self.config, Path(folder), "BertForPreTraining")
 
 
 # An exported forward may give back what the model's own does.

@@ -223,11 +223,11 @@ class BertModel(nn.Module):
 
         :raises WeightsError: if the disk refuses, or if parts were replaced, so that nothing could load the files.
         """
-        from minbert.files.checkpoint import save_encoder
+        from minbert.files.checkpoint import save_parameters
 
         with torch.device("meta"):
             own = BertModel(self.config, self.pooler is not None).state_dict()
-        save_encoder(self.state_dict(), own, self.config, folder)
+        save_parameters(self.state_dict(), own, self.config, Path(folder))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +107,15 @@ class Import(NamedTuple):
     importer: str
     imported: str
     when: str  # "import", "call" (inside a function) or "typing" (never, but by a type checker)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: bytes depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["reference", "fast"])

@@ -24,8 +24,7 @@ __all__ = [
     "load_encoder",
     "load_pretraining",
     "read_config",
-    "save_encoder",
-    "save_pretraining",
+    "save_parameters",
 ]
 
 _logger = logging.getLogger("minbert")
@@ -269,29 +268,24 @@ def load_pretraining(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
     return _fill(own, named, folder, report)
 
 
-def save_encoder(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: BertConfig, folder: str | Path
+def save_parameters(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    config: BertConfig,
+    folder: Path,
+    architecture: str = "BertModel",
 ) -> None:
     """Write config.json and model.safetensors under HuggingFace's names.
 
-    :param state: the state dict of an encoder.
-    :param own: that of a new one of the same configuration, which the files have to fit; on any device.
+    :param state: the state dict of an encoder, or of one with both pretraining heads.
+    :param own: that of a new model of the same configuration, which the files have to fit; on any device.
+    :param architecture: HuggingFace's name of the model's class.
     :raises WeightsError: if ``state`` has other tensors or shapes, or if the disk refuses.
     """
-    _check_parts(state, own, Path(folder))
-    _save({to_hub_name(name): tensor for name, tensor in state.items()}, config.to_dict(), Path(folder))
-
-
-def save_pretraining(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: BertConfig, folder: str | Path
-) -> None:
-    """Write an encoder with both heads; the tied decoder weight is written once, as the embedding.
-
-    Parameters and errors are those of ``save_encoder``.
-    """
-    _check_parts(state, own, Path(folder))
-    tensors = {_file_name(name): tensor for name, tensor in state.items()}
-    _save(tensors, {**config.to_dict(), "architectures": ["BertForPreTraining"]}, Path(folder))
+    _check_parts(state, own, folder)
+    make_folder(folder)
+    write_tensors(folder / _WEIGHTS, {_file_name(name): tensor for name, tensor in state.items()}, {"format": "pt"})
+    write_json(folder / "config.json", {**config.to_dict(), "architectures": [architecture]})
 
 
 def _check_parts(state: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path) -> None:
@@ -304,9 +298,3 @@ def _check_parts(state: Mapping[str, Tensor], own: Mapping[str, Tensor], folder:
             f"{folder}: a model must have the tensors of its config to be saved, got others at"
             f" {', '.join(wrong[:5])}{more}; merge adapters first, or save a quantized model by torch's own means"
         )
-
-
-def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
-    make_folder(folder)
-    write_tensors(folder / _WEIGHTS, tensors, {"format": "pt"})
-    write_json(folder / "config.json", config)

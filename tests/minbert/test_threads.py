@@ -1,7 +1,7 @@
 """Threads beside one another: each call gives to the bit what it gives alone."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,19 +15,12 @@ from torch import Tensor, nn
 from minbert import AdamW, BertModel, BertTokenizer, encode
 from minbert.token_batch import TokenBatch
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # so that sums are taken in one order
+
 THREADS = 4
 WORDS = ["a", "good", "bad", "film", "story", "the", "lovely", "dull", "great", "poor", "not"]
 TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i % 9)) for i in range(60)]
 in_either_type = pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-
-
-@pytest.fixture(autouse=True)
-def one_thread_each() -> Iterator[None]:
-    """So that sums are taken in one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Threads that predict beside one another, and beside a training, give to the bit what they give alone."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +18,11 @@ from multitask.model.model import MultitaskModel
 from multitask.settings.config import TrainConfig
 from multitask.updates.known import UPDATES
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # so that sums are taken in one order
+
 THREADS = 4
 WORDS = ["a", "good", "bad", "film", "story", "the", "lovely", "dull", "great", "poor", "not"]
 TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i % 9)) for i in range(80)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread_each() -> Iterator[None]:
-    """So that sums are taken in one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

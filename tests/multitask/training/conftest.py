@@ -2,12 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from multitask.errors import StoppedError
 from multitask.settings.config import RunConfig
@@ -19,15 +18,6 @@ MakeConfig = Callable[..., RunConfig]
 Contents = dict[str, bytes]
 # Three tasks, dropout on, five rounds an epoch so that a save every second round falls mid-epoch, a long warm-up.
 SETS = ("train.rounds=5", "train.warmup=0.7", "tasks.sst.dropout=0.2")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One thread for torch: bytes depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from multitask.settings.task import Task
 from multitask.training import train as training
 from multitask.training.checkpoints import latest_checkpoint
 from multitask.training.run_folder import JsonLines
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Table = dict[str, Any]
 
@@ -125,14 +126,6 @@ def write_set(folder: Path, tables: dict[str, Table], rng: random.Random) -> Pat
 @pytest.fixture(scope="module")
 def sets() -> list[dict[str, Table]]:
     return drawn_sets()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def stop_after_one_round(monkeypatch: pytest.MonkeyPatch) -> None:

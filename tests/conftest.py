@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +117,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def at_once() -> Callable[[Callable[[int], Any]], list[Any]]:
+    """A function of work: the results of ``work(0)`` to ``work(3)``, begun together, each in a thread of its own."""
+
+    def run(work: Callable[[int], Any]) -> list[Any]:
+        start = threading.Barrier(4)
+
+        def begin(number: int) -> Any:
+            start.wait(60)
+            return work(number)
+
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(begin, range(4)))
+
+    return run
 
 
 @pytest.fixture(params=["reference", "fast"])

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from minbert.token_batch import TokenBatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # so that sums are taken in one order
 
-THREADS = 4
+AtOnce = Callable[[Callable[[int], Any]], list[Any]]
 WORDS = ["a", "good", "bad", "film", "story", "the", "lovely", "dull", "great", "poor", "not"]
 TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i % 9)) for i in range(60)]
 in_either_type = pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
@@ -32,18 +31,6 @@ def autocast(bfloat16: bool) -> Any:
     return torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext()
 
 
-def at_once(work: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
-    """The results of ``work(0)`` and on, begun together, each in a thread of its own."""
-    start = threading.Barrier(threads)
-
-    def begin(number: int) -> Any:
-        start.wait(60)
-        return work(number)
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(begin, range(threads)))
-
-
 def changed(model: BertModel) -> dict[str, Tensor]:
     """Other weights; each call's differ from all before."""
     return {name: tensor * 0.9 + 0.01 for name, tensor in model.state_dict().items()}
@@ -55,7 +42,7 @@ def assert_all_equal(found: Sequence[Tensor], expected: Tensor) -> None:
 
 @in_either_type
 def test_encode_while_weights_change_between_calls(
-    kernels: str, tiny_weights: Path, tokenizer: BertTokenizer, bfloat16: bool
+    kernels: str, tiny_weights: Path, tokenizer: BertTokenizer, bfloat16: bool, at_once: AtOnce
 ) -> None:
     """Weights are changed where no call runs, as torch asks for; what an earlier call held may not come back."""
     model, before = BertModel.from_pretrained(tiny_weights), None
@@ -81,7 +68,7 @@ def test_encode_while_weights_change_between_calls(
 
 @in_either_type
 def test_each_thread_has_a_model_of_its_own(
-    kernels: str, tiny_weights: Path, tokenizer: BertTokenizer, bfloat16: bool
+    kernels: str, tiny_weights: Path, tokenizer: BertTokenizer, bfloat16: bool, at_once: AtOnce
 ) -> None:
     """And changes its weights while the others compute."""
 
@@ -122,7 +109,7 @@ def train(weights: Path, batch: TokenBatch, bfloat16: bool, steps: int = 25) -> 
 
 @in_either_type
 def test_a_model_trains_beside_threads_that_encode(
-    kernels: str, tiny_weights: Path, tokenizer: BertTokenizer, bfloat16: bool
+    kernels: str, tiny_weights: Path, tokenizer: BertTokenizer, bfloat16: bool, at_once: AtOnce
 ) -> None:
     batch = tokenizer(["a good film", "a bad film", "lovely", "a dull story"])
     alone = train(tiny_weights, batch, bfloat16)

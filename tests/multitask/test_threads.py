@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from multitask.updates.known import UPDATES
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # so that sums are taken in one order
 
-THREADS = 4
+AtOnce = Callable[[Callable[[int], Any]], list[Any]]
 WORDS = ["a", "good", "bad", "film", "story", "the", "lovely", "dull", "great", "poor", "not"]
 TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i % 9)) for i in range(80)]
 
@@ -43,21 +42,9 @@ def rows_of(run: Run, task: str) -> list[Any]:
     return list(zip(TEXTS, reversed(TEXTS), strict=True)) if run.model.tasks[task].is_pair else TEXTS
 
 
-def at_once(work: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
-    """The results of ``work(0)`` and on, begun together, each in a thread of its own."""
-    start = threading.Barrier(threads)
-
-    def begin(number: int) -> Any:
-        start.wait(60)
-        return work(number)
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(begin, range(threads)))
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_predictions_while_weights_change_between_calls(
-    kernels: str, make_run: Callable[[str], Run], precision: str
+    kernels: str, make_run: Callable[[str], Run], precision: str, at_once: AtOnce
 ) -> None:
     run, before = make_run(precision), None
     names = [*run.model.tasks, "sst"]  # one task twice
@@ -91,6 +78,7 @@ def test_a_training_beside_threads_that_predict(
     three_tasks: Any,
     kind: str,
     precision: str,
+    at_once: AtOnce,
 ) -> None:
     """Rounds of real updates, spare gradients lent: the same weights as alone."""
     dtype = getattr(torch, precision)

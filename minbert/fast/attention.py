@@ -11,9 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from minbert.fast.kernels import dropout, keep_mask
+from minbert.fast.kernels import backward_pass, dropout, keep_mask
 from minbert.packing import Group, Packing
 
 __all__ = ["Heads", "attention", "attention_backward", "pooled_attention", "self_attention"]
@@ -115,10 +114,9 @@ class _SelfAttention(torch.autograd.Function):
         return context
 
     @staticmethod
-    @once_differentiable
+    @backward_pass
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        with torch.autocast(gradients[0].device.type, enabled=False):  # the types are those of the forward pass
-            return attention_backward(gradients[0].contiguous(), ctx.saved_tensors, ctx.heads, ctx.keep_scale), None
+        return attention_backward(gradients[0].contiguous(), ctx.saved_tensors, ctx.heads, ctx.keep_scale), None
 
 
 def self_attention(projected: Tensor, packing: Packing, heads: int, p: float) -> Tensor:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakIdKeyDictionary
+
+from minbert.fast.kernels import backward_pass
 
 __all__ = ["SpareGradients", "embedding"]
 
@@ -87,7 +88,7 @@ class _Embedding(torch.autograd.Function):
         return weight.index_select(0, ids)
 
     @staticmethod
-    @once_differentiable
+    @backward_pass
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (ids,) = ctx.saved_tensors
         gradient = torch.zeros_like(ctx.weight) if ctx.spares is None else ctx.spares.take(ctx.weight)

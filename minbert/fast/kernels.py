@@ -1,18 +1,21 @@
 """Fused counterparts of the formulas in layers.py, by the same names: the same mathematics in fewer passes."""
 
 import math
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minbert.errors import InputError
 from minbert.fast.casts import joined, product_dtype
 from minbert.packing import FILL
 
 __all__ = [
     "affine",
+    "backward_pass",
     "dropout",
     "dropout_residual",
     "gelu",
@@ -21,6 +24,24 @@ __all__ = [
     "layer_norm",
     "linear",
 ]
+
+
+def backward_pass(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a written-out backward pass follow its forward pass's types, and refuse to be differentiated itself.
+
+    :raises InputError: from a backward pass with ``create_graph=True``, instead of gradients without a graph.
+    """
+
+    @wraps(backward)
+    def checked(ctx: Any, *gradients: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise InputError(
+                "second derivatives need the reference path: call the model within `with minbert.kernels('reference'):`"
+            )
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            return backward(ctx, *gradients)
+
+    return checked
 
 
 def keep_mask(shape: torch.Size, p: float, like: Tensor) -> tuple[Tensor, float]:

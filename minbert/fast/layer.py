@@ -12,11 +12,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from minbert.fast.attention import Heads, attention, attention_backward
 from minbert.fast.casts import joined
-from minbert.fast.kernels import affine, keep_mask
+from minbert.fast.kernels import affine, backward_pass, keep_mask
 
 __all__ = ["LayerSettings", "encoder_layer"]
 
@@ -83,13 +82,8 @@ class _EncoderLayer(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @backward_pass
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(gradients[0].device.type, enabled=False):  # the types are those of the forward pass
-            return _EncoderLayer._backward(ctx, *gradients)
-
-    @staticmethod
-    def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         settings, saved = ctx.settings, ctx.saved_tensors
         kept, saved = saved[: ctx.attention_tensors], saved[ctx.attention_tensors :]
         x, w_qkv, context, w_o, keep_1, sum_1, mean_1, rstd_1, g_1, c_1 = saved[:10]

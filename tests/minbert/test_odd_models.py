@@ -188,3 +188,10 @@ def test_vectors_of_other_modules_do_not_decay() -> None:
     decayed = {part for group in groups if group["weight_decay"] for part in group["params"]}
     names = {name for name, part in module.named_parameters() if part in decayed}
     assert names == {"gru.weight_ih_l0", "gru.weight_hh_l0", "linear.weight"}
+
+
+def test_a_graph_of_gradients_is_refused_where_it_is_asked_for(model: BertModel, tokenizer: BertTokenizer) -> None:
+    """And not given without what the written-out backward passes would have to add to it."""
+    loss = model(**tokenizer(TEXTS)).packed.square().sum()
+    with pytest.raises(minbert.InputError, match="second derivatives need the reference path"):
+        torch.autograd.grad(loss, list(model.parameters()), create_graph=True, allow_unused=True)

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from minbert import BertModel, BertTokenizer, encode
+from minbert import BertModel, BertTokenizer, MinbertError, encode
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,4 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except MinbertError as error:
+        sys.exit(f"error: {error}")

@@ -8,11 +8,13 @@ too few for good scores, but enough to see in a minute or two that it learns.
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from minbert import MinbertError
 from multitask import Run, Task, build_config, train
 from multitask.data.examples import read_examples
 from multitask.metrics import baseline_score
@@ -80,9 +82,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {name:<5}{shown:>4}  {row if isinstance(row, str) else ' / '.join(row)}")
 
     print(f"\nThe run is in {out}. Use it from Python with Run.load({str(out)!r}), or from a shell:")
-    print(f"  echo 'What a lovely film.' | {sys.executable} -m multitask predict {out} --task sst")
+    print(f"  echo 'What a lovely film.' | {sys.executable} -m multitask predict {shlex.quote(str(out))} --task sst")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except MinbertError as error:
+        sys.exit(f"error: {error}")

@@ -96,7 +96,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "train",
         help="fine-tune on the tasks of a preset or of your own TOML file",
         description="Fine-tune, score the dev rows after each epoch, keep the best epoch in the run folder.",
-        epilog="A preset is overridden by --tasks, that by --set, that by the options of this command.",
+        epilog="A preset is overridden by --tasks, that by --set and the options of this command.",
         allow_abbrev=False,
     )
     train.add_argument("--preset", metavar="NAME", help="see `multitask presets`, which names the default")
@@ -204,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status. 0: done. 2: wrong usage or configuration. 1: trouble with data, weights or a run. 130:
         interrupted. 141: the reader of our output left.
     """
+    _open_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         # Output is files for other programs: the same bytes whatever the locale. Odd bytes of a path stay themselves.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
@@ -246,7 +247,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has left (`| head`); what Python still holds must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+    except OSError as error:  # of the world: a folder that may not be entered, a full disk behind standard output
+        what = error.filename or "an input or output"
+        print(f"{PROGRAM}: error: {what} can't be read or written: {error.strerror or error}", file=sys.stderr)
+        return TROUBLE
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream is closed, as under cron: the next file would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the process's life
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -64,7 +65,8 @@ def train(args: argparse.Namespace) -> None:
         for name, count in record.get("skipped_steps", {}).items():
             print(f"{name}: skipped {count} steps whose loss or gradient was not finite", file=sys.stderr)
         first = config.tasks[0].name
-        print(f"The run is in {run.folder}. Next: multitask predict {run.folder} --task {first} --input F --output G")
+        folder = shlex.quote(str(run.folder))
+        print(f"The run is in {run.folder}. Next: multitask predict {folder} --task {first} --input F --output G")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -148,7 +150,7 @@ def fetch(args: argparse.Namespace) -> None:
         from multitask.data.course import fetch_data
 
         fetch_data(args.out, quora=args.quora, progress=not args.quiet)
-        print(f"The data is in {args.out}. Next: multitask train --data {args.out}")
+        print(f"The data is in {args.out}. Next: multitask train --data {shlex.quote(str(args.out))}")
 
 
 def presets(args: argparse.Namespace) -> None:

@@ -120,6 +120,8 @@ class Task:
 
     def __post_init__(self) -> None:
         _check_name("a task's name", self.name)
+        if self.name == "mean":
+            raise ConfigError("a task's name must not be 'mean', which --select and the table of scores have")
         check_settings(self, f"tasks.{self.name}")
         columns = [*self.text, self.label, *([self.id] if self.id is not None else [])]
         twice = sorted({column for column in columns if columns.count(column) > 1})

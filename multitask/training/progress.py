@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from multitask.distributed import is_main
 from multitask.metrics import Score
 from multitask.settings.config import TrainConfig
 from multitask.training.loop import RoundRecord
@@ -24,6 +25,13 @@ class Reporter:
     ) -> None:
         """Say what is about to be trained, what was left out of it, and how long it is likely to take."""
         if not self.active:
+            for name, task in record["tasks"].items():
+                if task["skipped"] and is_main():  # also when quiet: the run is not of all rows
+                    count = len(task["skipped"])
+                    print(
+                        f"{name}: left out {count} row{'s' if count > 1 else ''}, the first: {task['skipped'][0]}",
+                        file=sys.stderr,
+                    )
             return
         for report in dict.fromkeys(record["weights"].values()):
             self._say(report)

@@ -1,6 +1,7 @@
 """The command line: exit statuses, one-line errors, and what it refuses before it computes anything."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,15 @@ class TestPredictRefusesBeforeItLoadsAModel:
         status, line = self.predict(error_of, tmp_path, tmp_path / "no.tsv", tmp_path / "out.tsv")
         assert status == 1
         assert "no.tsv" in line
+
+
+@pytest.mark.parametrize(("redirected", "status"), [("< /dev/null >&-", 0), ("2>&-", 0), ("> /dev/full", 1)])
+def test_standard_streams_that_are_closed_or_full(redirected: str, status: int) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m multitask presets {redirected}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stderr == (
+        ""
+        if status == 0
+        else "multitask: error: an input or output can't be read or written: No space left on device\n"
+    )

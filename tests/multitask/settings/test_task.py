@@ -143,3 +143,8 @@ def test_json_round_trip_is_exact() -> None:
         Task.from_dict("mood", make().to_dict() | {"poolin": "mean"})
     with pytest.raises(ConfigError, match="tasks.mood must have text and label, lacks text and label"):
         Task.from_dict("mood", {})
+
+
+def test_no_task_is_called_mean() -> None:
+    with pytest.raises(ConfigError, match="a task's name must not be 'mean'"):
+        Task(name="mean", text=("a",), label="y")

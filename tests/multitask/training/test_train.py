@@ -181,3 +181,15 @@ def test_refusals(make_config: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="full: must be empty, got a folder with files in it"):
         train(config, tmp_path / "full", progress=False)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_rows_left_out_are_counted_also_when_quiet(
+    make_config: Any, course_like: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (course_like / "ids-sst-train.csv").read_text(encoding="utf-8").splitlines()
+    lines[3] = lines[3].rpartition("\t")[0] + "\t"
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    train(make_config(f'tasks.sst.train="{file}"', "train.rounds=1", epochs=1), tmp_path / "run", progress=False)
+    said = capsys.readouterr().err
+    assert said == f"sst: left out 1 row, the first: {file}:4: column 'sentiment' must not be empty, got ''\n"

@@ -28,8 +28,13 @@ class NonFiniteError(RunError):
 
 
 class StoppedError(RunError):
-    """A training was stopped by a signal, after its state was saved; ``signum`` is the signal's number."""
+    """A training was stopped by a signal or a callback, after its state was saved.
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by signal {signum}; --resume continues from the last checkpoint")
-        self.signum = signum
+    :param signum: the signal's number; SIGTERM's after a callback.
+    :param callback: the callback's name, if one stopped it.
+    """
+
+    def __init__(self, signum: int, callback: str | None = None) -> None:
+        by = f"signal {signum}" if callback is None else callback
+        super().__init__(f"stopped by {by}; --resume continues from the last checkpoint")
+        self.signum, self.callback = signum, callback

@@ -31,7 +31,7 @@ from torch import nn
 
 from minbert import AdamW, BertModel, encode
 from multitask.data.batches import Batch
-from multitask.updates.separate import SeparateUpdate
+from multitask.updates.stepper import Stepper
 
 
 def ceiling(bench: Bench) -> None:
@@ -54,7 +54,7 @@ def training_sides(bench: Bench, folder: Path, rounds: Sequence[Mapping[str, Bat
     given = [{name: (dict(b.tokens), b.labels) for name, b in batches.items()} for batches in rounds]
     for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
         model = bench.models(folder)[0].train()
-        update = SeparateUpdate(model, bench.config.train, np.random.default_rng(0), dtype)
+        update = Stepper(model, bench.config.train, np.random.default_rng(0), dtype)
         for batches in rounds:
             update.round(batches, 1.0)
         sides[name] = partial(next_round, partial(update.round, factor=1.0), cycle(rounds))
@@ -195,7 +195,7 @@ def profile(bench: Bench) -> None:
     """Say which operators' own time training and padded batches go to: shares of the sum, the largest first."""
     ours, tokenizer, *_ = bench.models(bench.weights)
     rounds = drawn_rounds(bench, ours, tokenizer)
-    update = SeparateUpdate(ours.train(), bench.config.train, np.random.default_rng(0), torch.bfloat16)
+    update = Stepper(ours.train(), bench.config.train, np.random.default_rng(0), torch.bfloat16)
     model = BertModel.from_pretrained(bench.weights)
 
     def outputs() -> None:

@@ -24,7 +24,7 @@ from multitask.__main__ import main as multitask
 from multitask.data.load import prepare, to_task_data
 from multitask.distributed import is_main, process_group, sum_over_ranks
 from multitask.model.build import build_model
-from multitask.updates.separate import SeparateUpdate
+from multitask.updates.stepper import Stepper
 
 PAIRS, ROWS = 400_000, 1_000_000
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def train_side(bench: Bench, side: str) -> None:
             run.round({name: (dict(batch.tokens), batch.labels) for name, batch in batches.items()})
     else:
         del theirs, decoders
-        update = SeparateUpdate(ours.train(), bench.config.train, np.random.default_rng(0), getattr(torch, side))
+        update = Stepper(ours.train(), bench.config.train, np.random.default_rng(0), getattr(torch, side))
         for batches in rounds:
             update.round(batches, 1.0)
     print(peak_memory())

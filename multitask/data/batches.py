@@ -106,6 +106,21 @@ class Batch:
         """Rows of the whole batch, over all processes."""
         return len(self.labels if self.whole is None else self.whole)
 
+    def parts(self, count: int) -> "list[Batch]":
+        """Cut the rows into ``count`` parts, or as many as there are rows, whose losses add up to the batch's."""
+        if count == 1:
+            return [self]
+        own = len(self.labels)
+        texts = len(self.tokens.input_ids) // own  # 2 for separate input
+        parts = []
+        for rows in torch.arange(own).tensor_split(min(count, own)):
+            places = torch.cat([rows + own * text for text in range(texts)])
+            tokens = TokenBatch(*(tensor[places] for tensor in self.tokens.values()))
+            parts.append(
+                Batch(tokens, self.labels[rows], self.labels if self.whole is None else self.whole, self.counts)
+            )
+        return parts
+
     def to(self, device: torch.device) -> "Batch":
         """Return the same rows on ``device``."""
         whole = None if self.whole is None else self.whole.to(device)

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from multitask.errors import ConfigError
 from multitask.settings.checks import shown
 
-__all__ = ["HEADS", "POOLINGS", "SCHEDULES", "UPDATES", "Registry"]
+__all__ = ["HEADS", "OPTIMIZERS", "POOLINGS", "SCHEDULES", "UPDATES", "Registry"]
 
 T = TypeVar("T")
 
@@ -57,7 +57,15 @@ UPDATES: Registry[Any] = Registry(
     "update",
     separate="multitask.updates.separate:SeparateUpdate",
     combined="multitask.updates.combined:CombinedUpdate",
-    pcgrad="multitask.updates.pcgrad:PCGradUpdate",
+    pcgrad="multitask.updates.pcgrad:pcgrad",
+)
+OPTIMIZERS: Registry[Any] = Registry(
+    "optimizer",
+    **{
+        "adamw": "multitask.updates.optimizers:adamw",
+        "torch-adamw": "multitask.updates.optimizers:torch_adamw",
+        "sgd": "multitask.updates.optimizers:sgd",
+    },
 )
 SCHEDULES: Registry[Any] = Registry(
     "schedule",

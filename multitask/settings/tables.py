@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from multitask.settings.checks import check_flag, check_integer, check_number, check_string
-from multitask.settings.choices import SCHEDULES, UPDATES
+from multitask.settings.choices import OPTIMIZERS, SCHEDULES, UPDATES
 from multitask.settings.fields import check_settings, setting
 
 __all__ = ["EncoderConfig", "TrainConfig"]
@@ -42,9 +42,30 @@ class TrainConfig:
         choices=UPDATES,
         default="separate",
     )
+    optimizer: str = setting(
+        "minbert's own AdamW, torch's, or gradient descent with momentum 0.9", choices=OPTIMIZERS, default="adamw"
+    )
+    accumulate: int = setting(
+        "parts that each batch is computed in, one after another, to need less memory; the step is that of the whole"
+        " batch",
+        partial(check_integer, low=1),
+        default=1,
+    )
     epochs: int = setting("epochs to train", partial(check_integer, low=1), default=3, option=True)
     rounds: int | None = setting(
         "rounds in an epoch; unset: the smallest `rows // batch_size` over the tasks",
+        partial(check_integer, low=1),
+        default=None,
+        option=True,
+    )
+    minutes: float | None = setting(
+        "stop after so many minutes of training and scoring, score what was trained and finish; unset: no limit",
+        partial(check_number, open_low=True),
+        default=None,
+        option=True,
+    )
+    patience: int | None = setting(
+        "stop after so many epochs without a better dev score (see `--select`); unset: train all epochs",
         partial(check_integer, low=1),
         default=None,
         option=True,

@@ -4,6 +4,7 @@ A folder without the marker is never read. All tensors are safetensors, all else
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -17,23 +18,26 @@ from minbert.files.storage import read_tensors, sha256_of, write_json, write_ten
 from multitask.distributed import gathered, is_main, rank
 from multitask.errors import RunError
 from multitask.model.model import MultitaskModel
-from multitask.updates.base import Update
+from multitask.settings.checks import shown
+from multitask.updates.stepper import Stepper
 
 __all__ = ["latest_checkpoint", "read_state", "remove_checkpoints", "restore_checkpoint", "save_checkpoint"]
 
 _NAME = re.compile(r"round-\d{8}(-scored)?")
 _FILES = ("model.safetensors", "optimizers.safetensors", "generators.safetensors", "state.json")
 _MARKER = "complete.json"
-_FORMAT = 2  # 1 had the moments in another order
+_OF_UPDATE = "the update's tensors/"  # no optimizer's name: a task can't be called so
+_FORMAT = 3  # 1 had the moments in another order, 2 no values of optimizers and nothing of updates
 
 
 def save_checkpoint(
-    place: Path, model: MultitaskModel, update: Update, state: dict[str, Any], *, number: int, scored: bool, keep: int
+    place: Path, model: MultitaskModel, stepper: Stepper, state: dict[str, Any], *, number: int, scored: bool, keep: int
 ) -> None:
-    """Write weights, every optimizer's moments and step counts, generators and ``state`` after round ``number``.
+    """Write weights, every optimizer's state, what the update has of its own, generators and ``state``.
 
     All processes that train together have to call this; the main one writes.
 
+    :param number: rounds trained so far.
     :param place: the folder of all checkpoints of a run; the ``keep`` newest complete ones stay in it.
     :param scored: whether the epoch that the round ended has been scored; such a save has a name of its own, so that
         it never has to replace the one made before the scoring.
@@ -43,6 +47,7 @@ def save_checkpoint(
     generators = _generators()
     if not is_main():
         return
+    tensors, values = _optimizer_states(stepper)
     final = place / f"round-{number:08d}{'-scored' if scored else ''}"
     staging = place / f".{final.name}.writing"
     try:
@@ -50,9 +55,10 @@ def save_checkpoint(
         _remove_incomplete(place)
         staging.mkdir()
         write_tensors(staging / _FILES[0], model.state_dict())
-        write_tensors(staging / _FILES[1], _moments(update))
+        write_tensors(staging / _FILES[1], tensors)
         write_tensors(staging / _FILES[2], generators)
-        write_json(staging / _FILES[3], {"format": _FORMAT, **state, "order": update.order_rng.bit_generator.state})
+        order = stepper.order_rng.bit_generator.state
+        write_json(staging / _FILES[3], {"format": _FORMAT, **state, "optimizers": values, "order": order})
         staging.rename(final)
         _sync(place)
         write_json(final / _MARKER, {name: sha256_of(final / name) for name in _FILES})
@@ -94,26 +100,33 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def restore_checkpoint(folder: Path, model: MultitaskModel, update: Update, state: dict[str, Any]) -> None:
-    """Put weights, moments and generators back in place.
+def restore_checkpoint(folder: Path, model: MultitaskModel, stepper: Stepper, state: dict[str, Any]) -> None:
+    """Put weights, optimizers, the update's own tensors and generators back in place.
 
     :param state: the checkpoint's.
     :raises RunError: for files that do not fit the run.
     """
     try:
-        weights, moments, generators = (read_tensors(folder / name) for name in _FILES[:3])
+        weights, tensors, generators = (read_tensors(folder / name) for name in _FILES[:3])
         model.load_state_dict(weights)
-        for name, optimizer in update.optimizers.items():
-            mine: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in moments.items():
+        own = {key.removeprefix(_OF_UPDATE): tensors.pop(key) for key in list(tensors) if key.startswith(_OF_UPDATE)}
+        stepper.update.load_state_dict(own)
+        for name, optimizer in stepper.optimizers.items():
+            saved = state["optimizers"][name]
+            entries = {int(index): dict(entry) for index, entry in saved["state"].items()}
+            for key, tensor in tensors.items():
                 if key.startswith(f"{name}/"):
-                    index, entry = key.removeprefix(f"{name}/").split("/")
-                    mine.setdefault(int(index), {})[entry] = value
-            optimizer.load_state_dict({"state": mine, "param_groups": optimizer.state_dict()["param_groups"]})
+                    index, entry = key.removeprefix(f"{name}/").split("/", 1)
+                    entries.setdefault(int(index), {})[entry] = tensor
+            groups = [
+                {**group, **{key: _as_before(group.get(key), value) for key, value in before.items()}}
+                for group, before in zip(optimizer.state_dict()["param_groups"], saved["groups"], strict=True)
+            ]
+            optimizer.load_state_dict({"state": entries, "param_groups": groups})
         torch.set_rng_state(generators[f"cpu/{rank()}"])
         if f"cuda/{rank()}" in generators and torch.cuda.is_available():
             torch.cuda.set_rng_state(generators[f"cuda/{rank()}"])
-        update.order_rng.bit_generator.state = state["order"]
+        stepper.order_rng.bit_generator.state = state["order"]
     except (RuntimeError, ValueError, KeyError, WeightsError) as error:
         raise RunError(f"{folder}: the checkpoint must fit the run ({error})") from None
 
@@ -140,14 +153,47 @@ def _complete(place: Path) -> list[Path]:
     return sorted(entry for entry in place.iterdir() if _NAME.fullmatch(entry.name) and (entry / _MARKER).is_file())
 
 
-def _moments(update: Update) -> dict[str, torch.Tensor]:
-    """Collect the moments and step counts of every optimizer."""
-    return {
-        f"{name}/{index}/{key}": value
-        for name, optimizer in update.optimizers.items()
-        for index, entry in optimizer.state_dict()["state"].items()
-        for key, value in entry.items()
-    }
+def _optimizer_states(stepper: Stepper) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Collect the state of every optimizer, and the tensors of the update's own.
+
+    :return: tensors, such as moments; and by optimizer the other values of its parameters' states and of its groups.
+    :raises RunError: for a value that neither safetensors nor JSON can hold.
+    """
+    tensors = {f"{_OF_UPDATE}{name}": value for name, value in stepper.update.state_dict().items()}
+    values: dict[str, Any] = {}
+    for name, optimizer in stepper.optimizers.items():
+        state = optimizer.state_dict()
+        plain: dict[str, dict[str, Any]] = {}
+        for index, entry in state["state"].items():
+            for key, value in entry.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"{name}/{index}/{key}"] = value
+                else:
+                    plain.setdefault(str(index), {})[key] = _plain(name, key, value)
+        groups = [
+            {key: _plain(name, key, value) for key, value in group.items() if key != "params"}
+            for group in state["param_groups"]
+        ]
+        values[name] = {"state": plain, "groups": groups}
+    return tensors, values
+
+
+def _plain(optimizer: str, key: str, value: Any) -> Any:
+    """Return a value that JSON holds as it is, or raise RunError."""
+    for each in value if isinstance(value, tuple | list) else (value,):
+        if not isinstance(each, bool | int | float | str | None) or (
+            isinstance(each, float) and not math.isfinite(each)
+        ):
+            raise RunError(
+                f"{key} of the optimizer {optimizer!r} must be a tensor, a finite number or a string to be saved,"
+                f" got {shown(value)}"
+            )
+    return value
+
+
+def _as_before(now: Any, saved: Any) -> Any:
+    """Return a saved value in the type that it had: JSON has no tuples."""
+    return tuple(saved) if isinstance(now, tuple) and isinstance(saved, list) else saved
 
 
 def _generators() -> dict[str, torch.Tensor]:

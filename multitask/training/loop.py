@@ -15,7 +15,7 @@ from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 from multitask.settings.choices import SCHEDULES
 from multitask.settings.config import RunConfig, TrainConfig
-from multitask.updates.base import StepRecord, Update
+from multitask.updates.stepper import Stepper, StepRecord
 
 __all__ = ["RoundRecord", "TrainState", "build_sampler", "estimate_seconds", "train_rounds"]
 
@@ -60,7 +60,7 @@ def build_sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
 
 def train_rounds(
     model: MultitaskModel,
-    update: Update,
+    stepper: Stepper,
     sampler: RoundSampler,
     data: Mapping[str, TaskData],
     settings: TrainConfig,
@@ -88,7 +88,7 @@ def train_rounds(
         chosen = sampler.round(epoch, state.round)
         batches = {name: data[name].batch(rows).to(device) for name, rows in chosen.items()}
         try:
-            records = update.round(batches, schedule(number, total, warmup))
+            records = stepper.round(batches, schedule(number, total, warmup))
         except NonFiniteError as error:
             where = [f"{name}, {_lines(data[name], chosen[name], model.tasks[name].train)}" for name in error.tasks]
             raise RunError(f"round {number + 1}, task {' + '.join(where)}: {error.what}") from None

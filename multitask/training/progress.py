@@ -86,6 +86,10 @@ class Reporter:
         shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
         self._say(f"epoch {epoch} dev: {shown}; mean {mean:.3f}" + (" (best so far, kept)" if kept else ""))
 
+    def ended(self, rounds: int, reason: str) -> None:
+        """Say why the training ends before its last epoch."""
+        self._say(f"stopped after {rounds} rounds: {reason}")
+
     def _say(self, text: str) -> None:
         if self.active:
             tqdm.write(text, file=sys.stderr)

@@ -82,22 +82,28 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Signals:
-    """Notes SIGTERM and SIGINT and does not act on them, so that a round is never cut in two."""
+    """Notes SIGTERM, SIGINT and a callback's wish, and does not act on them, so that a round is never cut in two."""
 
     def __init__(self) -> None:
         self._caught: int | None = None
-        self._agreed: int | None = None
+        self._callback: str | None = None
+        self._agreed = False
+
+    def stop(self, callback: str) -> None:
+        """Note that a callback wants the run to stop."""
+        self._callback = callback
 
     def agree(self) -> bool:
-        """Return whether a signal came to any of the run's processes; all of them get the same answer."""
-        if any(totals_over_ranks([self._caught is not None])):
-            self._agreed = self._caught or signal.SIGTERM
-        return self._agreed is not None
+        """Return whether any of the run's processes is to stop; all of them get the same answer."""
+        if any(totals_over_ranks([self._caught is not None or self._callback is not None])):
+            self._agreed = True
+        return self._agreed
 
     def check(self) -> None:
         """Raise StoppedError if that was agreed on."""
-        if self._agreed is not None:
-            raise StoppedError(self._agreed)
+        if self._agreed:
+            number = self._caught or signal.SIGTERM
+            raise StoppedError(number, self._callback if self._caught is None else None)
 
     @contextmanager
     def noted(self) -> Iterator["Signals"]:

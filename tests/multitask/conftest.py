@@ -20,7 +20,7 @@ from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.settings.config import RunConfig, build_config
 from multitask.settings.task import Task
-from multitask.updates.base import Update
+from multitask.updates.stepper import Stepper
 
 MakeModel = Callable[..., MultitaskModel]
 MakeBatch = Callable[..., Batch]
@@ -123,7 +123,7 @@ def gradients_of() -> Callable[..., dict[nn.Parameter, Tensor]]:
 def spy() -> Callable[..., list[tuple[str, dict[str, Tensor]]]]:
     """A function of an update and a monkeypatch: a list that its optimizers' steps will be put into."""
 
-    def watched(update: Update, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Tensor]]]:
+    def watched(update: Stepper, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Tensor]]]:
         """Each optimizer's steps as they come: its name, and the gradients it stepped on by parameter name."""
         names = {parameter: name for name, parameter in update.model.named_parameters()}
         steps: list[tuple[str, dict[str, Tensor]]] = []

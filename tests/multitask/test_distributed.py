@@ -32,7 +32,7 @@ from multitask.distributed import is_main, process_group
 from multitask.model.build import build_model
 from multitask.data.load import to_task_data, prepare
 from multitask.training.loop import TrainState, build_sampler, train_rounds
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 torch.set_num_threads(1)
 config = RunConfig.from_dict(json.load(open(sys.argv[1])))
 with process_group():
@@ -42,7 +42,7 @@ with process_group():
     model.double()
     data = to_task_data(prepared.train, model.tasks, tokenizer, model.max_length, ahead=False)
     sampler = build_sampler(prepared.config, {name: len(rows) for name, rows in data.items()})
-    update = UPDATES[config.train.update](model, config.train, np.random.default_rng(0))
+    update = Stepper(model, config.train, np.random.default_rng(0))
     rounds = list(train_rounds(model, update, sampler, data, config.train, TrainState(), device=torch.device("cpu")))
     assert len(rounds) == 20
     if is_main():

@@ -21,7 +21,7 @@ from multitask.settings.config import RunConfig, build_config
 from multitask.settings.task import Task
 from multitask.training.checkpoints import latest_checkpoint, read_state, restore_checkpoint
 from multitask.training.train import train
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 
 Fuzz = Callable[..., None]
 Attempt = Callable[[Callable[[], Any]], tuple[Any, str]]
@@ -248,7 +248,7 @@ def test_checkpoints(fuzz: Fuzz, attempt: Attempt, trained: Path, tmp_path: Path
     """Spoiled files of a checkpoint, some with a marker that holds their checksums all the same."""
     config = RunConfig.from_dict(json.loads((trained / "config.json").read_text(encoding="utf-8")))
     model, _ = build_model(config)
-    update = UPDATES["separate"](model, config.train, np.random.default_rng(0))
+    update = Stepper(model, config.train, np.random.default_rng(0))
     whole = latest_checkpoint(trained / "checkpoints")
     assert whole is not None
     copy = tmp_path / whole.name

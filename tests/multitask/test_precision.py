@@ -11,9 +11,10 @@ import torch
 from multitask.errors import ConfigError
 from multitask.precision import autocast, choose_device, choose_precision
 from multitask.run import Run
+from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.training.train import train
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 
 CPU = torch.device("cpu")
 PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -81,7 +82,7 @@ def test_bfloat16_is_for_products_alone(
     for dtype in (torch.float32, torch.bfloat16):
         model = make_model(tasks).float()
         before = state_of(model)
-        update = UPDATES[kind](model, TrainConfig(update=kind), np.random.default_rng(0), dtype)
+        update = Stepper(model, TrainConfig(update=kind), np.random.default_rng(0), dtype)
         records = update.round(make_batches(model), 1.0)
         losses.append([record.loss for record in records.values()])
         steps.append(torch.cat([(value - before[name]).flatten() for name, value in model.state_dict().items()]))

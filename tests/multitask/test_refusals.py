@@ -16,9 +16,10 @@ from multitask.data.batches import Batch
 from multitask.data.examples import infer_labels, iter_examples
 from multitask.errors import ConfigError, DataError, RunError
 from multitask.model.losses import task_loss
+from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 
 Tasks = tuple[Task, ...]
 
@@ -36,7 +37,7 @@ def test_a_gradient_that_is_not_finite_stops_before_any_step(
     tasks = same_rates(three_tasks)
     tasks[0] = replace(tasks[0], loss_weight=1e200)
     model = make_model(tasks)
-    update = UPDATES[kind](model, TrainConfig(update=kind, clip=clip), np.random.default_rng(0))
+    update = Stepper(model, TrainConfig(update=kind, clip=clip), np.random.default_rng(0))
     batches = make_batches(model)
     before = state_of(model)
     with pytest.raises(RunError, match=r"sst.*the gradient's norm is (inf|nan), no step was taken"):
@@ -54,7 +55,7 @@ def test_a_step_that_is_not_finite_is_skipped_whole(
     tasks = same_rates(three_tasks)
     model = make_model(tasks)
     settings = TrainConfig(update=kind, on_nonfinite="skip")
-    update = UPDATES[kind](model, settings, np.random.default_rng(0))
+    update = Stepper(model, settings, np.random.default_rng(0))
     batches = make_batches(model)
     update.round(batches, 1.0)
     model.tasks["sst"] = copy(tasks[0])
@@ -77,7 +78,7 @@ def test_a_skipped_step_leaves_nothing_behind(
     found = []
     for spoiled in (False, True):
         model = make_model(same_rates(three_tasks))
-        update = UPDATES[kind](model, TrainConfig(update=kind, on_nonfinite="skip"), np.random.default_rng(0))
+        update = Stepper(model, TrainConfig(update=kind, on_nonfinite="skip"), np.random.default_rng(0))
         if spoiled:
             layer = model.encoder_of("sst").layers[0].output.weight
             hook = layer.register_hook(lambda gradient: gradient * math.inf)
@@ -98,7 +99,7 @@ def test_one_task_with_nothing_to_train_is_an_error_too(make_model: Any, three_t
     model = make_model(same_rates((*three_tasks[:2], cosine)))
     model.encoders.requires_grad_(False)
     with pytest.raises(ConfigError, match="task sts has nothing to train: encoder.freeze is true"):
-        UPDATES[kind](model, TrainConfig(update=kind), np.random.default_rng(0))
+        Stepper(model, TrainConfig(update=kind), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", list(UPDATES))
@@ -110,7 +111,7 @@ def test_nothing_to_train_is_an_error_that_says_so(make_model: Any, kind: str) -
     model = make_model([cosine])
     model.requires_grad_(False)
     with pytest.raises(ConfigError, match="has nothing to train: encoder.freeze is true"):
-        UPDATES[kind](model, TrainConfig(update=kind), np.random.default_rng(0))
+        Stepper(model, TrainConfig(update=kind), np.random.default_rng(0))
 
 
 def test_a_batch_of_rows_that_weigh_nothing_has_no_loss_and_no_gradient() -> None:

@@ -15,7 +15,7 @@ from minbert import BertTokenizer
 from multitask import Run
 from multitask.model.model import MultitaskModel
 from multitask.settings.config import TrainConfig
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # so that sums are taken in one order
 
@@ -86,7 +86,7 @@ def test_a_training_beside_threads_that_predict(
 
     def train(_: int = 0) -> list[Tensor]:
         model = make_model(tasks).float()
-        update = UPDATES[kind](model, TrainConfig(update=kind), np.random.default_rng(0), dtype)
+        update = Stepper(model, TrainConfig(update=kind), np.random.default_rng(0), dtype)
         for number in range(12):
             update.round(make_batches(model, number), 1.0)
         return [parameter.detach() for parameter in model.parameters()]

@@ -185,7 +185,7 @@ def test_presets_are_not_written_to() -> None:
             "--set: the section must be one of encoder, train, tasks, got 'trian' (did you mean train?)",
         ),
         ("train.sed=1", "did you mean seed?"),
-        ("train=1", "--set: the key must be train.KEY, with KEY one of update, epochs"),
+        ("train=1", "--set: the key must be train.KEY, with KEY one of update, optimizer"),
         ("train=1", ", got 'train'"),
         ("tasks.lr=1", "--set: the key must be tasks.NAME.KEY, with KEY one of text, label"),
         ("train.seed.x=1", "--set: the key must be train.KEY"),

@@ -15,8 +15,7 @@ import pytest
 import minbert
 import minbert.files.storage
 from multitask.settings.config import RunConfig
-from multitask.training import checkpoints
-from multitask.training import train as training
+from multitask.training import checkpoints, session
 from multitask.training.checkpoints import latest_checkpoint
 
 MakeConfig = Callable[..., RunConfig]
@@ -84,7 +83,7 @@ def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, expected = whole("separate")
-    save, saves, armed, calls = training.save_checkpoint, [0], [False], [0]
+    save, saves, armed, calls = session.save_checkpoint, [0], [False], [0]
     original = getattr(owner, name)
 
     def second_save(*args: Any, **options: Any) -> Path:
@@ -106,7 +105,7 @@ def test_a_kill_at_each_point_of_saving_loses_at_most_the_rounds_since_the_last_
     if child == 0:
         try:
             with monkeypatch.context() as patch:
-                patch.setattr(training, "save_checkpoint", second_save)
+                patch.setattr(session, "save_checkpoint", second_save)
                 patch.setattr(owner, name, faulty)
                 train(config, tmp_path / "run")
         finally:

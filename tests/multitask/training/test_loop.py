@@ -22,8 +22,7 @@ from multitask.settings.presets import PRESETS
 from multitask.settings.task import Task
 from multitask.training.loop import RoundRecord, TrainState, estimate_seconds, train_rounds
 from multitask.training.train import train
-from multitask.updates.base import Update
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 
 CPU = choose_device("cpu")
 NAMES = ["sst", "para", "sts"]
@@ -43,7 +42,7 @@ class Rows:
         return self.make_batch(self.task, len(indices), sum(indices.tolist()))
 
 
-def run_epochs(update: Update, sampler: RoundSampler, data: Any, settings: TrainConfig) -> list[RoundRecord]:
+def run_epochs(update: Stepper, sampler: RoundSampler, data: Any, settings: TrainConfig) -> list[RoundRecord]:
     state, records = TrainState(), []
     while state.epoch < settings.epochs:
         for record in train_rounds(update.model, update, sampler, data, settings, state, device=CPU):
@@ -57,7 +56,7 @@ def test_algorithm_1_counts_and_order(
 ) -> None:
     """Each epoch: rows // batch rounds; in each, for each task in turn, one batch and one step of its optimizer."""
     settings = TrainConfig(epochs=2)
-    update = UPDATES["separate"](make_model(three_tasks), settings, np.random.default_rng(0))
+    update = Stepper(make_model(three_tasks), settings, np.random.default_rng(0))
     sampler = RoundSampler(SIZES, BATCHES, seed=3)
     data = {task.name: Rows(task, make_batch) for task in three_tasks}
     owners = {id(optimizer): name for name, optimizer in update.optimizers.items()}
@@ -94,7 +93,7 @@ def test_algorithm_1_counts_and_order(
 
 def test_the_last_batch_may_be_smaller(make_model: Any, make_batch: Any, three_tasks: tuple[Task, ...]) -> None:
     settings = TrainConfig(epochs=1)
-    update = UPDATES["separate"](make_model(three_tasks), settings, np.random.default_rng(0))
+    update = Stepper(make_model(three_tasks), settings, np.random.default_rng(0))
     samples = {"sst": 12, "para": 24, "sts": 7}
     sampler = RoundSampler(SIZES, BATCHES, sample_sizes=samples, seed=3)
     data = {task.name: Rows(task, make_batch) for task in three_tasks}
@@ -209,7 +208,7 @@ def test_every_preset_learns_a_fixed_batch(make_config: Any, preset: str) -> Non
     data = to_task_data(prepared.train, model.tasks, tokenizer, model.max_length)
     batches = {name: data[name].batch(np.arange(16)) for name in NAMES}
     settings = prepared.config.train
-    update = UPDATES[settings.update](model, settings, np.random.default_rng(0))
+    update = Stepper(model, settings, np.random.default_rng(0))
     before = losses(model, batches)
     model.train()
     for _ in range(25):

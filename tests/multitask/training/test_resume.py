@@ -10,7 +10,7 @@ import torch
 
 from multitask.errors import StoppedError
 from multitask.settings.config import RunConfig
-from multitask.training import checkpoints
+from multitask.training import checkpoints, session
 from multitask.training import train as training
 from multitask.training.checkpoints import latest_checkpoint
 
@@ -72,8 +72,8 @@ def skip_moments(patch: pytest.MonkeyPatch) -> None:
 
 
 def skip_sampler(patch: pytest.MonkeyPatch) -> None:
-    read = training.read_state
-    patch.setattr(training, "read_state", lambda folder: {**read(folder), "round": 1})
+    read = session.read_state
+    patch.setattr(session, "read_state", lambda folder: {**read(folder), "round": 1})
 
 
 def skip_generator(patch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from multitask.errors import RunError
 from multitask.settings.config import RunConfig
+from multitask.training import session
 from multitask.training import train as training
 from multitask.training.checkpoints import latest_checkpoint
 from multitask.training.run_folder import locked
@@ -31,7 +32,7 @@ def test_two_runs_into_one_folder_are_refused(train: Train, short_config: MakeCo
 def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
     train: Train, contents: ContentsOf, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, saves = training.save_checkpoint, [0]
+    save, saves = session.save_checkpoint, [0]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def second_has_no_room(*args: Any, **options: Any) -> Path:
@@ -45,7 +46,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint_whole(
 
     config, expected = whole("separate")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", second_has_no_room)
+        patch.setattr(session, "save_checkpoint", second_has_no_room)
         with pytest.raises(RunError, match="the checkpoint can't be written"):
             train(config, tmp_path / "run")
     last = latest_checkpoint(tmp_path / "run" / "checkpoints")

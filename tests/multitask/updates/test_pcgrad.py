@@ -12,8 +12,8 @@ from torch import Tensor
 
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
-from multitask.updates.known import UPDATES
-from multitask.updates.pcgrad import project_conflicts
+from multitask.updates.pcgrad import pcgrad
+from multitask.updates.stepper import Stepper
 
 
 def pcgrad_by_hand(gradients: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
@@ -35,9 +35,7 @@ def test_projection_is_algorithm_1_of_yu(tasks: int) -> None:
     conflicts = orders = 0
     for seed in range(40):
         vectors = torch.randn(tasks, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        gram = (vectors @ vectors.T).tolist()
-        weights = project_conflicts(gram, np.random.default_rng(seed))
-        found = torch.tensor(weights, dtype=torch.float64) @ vectors
+        found = pcgrad(vectors @ vectors.T, np.random.default_rng(seed)) @ vectors
         assert torch.allclose(found, pcgrad_by_hand(list(vectors), np.random.default_rng(seed)), atol=1e-12)
         conflicts += not torch.allclose(found, vectors.sum(0))
         orders += not torch.allclose(found, pcgrad_by_hand(list(vectors), np.random.default_rng(seed + 1)))
@@ -46,7 +44,8 @@ def test_projection_is_algorithm_1_of_yu(tasks: int) -> None:
 
 
 def test_a_zero_gradient_has_no_direction_to_project_on() -> None:
-    assert project_conflicts([[0.0, 0.0], [0.0, 2.0]], np.random.default_rng(0)) == [1.0, 1.0]
+    gram = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
+    assert pcgrad(gram, np.random.default_rng(0)).tolist() == [1.0, 1.0]
 
 
 def test_pcgrad_projects_the_encoders_gradients_and_no_decoders(
@@ -59,7 +58,7 @@ def test_pcgrad_projects_the_encoders_gradients_and_no_decoders(
     gradients_of: Any,
 ) -> None:
     model = make_model([replace(task, lr=2e-3, weight_decay=0.1) for task in three_tasks])
-    update = UPDATES["pcgrad"](model, TrainConfig(update="pcgrad"), np.random.default_rng(9))
+    update = Stepper(model, TrainConfig(update="pcgrad"), np.random.default_rng(9))
     rng = np.random.default_rng(9)
     encoder = list(model.encoder_of("sst").named_parameters())
     steps, conflicts = spy(update, monkeypatch), 0

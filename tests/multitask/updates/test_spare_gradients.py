@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 import minbert
 from minbert.fast.embedding import SpareGradients
+from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
-from multitask.updates import base
-from multitask.updates.known import UPDATES
+from multitask.updates import stepper
+from multitask.updates.stepper import Stepper
 
 
 def a_new_tensor(weight: nn.Parameter, patch: pytest.MonkeyPatch) -> None:
@@ -37,8 +38,8 @@ def after_accumulation(weight: nn.Parameter, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_the_loss(weight: nn.Parameter, patch: pytest.MonkeyPatch) -> None:
-    plain = base.task_loss
-    patch.setattr(base, "task_loss", lambda *arguments: plain(*arguments) + 0.005 * weight.square().sum())
+    plain = stepper.task_loss
+    patch.setattr(stepper, "task_loss", lambda *arguments: plain(*arguments) + 0.005 * weight.square().sum())
 
 
 def nothing(weight: nn.Parameter, patch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,7 @@ def test_whatever_writes_to_the_gradient_trains_as_on_the_reference_path(
         model = make_model(tasks, vocab_size=80)
         with monkeypatch.context() as patch, minbert.kernels(path):
             write(model.encoder_of("sst").embeddings.word_embeddings.weight, patch)
-            update = UPDATES[kind](model, TrainConfig(update=kind), np.random.default_rng(0))
+            update = Stepper(model, TrainConfig(update=kind), np.random.default_rng(0))
             for seed in range(5):
                 update.round(make_batches(model, seed), 1.0)
         moments = {

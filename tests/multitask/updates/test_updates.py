@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from multitask.errors import ConfigError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
+from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
-from multitask.updates.base import Update
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 
 Tasks = tuple[Task, ...]
 NAMES = ("sst", "para", "sts")
 
 
-def make_update(kind: str, model: MultitaskModel, seed: int = 5, **settings: Any) -> Update:
-    return UPDATES[kind](model, TrainConfig(update=kind, **settings), np.random.default_rng(seed))
+def make_update(kind: str, model: MultitaskModel, seed: int = 5, **settings: Any) -> Stepper:
+    return Stepper(model, TrainConfig(update=kind, **settings), np.random.default_rng(seed))
 
 
 def same_rates(tasks: Sequence[Task], **values: Any) -> Tasks:
@@ -39,7 +39,7 @@ def torch_adamw(modules: Sequence[nn.Module], lr: float, weight_decay: float) ->
     return torch.optim.AdamW(groups, lr=lr, eps=1e-6)
 
 
-def snapshot(update: Update) -> dict[str, Tensor]:
+def snapshot(update: Stepper) -> dict[str, Tensor]:
     """Copies of every parameter, moment and step count, by name."""
     model, kept = update.model, {}
     names = {parameter: name for name, parameter in model.named_parameters()}

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
-from multitask.updates.known import UPDATES
+from multitask.updates.stepper import Stepper
 
 LR, DECAY = 1e-2, 0.3
 ALL = ("sst", "para", "sts")
@@ -27,7 +28,7 @@ def test_matrices_decay_and_biases_and_norms_do_not(
         tasks = [dataclasses.replace(task, lr=LR, decoder_lr=2 * LR, weight_decay=decay) for task in three_tasks]
         model = make_model(tasks)
         before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-        update = UPDATES[kind](model, TrainConfig(update=kind), np.random.default_rng(0))
+        update = Stepper(model, TrainConfig(update=kind), np.random.default_rng(0))
         batches = make_batches(model)
         update.round({name: batches[name] for name in names}, 1.0)
         after.append(dict(model.named_parameters()))

@@ -1,0 +1,286 @@
+"""One call of train: everything that the loop needs, and what is done between its rounds."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from minbert.files.storage import write_json
+from multitask.data.batches import TaskData
+from multitask.data.examples import Dataset
+from multitask.data.load import Prepared, to_task_data
+from multitask.distributed import is_main, rank, size, totals_over_ranks, wait_for_all
+from multitask.errors import ConfigError, RunError
+from multitask.evaluation import evaluate_tasks, mean_score
+from multitask.metrics import Score
+from multitask.model.build import build_model
+from multitask.precision import choose_device, choose_precision
+from multitask.settings.checks import shown
+from multitask.training.checkpoints import (
+    latest_checkpoint,
+    read_state,
+    remove_checkpoints,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from multitask.training.identity import refuse_changes, refuse_different_starts
+from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
+from multitask.training.progress import Reporter
+from multitask.training.record import changes, environment_of, skipped_steps, task_records, weights_records
+from multitask.training.run_folder import JsonLines, NoLines, Signals
+from multitask.updates.stepper import Stepper
+
+__all__ = ["OnEpoch", "OnRound", "Session"]
+
+OnRound = Callable[[RoundRecord], Literal["stop"] | None]
+OnEpoch = Callable[[Mapping[str, Score]], Literal["stop"] | None]
+
+
+class Session:
+    """One call of train: everything that the loop needs, built once, at the round where it starts.
+
+    ``state`` says which round comes next, ``scored`` how many epochs have dev scores, ``best`` the highest of them,
+    ``since_best`` how many epochs came after that one, ``spent`` the seconds of earlier calls, and ``ended`` what ended
+    the training before its last epoch, if anything did.
+
+    :param on_round: called with each round's record, by the main process.
+    :param on_epoch: called with each epoch's dev scores, by the main process.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        out: Path,
+        identity: dict[str, Any],
+        *,
+        device: str,
+        resume: bool,
+        progress: bool,
+        on_round: OnRound | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        self.on_round, self.on_epoch = on_round, on_epoch
+        self.out, self.identity, self.report = out, identity, Reporter(progress and is_main())
+        self.config = config = prepared.config
+        self.device = choose_device(device)
+        self.dtype, precision = choose_precision(config.train.precision, self.device)
+        self.sampler = build_sampler(config, {name: len(dataset.examples) for name, dataset in prepared.train.items()})
+        torch.manual_seed(config.train.seed)
+        self.model, self.tokenizer = build_model(config)
+        self.model.to(self.device)
+        if size() > 1:  # all start from the same weights, and drop out differently
+            torch.manual_seed(int(np.random.SeedSequence((config.train.seed, rank())).generate_state(1)[0]))
+        order_rng = np.random.default_rng(config.train.seed)
+        self.stepper = Stepper(self.model, config.train, order_rng, self.dtype)
+        self.train_data = self._tokenized(prepared.train, ahead=False)
+        self.dev_data = self._tokenized(prepared.dev, ahead=True)
+        self.environment = environment_of(self.dtype)
+        self.record: dict[str, Any] = {
+            **self.environment,
+            "precision_chosen": precision,
+            "ranks": size(),
+            "weights": weights_records(self.model),
+            "tasks": task_records(prepared, self.train_data, self.dev_data),
+            "resumed_with_changes": [],
+        }
+        self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0
+        self.spent, self.began = 0.0, time.monotonic()
+        self.ended: dict[str, Any] | None = None
+        log_lengths = self._restore() if resume else {}
+        refuse_different_starts(out, self.model, (self.state.epoch, self.state.round))
+        self._open_logs(log_lengths)
+
+    def _tokenized(self, datasets: Mapping[str, Dataset], *, ahead: bool) -> dict[str, TaskData]:
+        return to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length, ahead=ahead)
+
+    def _restore(self) -> dict[str, int]:
+        """Put everything back to where the last checkpoint was saved, if there is one.
+
+        :return: the logs' lengths at that time, in bytes.
+        """
+        folder = latest_checkpoint(self.out / "checkpoints")
+        if folder is None:
+            return {}
+        state = read_state(folder)
+        refuse_changes(self.out, state["identity"], self.identity)
+        restore_checkpoint(folder, self.model, self.stepper, state)
+        self.state = TrainState(state["epoch"], state["round"])
+        self.scored, self.best = state["scored"], -math.inf if state["best"] is None else state["best"]
+        self.since_best, self.spent, self.ended = state["since_best"], state["seconds"], state["ended"]
+        changed = changes(state["environment"], self.environment)
+        self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
+        lengths: dict[str, int] = state["log_lengths"]
+        return lengths
+
+    def _open_logs(self, lengths: Mapping[str, int]) -> None:
+        """Write what is known before the first round, and open the logs at their lengths."""
+        self.metrics: JsonLines | NoLines = NoLines()
+        self.timing: JsonLines | NoLines = NoLines()
+        if is_main():
+            write_json(self.out / "config.json", self.config.to_dict())
+            write_json(self.out / "record.json", self.record)
+            self.metrics = JsonLines(self.out / "metrics.jsonl", lengths.get("metrics", 0))
+            self.timing = JsonLines(self.out / "timing.jsonl", lengths.get("timing", 0))
+        wait_for_all()
+        if not (self.out / "config.json").exists():
+            raise RunError(f"{self.out}: must be the folder that the main process writes; all have to see one folder")
+
+    def train(self, signals: Signals, *, save_every: int, keep: int) -> None:
+        """Train and score epoch after epoch, from where the session starts to the last."""
+        with closing(self.metrics), closing(self.timing):
+            self.report.opening(self.record, self.sampler.rounds_per_epoch, self.config.train, self._estimate)
+            self.began = time.monotonic()
+            while True:
+                if self.state.epoch > self.scored:
+                    self._score_epoch(signals)
+                    self._save(keep)
+                    self._stop_if_told(signals)
+                if self._is_over():
+                    break
+                self._train_epoch(signals, save_every, keep)
+
+    def finish(self, keep_optimizer: bool) -> None:
+        """Mark the run as finished."""
+        if is_main():
+            ends = {"skipped_steps": skipped_steps(self.out / "metrics.jsonl"), "ended_early": self.ended}
+            write_json(self.out / "record.json", {**self.record, **ends, "finished": self.identity})
+            if not keep_optimizer:
+                remove_checkpoints(self.out / "checkpoints")
+        wait_for_all()  # best/ is read only when it is whole
+
+    def _estimate(self) -> float:
+        return estimate_seconds(self.model, self.sampler, self.train_data, device=self.device, dtype=self.dtype)
+
+    def _train_epoch(self, signals: Signals, save_every: int, keep: int) -> None:
+        """Train to the end of the epoch, saving every so many rounds and when a signal comes."""
+        per_epoch, start, epoch = self.sampler.rounds_per_epoch, self.state.round, self.state.epoch + 1
+        rounds = train_rounds(
+            self.model, self.stepper, self.sampler, self.train_data, self.config.train, self.state, device=self.device
+        )
+        for done in self.report.bar(rounds, start, per_epoch, epoch, self.config.train.epochs):
+            self._log_round(done)
+            self._ask("on_round", self.on_round, done, signals)
+            if signals.agree() or done.number % save_every == 0:
+                self._save(keep)
+            self._stop_if_told(signals)
+            if self._end_if_time_is_up() and self.state.round:  # the epoch ends here
+                self.state.epoch, self.state.round = epoch, 0
+                break
+
+    def _is_over(self) -> bool:
+        """Return whether there is nothing left to train."""
+        if self.state.epoch == self.config.train.epochs:
+            return True
+        if self.state.epoch and not self.state.round:
+            self._end_if_time_is_up()
+        return self.ended is not None
+
+    def _end_if_time_is_up(self) -> bool:
+        """End the training if its minutes are over; all processes get the same answer."""
+        minutes = self.config.train.minutes
+        if minutes is None or not any(totals_over_ranks([is_main() and self._seconds() >= 60 * minutes])):
+            return False
+        self._end("minutes", f"the {minutes:g} minutes are over")
+        return True
+
+    def _end(self, why: str, reason: str) -> None:
+        rounds = self.state.step(self.sampler.rounds_per_epoch)
+        self.ended = {"why": why, "rounds": rounds}
+        self.report.ended(rounds, reason)
+
+    def _seconds(self) -> float:
+        """Return the seconds of training and scoring so far, those of earlier calls included."""
+        return self.spent + time.monotonic() - self.began
+
+    def _ask(self, name: str, callback: Callable[[Any], str | None] | None, what: Any, signals: Signals) -> None:
+        """Call the user's callback, if there is one and this is the main process."""
+        if callback is None or not is_main():
+            return
+        answer = callback(what)
+        if answer not in (None, "stop"):
+            raise ConfigError(f"{name} must return None or 'stop', got {shown(answer)}")
+        if answer == "stop":
+            signals.stop(name)
+
+    def _log_round(self, done: RoundRecord) -> None:
+        for name, step in done.tasks.items():
+            self.metrics.write(
+                round=done.number,
+                epoch=done.epoch,
+                task=name,
+                rows=step.rows,
+                loss=step.loss,
+                lr=step.lr,
+                grad_norm=step.grad_norm,
+            )
+        self.timing.write(round=done.number, seconds=done.seconds)
+
+    def _stop_if_told(self, signals: Signals) -> None:
+        """Leave, after a save, if a signal came."""
+        if signals.agree():
+            wait_for_all()  # torchrun kills the others when one has left
+            signals.check()
+
+    def _score_epoch(self, signals: Signals) -> None:
+        """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
+        began = time.perf_counter()
+        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, intervals=False)
+        epoch = self.scored = self.state.epoch
+        for name, score in scores.items():
+            value = None if math.isnan(score.value) else score.value
+            self.metrics.write(epoch=epoch, split="dev", task=name, metric=score.metric, value=value)
+        self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
+        mean, select = mean_score(list(scores.values())), self.identity["select"]
+        chosen = mean if select == "mean" else mean_score([scores[select]])
+        self.report.scores(epoch, scores, mean, chosen > self.best)
+        self.since_best += 1
+        if chosen > self.best:
+            self.best, self.since_best = chosen, 0
+            if is_main():
+                self._replace_best()
+        patience, last = self.config.train.patience, epoch == self.config.train.epochs
+        if patience is not None and self.since_best >= patience and not last and self.ended is None:
+            self._end("patience", f"no better dev score in {patience} epoch{'s' if patience > 1 else ''}")
+        self._ask("on_epoch", self.on_epoch, scores, signals)
+
+    def _replace_best(self) -> None:
+        """Write the epoch beside ``best/`` and swap the two, so that no mixture of epochs is ever there."""
+        best, new, old = (self.out / name for name in ("best", ".best.new", ".best.old"))
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.model.save_pretrained(new, self.tokenizer)
+        if best.exists():
+            best.rename(old)
+        new.rename(best)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _save(self, keep: int) -> None:
+        """Save a checkpoint; _restore reads its state."""
+        state = {
+            "epoch": self.state.epoch,
+            "round": self.state.round,
+            "scored": self.scored,
+            "best": None if math.isinf(self.best) else self.best,
+            "since_best": self.since_best,
+            "seconds": self._seconds(),
+            "ended": self.ended,
+            "log_lengths": {"metrics": self.metrics.length(), "timing": self.timing.length()},
+            "identity": self.identity,
+            "environment": self.environment,
+            "resumed_with_changes": self.record["resumed_with_changes"],
+        }
+        save_checkpoint(
+            self.out / "checkpoints",
+            self.model,
+            self.stepper,
+            state,
+            number=self.state.step(self.sampler.rounds_per_epoch),
+            scored=self.state.round == 0 and self.scored == self.state.epoch,
+            keep=keep,
+        )

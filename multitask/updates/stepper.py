@@ -1,0 +1,247 @@
+"""Takes the steps: what every update needs, done once for all of them.
+
+The report's listing builds its optimizers inside the loop, which would forget the moments at each step; here they are
+built once a run.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from minbert.fast.embedding import SpareGradients
+from minbert.optim import AdamW, parameter_groups
+from multitask.data.batches import Batch
+from multitask.distributed import size, totals_over_ranks
+from multitask.errors import ConfigError, NonFiniteError
+from multitask.model.losses import task_loss
+from multitask.model.model import MultitaskModel
+from multitask.precision import autocast
+from multitask.settings.choices import OPTIMIZERS, UPDATES
+from multitask.settings.config import TrainConfig
+from multitask.updates.base import GramWeighting, Update
+from multitask.updates.gradients import TaskGradients, sum_gradients, trainable
+
+__all__ = ["OWN", "StepRecord", "Stepper"]
+
+# The optimizer of an update's own parameters; no task can be called so.
+OWN = "the update's own"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one task did in a round: its loss, the encoder's learning rate, the norm of its gradient before clipping.
+
+    Loss and norm are None where one of them was not finite and the step was skipped. Where tasks are stepped together
+    and their gradients are not known one by one, the norm is that of their sum.
+    """
+
+    rows: int
+    loss: float | None
+    lr: float
+    grad_norm: float | None
+
+
+class Stepper:
+    """The update that the settings name, its optimizers, and all that is done around it.
+
+    :param order_rng: what the update draws from.
+    :param dtype: of the forward pass's matrix products; gradients and steps have the parameters' own type.
+    :raises ConfigError: for tasks that the update can't train together, or that have nothing to train.
+    """
+
+    def __init__(
+        self,
+        model: MultitaskModel,
+        settings: TrainConfig,
+        order_rng: np.random.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model, self.settings, self.order_rng, self.dtype = model, settings, order_rng, dtype
+        self.update = _build_update(settings.update, tuple(model.tasks), order_rng)
+        self.optimizers = self._task_optimizers() if self.update.own_steps else self._one_optimizer()
+        own = trainable(self.update)
+        if own:
+            self.optimizers[OWN] = AdamW(own, lr=self.update.lr, eps=settings.eps, weight_decay=0.0)
+        self._spare_gradients = SpareGradients()
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+
+    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+        """Update on one batch of each task.
+
+        :param batches: by task, in the order in which they are trained on.
+        :param factor: multiplies every learning rate.
+        :return: by task, what it did.
+        :raises NonFiniteError: for a loss or norm that is not finite, unless ``train.on_nonfinite`` skips the step.
+        """
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+        steps = [{name: batch} for name, batch in batches.items()] if self.update.own_steps else [batches]
+        records: dict[str, StepRecord] = {}
+        try:
+            for step in steps:
+                losses, norms = self._step_or_skip(step)
+                for name, batch in step.items():
+                    rate = self.model.tasks[name].lr * factor
+                    records[name] = StepRecord(batch.rows, losses.get(name), rate, norms.get(name))
+        finally:
+            self._clear()
+        return records
+
+    def _step_or_skip(self, batches: Mapping[str, Batch]) -> tuple[dict[str, float], dict[str, float]]:
+        """Take one step; losses and norms by task, none of them for a step that is skipped."""
+        self._clear()
+        try:
+            tasks = self._step(batches)
+        except NonFiniteError:
+            if self.settings.on_nonfinite != "skip":
+                raise
+            return {}, {}
+        return tasks.losses, tasks.norms
+
+    def _step(self, batches: Mapping[str, Batch]) -> TaskGradients:
+        """Take one step on the batches of one task, or of all."""
+        tasks = TaskGradients(self.model, batches, self._backward, self._clear_encoders)
+        self.update.gradients(tasks)
+        owner = next(iter(batches)) if self.update.own_steps else "all"
+        optimizer = self.optimizers[owner]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not tasks.summed:
+            sum_gradients(parameters)
+        norm = self._clip(parameters, list(batches))
+        tasks.norms = {name: tasks.norms.get(name, norm) for name in batches}
+        optimizer.step()
+        self.update.after_step(dict(tasks.losses), lambda: self._losses(batches))
+        if OWN in self.optimizers:
+            self.optimizers[OWN].step()
+        return tasks
+
+    def _backward(self, name: str, batch: Batch) -> float:
+        """Add the gradient of this process's share of a task's loss to ``.grad``.
+
+        :return: the loss, summed over the batch's parts and the shares of all processes.
+        :raises NonFiniteError: if it is not finite.
+        """
+        total = 0.0
+        for part in batch.parts(self.settings.accumulate):
+            loss = self._loss(name, part)
+            total += loss.item()
+            loss.backward()
+        (value,) = totals_over_ranks([total])
+        task = self.model.tasks[name]
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                [name],
+                f"the loss is {value}; lower its lr ({task.lr:g}) or set train.clip, if its loss_weight"
+                f" ({task.loss_weight:g}) and train.eps ({self.settings.eps:g}) are what you want",
+            )
+        return value
+
+    def _loss(self, name: str, part: Batch) -> torch.Tensor:
+        with self._spare_gradients.lent(), autocast(self.dtype, part.labels.device):
+            outputs = self.model(name, part.tokens)
+        loss = task_loss(self.model.tasks[name], outputs, part.labels, part.whole)
+        return loss if part.counts else loss * 0
+
+    @torch.no_grad()
+    def _losses(self, batches: Mapping[str, Batch]) -> dict[str, float]:
+        """Compute the losses of batches with the weights as they are now."""
+        parts = {name: batch.parts(self.settings.accumulate) for name, batch in batches.items()}
+        own = [sum(self._loss(name, part).item() for part in each) for name, each in parts.items()]
+        return dict(zip(batches, totals_over_ranks(own), strict=True))
+
+    def _clip(self, parameters: Sequence[nn.Parameter], tasks: Sequence[str]) -> float:
+        """Scale the gradient down to the norm ``train.clip``, if that is set and smaller.
+
+        :return: the norm before.
+        :raises NonFiniteError: before any step is taken, if the norm is not finite.
+        """
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # A dot product with itself is one pass of a product library, twice as fast as torch's norm.
+        norm = math.sqrt(sum(torch.dot(part.flatten(), part.flatten()).item() for part in gradients))
+        if not math.isfinite(norm):
+            raise NonFiniteError(tasks, f"the gradient's norm is {norm}, no step was taken; lower lr or loss_weight")
+        if self.settings.clip is not None and norm > self.settings.clip:
+            for gradient in gradients:
+                gradient.mul_(self.settings.clip / norm)
+        return norm
+
+    def _clear(self) -> None:
+        """Set all gradients to None, not zero: a zero one would move a parameter, by momentum and by decay."""
+        self._clear_encoders()
+        self.model.decoders.zero_grad(set_to_none=True)
+        self.update.zero_grad(set_to_none=True)
+
+    def _clear_encoders(self) -> None:
+        """Set the encoders' gradients to None; those of word embeddings keep their memory for the next pass."""
+        if size() == 1:  # with other processes they also have rows that only those have seen
+            for task in self.model.tasks:
+                words = self.model.encoder_of(task).embeddings.word_embeddings
+                if type(words) is nn.Embedding:
+                    self._spare_gradients.drop(words.weight)
+        self.model.encoders.zero_grad(set_to_none=True)
+
+    # What is trained by which optimizer
+
+    def _task_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Build one for each task, over its encoder and its decoder and no other decoder."""
+        optimizers = {}
+        for name, task in self.model.tasks.items():
+            groups = parameter_groups(self.model.encoder_of(name), task.lr, task.weight_decay)
+            optimizers[name] = self._optimizer(groups + self._decoder_groups(name), f"task {name}")
+        return optimizers
+
+    def _one_optimizer(self) -> dict[str, torch.optim.Optimizer]:
+        """Build one for all, so that the tasks of an encoder must agree in its learning rate and decay."""
+        rates = {name: (task.lr, task.weight_decay) for name, task in self.model.tasks.items()}
+        groups = []
+        for encoder_name, encoder in self.model.encoders.items():
+            users = [name for name, task in self.model.tasks.items() if task.encoder == encoder_name]
+            if len({rates[name] for name in users}) > 1:
+                shown = ", ".join(f"{name} {rates[name][0]:g} / {rates[name][1]:g}" for name in users)
+                raise ConfigError(
+                    f"lr / weight_decay must be equal for all tasks of one encoder, since train.update ="
+                    f" {self.settings.update!r} makes one step for all, got {shown}; decoder_lr may differ"
+                )
+            if users:
+                groups += parameter_groups(encoder, *rates[users[0]])
+        for name in self.model.tasks:
+            if not trainable(self.model.encoder_of(name)) and not trainable(self.model.decoders[name]):
+                self._optimizer([], f"task {name}")  # which says why
+            groups += self._decoder_groups(name)
+        return {"all": self._optimizer(groups, "the run")}
+
+    def _decoder_groups(self, name: str) -> list[dict[str, Any]]:
+        """Group a decoder's parameters, which may have a learning rate of their own."""
+        task = self.model.tasks[name]
+        rate = task.lr if task.decoder_lr is None else task.decoder_lr
+        return parameter_groups(self.model.decoders[name], rate, task.weight_decay)
+
+    def _optimizer(self, groups: list[dict[str, Any]], whose: str) -> torch.optim.Optimizer:
+        """Build one optimizer; ConfigError without any group."""
+        if not groups:
+            raise ConfigError(
+                f"{whose} has nothing to train: encoder.freeze is true, and a cosine head has no weights of its own"
+            )
+        optimizer = OPTIMIZERS[self.settings.optimizer](groups, self.settings)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            found = type(optimizer).__name__
+            raise ConfigError(f"train.optimizer {self.settings.optimizer!r} must give a torch optimizer, got {found}")
+        return optimizer
+
+
+def _build_update(name: str, tasks: tuple[str, ...], rng: np.random.Generator) -> Update:
+    """Build the update of that name: a class of updates, or a function that weighs gradients by their Gram matrix."""
+    entry = UPDATES[name]
+    if not isinstance(entry, type):
+        return GramWeighting(entry, tasks, rng)
+    if not issubclass(entry, Update):
+        raise ConfigError(f"train.update {name!r} must be derived from multitask.Update, got {entry.__name__}")
+    return entry(tasks, rng)

@@ -68,7 +68,8 @@ def _add_setting(group: argparse._ActionsContainer, table: type, name: str) -> N
         group.add_argument(option, choices=list(known.choices), help=known.help)
     else:
         kind = _checked(known.check, known.types[0])
-        group.add_argument(option, type=kind, metavar="N" if int in known.types else "NAME", help=known.help)
+        number = int in known.types or float in known.types
+        group.add_argument(option, type=kind, metavar="N" if number else "NAME", help=known.help)
 
 
 def _is_too_long(argument: str) -> bool:

@@ -242,7 +242,7 @@ def test_refusals_of_flags() -> None:
         ("[tasks.a]\nlr = 1\nlr = 2", "own.toml must be a TOML file ("),
         ("[train]\nseed = 1\n[train]\nseed = 2", "own.toml must be a TOML file ("),
         ("[trian]\nseed = 1", "did you mean train?"),
-        ("[train]\nsede = 1", "own.toml: a key of train must be one of update, epochs"),
+        ("[train]\nsede = 1", "own.toml: a key of train must be one of update, optimizer"),
         ("[train]\nsede = 1", ", got 'sede' (did you mean seed?)"),
         ("[tasks.sst]\nsede = 1", "own.toml: a key of tasks.sst must be one of text, label"),
         ("[tasks.sst]\nsede = 1", ", got 'sede'"),

@@ -68,7 +68,9 @@ def train_options() -> dict[str, argparse.Action]:
 
 
 def test_the_command_line_has_what_the_fields_say() -> None:
-    assert OPTIONS.keys() == {"weights", "epochs", "rounds", "seed", "precision", "on_nonfinite"}
+    assert OPTIONS.keys() == {
+        *("weights", "epochs", "rounds", "minutes", "patience", "seed", "precision", "on_nonfinite")
+    }
     for name, key in OPTIONS.items():
         section, _, field = key.partition(".")
         known, action = TABLES[section][field], train_options()[name]
@@ -96,6 +98,7 @@ def test_a_default_is_allowed_and_unset_follows_the_annotation() -> None:
     optional = {name for table in TABLES.values() for name, known in table.items() if known.optional}
     assert optional == {
         *("dropout", "rounds", "clip", "id", "labels", "class_weights", "decoder_lr", "sample_size"),
+        *("minutes", "patience"),
         *("train", "dev", "test"),
     }
     assert not TABLES["tasks"]["dropout"].optional

@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_format_is_refused(
     write_json(last / "state.json", state)
     files = [path for path in last.iterdir() if path.name != "complete.json"]
     write_json(last / "complete.json", {path.name: sha256_of(path) for path in files})
-    with pytest.raises(RunError, match="state.json: format must be 2, got None"):
+    with pytest.raises(RunError, match="state.json: format must be 3, got None"):
         train(short_config(), tmp_path / "run", resume=True)
 
 

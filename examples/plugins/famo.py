@@ -1,0 +1,41 @@
+"""FAMO as an update of one's own: tasks' weights follow how fast their losses fall.
+
+    multitask train --plugin examples/plugins/famo.py --set train.update=famo ...
+
+Source: Liu et al. 2023, FAMO: Fast Adaptive Multitask Optimization (arXiv 2306.03792), algorithm 1. Losses must be
+positive, as cross-entropies and squared errors are.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from multitask import UPDATES, Objective
+
+TINY = 1e-8  # added to each loss, so that its logarithm is finite
+
+
+@UPDATES.register("famo")
+class Famo(Objective):
+    """One step on the weighted sum of the losses' logarithms; the weights' logits are learned."""
+
+    lr = 0.025  # of the logits, as in the authors' code
+
+    def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
+        super().__init__(tasks, rng)
+        self.logits = nn.Parameter(torch.zeros(len(tasks)))
+
+    def objective(self, losses: dict[str, Tensor]) -> Tensor:
+        """Weigh the logarithms of the losses (lines 3 and 4), with weights that are no part of this gradient."""
+        here = [self.tasks.index(name) for name in losses]
+        weights, values = self.logits.detach()[here].softmax(0), torch.stack(list(losses.values())) + TINY
+        return (weights * values.log()).sum() / (weights / values.detach()).sum()
+
+    def after_step(self, losses: dict[str, float], again: Callable[[], dict[str, float]]) -> None:
+        """Give the logits the gradient of how much each loss has fallen (line 5)."""
+        here = [self.tasks.index(name) for name in losses]
+        fallen = [math.log(losses[name] + TINY) - math.log(new + TINY) for name, new in again().items()]
+        self.logits[here].softmax(0).backward(torch.tensor(fallen))

@@ -1,0 +1,31 @@
+"""Uncertainty weighting as an update of one's own: how much each loss counts is learned, too.
+
+    multitask train --plugin examples/plugins/uncertainty.py --set train.update=uncertainty ...
+
+Source: Kendall, Gal and Cipolla 2018, Multi-Task Learning Using Uncertainty to Weigh Losses (arXiv 1705.07115),
+equation 10, with s = log sigma^2, which is what their section 3.2 trains: the sum of exp(-s) / 2 * loss + s / 2.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from multitask import UPDATES, Objective
+
+
+@UPDATES.register("uncertainty")
+class Uncertainty(Objective):
+    """One step on the losses, each divided by a variance that is learned."""
+
+    lr = 1e-3  # of the log variances
+
+    def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
+        super().__init__(tasks, rng)
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in tasks})
+
+    def objective(self, losses: dict[str, Tensor]) -> Tensor:
+        """Sum the weighted losses of the round's tasks."""
+        terms = [(-self.log_variances[name]).exp() * loss + self.log_variances[name] for name, loss in losses.items()]
+        return torch.stack(terms).sum() / 2

@@ -17,7 +17,7 @@ from multitask.data.examples import Dataset, OnBad
 from multitask.data.load import Prepared, prepare, to_task_data
 from multitask.distributed import broadcast_from_main, is_main, rank, size, wait_for_all
 from multitask.errors import ConfigError, RunError
-from multitask.evaluation import evaluate_tasks, mean_score
+from multitask.evaluation import Selection, evaluate_tasks, mean_score
 from multitask.model.build import build_model
 from multitask.precision import choose_device, choose_precision
 from multitask.run import Run
@@ -32,6 +32,7 @@ from multitask.training.checkpoints import (
 from multitask.training.identity import (
     finished_identity,
     identity_of,
+    plugins_of,
     refuse_changes,
     refuse_differences,
     refuse_different_starts,
@@ -66,7 +67,8 @@ def train(
     ``batch_size`` rows a process; all have to see the folder, the main one writes it.
 
     :param out: ``runs/`` and the preset's name, unless told.
-    :param select: ``"mean"`` of the dev scores, or the task whose dev score says which epoch is kept in ``best/``.
+    :param select: ``"mean"`` of the dev scores, or the task, or TASK.METRIC, whose dev score says which epoch is kept in
+        ``best/``.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
     :param bad_rows: ``"missing"`` leaves out rows without text or label and refuses any other that can't be used,
         ``"error"`` refuses both, ``"skip"`` leaves both out; record.json names each row that was left out.
@@ -134,6 +136,7 @@ class _Session:
             **self.environment,
             "precision_chosen": precision,
             "ranks": size(),
+            "plugins": plugins_of(config, identity["select"]),
             "weights": weights_records(self.model),
             "tasks": task_records(prepared, self.train_data, self.dev_data),
             "resumed_with_changes": [],
@@ -237,15 +240,18 @@ class _Session:
     def _score_epoch(self) -> None:
         """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
         began = time.perf_counter()
-        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, intervals=False)
+        selection = Selection.parse(self.identity["select"], self.config.tasks)
+        scores = evaluate_tasks(
+            self.model, self.dev_data, device=self.device, dtype=self.dtype, intervals=False, selection=selection
+        )
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
-            value = None if math.isnan(score.value) else score.value
-            self.metrics.write(epoch=epoch, split="dev", task=name, metric=score.metric, value=value)
+            for metric, value in {score.metric: score.value, **score.others}.items():
+                known = None if math.isnan(value) else value
+                self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=known)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
-        mean, select = mean_score(list(scores.values())), self.identity["select"]
-        chosen = mean if select == "mean" else mean_score([scores[select]])
-        self.report.scores(epoch, scores, mean, chosen > self.best)
+        chosen = selection.value(scores)
+        self.report.scores(epoch, scores, mean_score(list(scores.values())), chosen > self.best)
         if chosen > self.best:
             self.best = chosen
             if is_main():
@@ -286,9 +292,7 @@ class _Session:
 
 
 def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
-    choices = ["mean", *(task.name for task in config.tasks)]
-    if select not in choices:
-        raise ConfigError(f"select must be one of {', '.join(choices)}, got {select!r}")
+    Selection.parse(select, config.tasks)
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")

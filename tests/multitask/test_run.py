@@ -47,7 +47,7 @@ def test_predict_equals_evaluate(trained: Run, name: str) -> None:
     else:
         right = [row.label == task.classes[example.label] for row, example in zip(found, examples, strict=True)]
         assert score.value == sum(right) / len(right)
-    assert (score.n, score.metric) == (len(examples), task.metric)
+    assert (score.n, score.metric) == (len(examples), task.scored_by)
     assert score.low <= score.value <= score.high
     for row, example in zip(found, examples, strict=True):
         alone = trained.predict(name, [example.texts])[0]

@@ -99,7 +99,7 @@ def evaluate_tasks(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    intervals: bool,
+    intervals: bool = False,
     selection: Selection | None = None,
 ) -> dict[str, Score]:
     """Return each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds.

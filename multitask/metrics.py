@@ -3,6 +3,7 @@
 A metric is a function (predictions, labels) -> float over numpy arrays (rows,): numbers, or indices of classes.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,6 +57,11 @@ class Score:
     left_out: int = 0
     cut: int = 0
     others: Mapping[str, float] = field(default_factory=dict)
+
+    def defined(self) -> dict[str, float | None]:
+        """Return the score and the others by metric, None for those that are undefined."""
+        values = {self.metric: self.value, **self.others}
+        return {metric: None if math.isnan(value) else value for metric, value in values.items()}
 
 
 def accuracy(predictions: Values, labels: Values) -> float:

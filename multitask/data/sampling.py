@@ -63,7 +63,7 @@ class CheckedSampler:
             wrong = rows[(rows < 0) | (rows >= self._sizes[name])]
             if len(wrong):
                 raise ConfigError(f"{name} in {what} must be from 0 to {self._sizes[name] - 1}, got {wrong[0]}")
-            result[name] = rows.astype(np.int64)
+            result[str(name)] = rows.astype(np.int64)
         return result
 
 

@@ -67,8 +67,7 @@ def train(
     ``batch_size`` rows a process; all have to see the folder, the main one writes it.
 
     :param out: ``runs/`` and the preset's name, unless told.
-    :param select: ``"mean"`` of the dev scores, or the task, or TASK.METRIC, whose dev score says which epoch is kept in
-        ``best/``.
+    :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
     :param bad_rows: ``"missing"`` leaves out rows without text or label and refuses any other that can't be used,
         ``"error"`` refuses both, ``"skip"`` leaves both out; record.json names each row that was left out.
@@ -241,14 +240,11 @@ class _Session:
         """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
         began = time.perf_counter()
         selection = Selection.parse(self.identity["select"], self.config.tasks)
-        scores = evaluate_tasks(
-            self.model, self.dev_data, device=self.device, dtype=self.dtype, intervals=False, selection=selection
-        )
+        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection)
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
-            for metric, value in {score.metric: score.value, **score.others}.items():
-                known = None if math.isnan(value) else value
-                self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=known)
+            for metric, value in score.defined().items():
+                self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=value)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
         chosen = selection.value(scores)
         self.report.scores(epoch, scores, mean_score(list(scores.values())), chosen > self.best)

@@ -12,49 +12,73 @@ if TYPE_CHECKING:
     from multitask.errors import ConfigError, DataError, RunError
     from multitask.metrics import Score
     from multitask.model.model import MultitaskModel
+    from multitask.plugins import load_plugin
     from multitask.run import Prediction, Run
-    from multitask.settings.choices import OPTIMIZERS, UPDATES
+    from multitask.settings.choices import HEADS, METRICS, OPTIMIZERS, POOLINGS, SAMPLERS, SCHEDULES, UPDATES
     from multitask.settings.config import RunConfig, build_config, load_tasks
+    from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
     from multitask.settings.task import Task
     from multitask.training.train import train
     from multitask.updates.base import Objective, Update, Weighting
 
 __all__ = [
+    "HEADS",
+    "KINDS",
+    "METRICS",
+    "OPTIMIZERS",
+    "POOLINGS",
+    "SAMPLERS",
+    "SCHEDULES",
+    "UPDATES",
+    "Binary",
+    "Classification",
     "ConfigError",
     "DataError",
+    "Kind",
     "MultitaskModel",
-    "OPTIMIZERS",
     "Objective",
     "Prediction",
+    "Regression",
     "Run",
     "RunConfig",
     "RunError",
     "Score",
     "Task",
-    "UPDATES",
     "Update",
     "Weighting",
     "build_config",
+    "load_plugin",
     "load_tasks",
     "train",
 ]
 
 _HOME = {
+    "HEADS": "settings.choices",
+    "KINDS": "settings.kinds",
+    "METRICS": "settings.choices",
+    "OPTIMIZERS": "settings.choices",
+    "POOLINGS": "settings.choices",
+    "SAMPLERS": "settings.choices",
+    "SCHEDULES": "settings.choices",
+    "UPDATES": "settings.choices",
+    "Binary": "settings.kinds",
+    "Classification": "settings.kinds",
     "ConfigError": "errors",
     "DataError": "errors",
+    "Kind": "settings.kinds",
     "MultitaskModel": "model.model",
-    "OPTIMIZERS": "settings.choices",
     "Objective": "updates.base",
     "Prediction": "run",
+    "Regression": "settings.kinds",
     "Run": "run",
     "RunConfig": "settings.config",
     "RunError": "errors",
     "Score": "metrics",
     "Task": "settings.task",
-    "UPDATES": "settings.choices",
     "Update": "updates.base",
     "Weighting": "updates.base",
     "build_config": "settings.config",
+    "load_plugin": "plugins",
     "load_tasks": "settings.config",
     "train": "training.train",
 }

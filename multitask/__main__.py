@@ -120,7 +120,9 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="KEY=VALUE",
         help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
     )
-    train.add_argument("--select", default="mean", metavar="mean|TASK", help="whose dev score picks the best epoch")
+    train.add_argument(
+        "--select", default="mean", metavar="mean|TASK[.METRIC]", help="whose dev score picks the best epoch (mean)"
+    )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument("--save-every", type=_at_least(1), default=100, metavar="N", help="rounds a checkpoint (100)")
     train.add_argument("--keep", type=_at_least(1), default=1, metavar="N", help="checkpoints to keep (1)")
@@ -173,6 +175,15 @@ def _add_bad_rows(command: _Parser, default: str) -> None:
 
 
 def _add_machine(command: _Parser) -> None:
+    command.add_argument(
+        "--plugin",
+        dest="plugins",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.py",
+        help="a file that registers parts of your own, to be run as Python; may be repeated",
+    )
     group = command.add_argument_group("machine")
     group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
     group.add_argument("--threads", type=_at_least(1, 1024), metavar="N", help="CPU threads (torch's own choice)")

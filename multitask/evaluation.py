@@ -1,9 +1,11 @@
 """Outputs of a trained model, without gradients: one path for evaluation and prediction."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,12 +14,14 @@ from minbert.fast.casts import hold_casts
 from minbert.token_batch import batches_by_length
 from multitask.data.batches import EncodedTexts, TaskData
 from multitask.distributed import rank, size, sum_over_ranks
-from multitask.metrics import METRICS, Score, bootstrap_score, macro_f1
+from multitask.errors import ConfigError
+from multitask.metrics import METRICS, Score, bootstrap_score, compute_metric, macro_f1
 from multitask.model.losses import predicted_values
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.task import Task
 
-__all__ = ["evaluate_tasks", "mean_score", "outputs_of"]
+__all__ = ["Selection", "evaluate_tasks", "mean_score", "outputs_of"]
 
 
 @torch.inference_mode()
@@ -37,29 +41,96 @@ def outputs_of(
     return outputs
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which dev score says how good an epoch is; built by ``parse``.
+
+    :param task: whose, None for the plain mean of all tasks.
+    :param metric: another metric than the task's own.
+    :param sign: -1 where less is better.
+    """
+
+    task: str | None
+    metric: str | None = None
+    sign: int = 1
+
+    @classmethod
+    def parse(cls, select: str, tasks: Sequence[Task]) -> Self:
+        """Read "mean", the name of a task, or TASK.METRIC.
+
+        :raises ConfigError: for anything else, a metric that does not fit the task, or a mean that there is not.
+        """
+        known = {task.name: task for task in tasks}
+        name, dot, metric = select.partition(".")
+        if select == "mean" and len(known) == 1:
+            (name,) = known
+        elif select == "mean":
+            lower = next((task for task in tasks if not METRICS.greater_is_better(task.scored_by)), None)
+            if lower is not None:
+                raise ConfigError(
+                    f"select must be a task or TASK.METRIC where a task is scored by an error ({lower.name} by"
+                    f" {lower.scored_by}): there is no mean of it and other scores, got {select!r}"
+                )
+            return cls(None)
+        if name not in known:
+            raise ConfigError(f"select must be one of {', '.join(['mean', *known])}, or TASK.METRIC, got {select!r}")
+        if dot:
+            known[name].check_metric(f"the metric of select {select}", metric)
+        own = known[name].scored_by
+        sign = 1 if METRICS.greater_is_better(metric or own) else -1
+        return cls(name, metric if dot and metric != own else None, sign)
+
+    def value(self, scores: Mapping[str, Score]) -> float:
+        """Return how good an epoch is: an undefined score counts as 0, an undefined error as the worst."""
+        if self.task is None:
+            mean = mean_score(list(scores.values()))
+            assert mean is not None  # parse refuses a mean with errors
+            return mean
+        score = scores[self.task]
+        value = score.value if self.metric is None else score.others[self.metric]
+        if math.isfinite(value):
+            return self.sign * value
+        return 0.0 if self.sign > 0 else -sys.float_info.max
+
+
 def evaluate_tasks(
     model: MultitaskModel,
     data: Mapping[str, TaskData],
     *,
     device: torch.device,
     dtype: torch.dtype,
-    intervals: bool,
+    intervals: bool = False,
+    selection: Selection | None = None,
 ) -> dict[str, Score]:
-    """Return each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds."""
+    """Return each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds.
+
+    :param selection: what it needs beside the tasks' own metrics is among the ``others`` of its task's score.
+    """
     scores = {}
     for name, rows in data.items():
         task = model.tasks[name]
+        metric, classes = task.scored_by, task.classes
         values, _ = predicted_values(task, outputs_of(model, name, rows.texts, device=device, dtype=dtype))
         predictions, labels = values.numpy(), rows.labels.numpy()
         if intervals:
-            score = bootstrap_score(task.metric, predictions, labels)
+            score = bootstrap_score(metric, predictions, labels, classes=classes)
         else:
-            score = Score(METRICS[task.metric](predictions, labels), math.nan, math.nan, len(labels), task.metric)
-        f1 = macro_f1(predictions, labels) if "macro_f1" in task.rules.metrics else None
-        scores[name] = replace(score, macro_f1=f1)
+            value = compute_metric(metric, predictions, labels, classes=classes)
+            score = Score(value, math.nan, math.nan, len(labels), metric)
+        if "macro_f1" in task.rules.metrics:
+            score = replace(score, macro_f1=macro_f1(predictions, labels))
+        if selection is not None and selection.task == name and selection.metric is not None:
+            other = compute_metric(selection.metric, predictions, labels, classes=classes)
+            score = replace(score, others={selection.metric: other})
+        scores[name] = score
     return scores
 
 
-def mean_score(scores: Sequence[Score]) -> float:
-    """Return the plain mean of the tasks' scores; an undefined one (a constant prediction's Pearson) counts as 0."""
-    return sum(0.0 if score.value != score.value else score.value for score in scores) / len(scores)
+def mean_score(scores: Sequence[Score]) -> float | None:
+    """Return the plain mean of the tasks' scores; None where one is an error, of which less is better.
+
+    An undefined one (a constant prediction's Pearson) counts as 0.
+    """
+    if not all(METRICS.greater_is_better(score.metric) for score in scores):
+        return None
+    return sum(0.0 if math.isnan(score.value) else score.value for score in scores) / len(scores)

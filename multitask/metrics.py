@@ -1,10 +1,11 @@
 """Scores of predictions, their 95 % bootstrap intervals, and what guessing would score.
 
-Correlations and their resamples come from scipy.stats, which is imported on first use.
+A metric is a function (predictions, labels) -> float over numpy arrays (rows,): numbers, or indices of classes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from minbert.errors import InputError
+from multitask.errors import ConfigError
+from multitask.resampling import CORRELATIONS, UNDEFINED, Floats, confusion_of, f1_of, macro_f1_of, mcc_of, resample
+from multitask.settings.choices import METRICS
+from multitask.settings.kinds import label_key
 from multitask.settings.task import Task
 
 __all__ = [
@@ -20,17 +25,16 @@ __all__ = [
     "accuracy",
     "baseline_score",
     "bootstrap_score",
+    "compute_metric",
+    "f1",
     "macro_f1",
+    "mae",
+    "mcc",
     "pearson",
     "spearman",
 ]
 
 Values = Sequence[float] | npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float64]
-# Values of resamples that scipy holds at once: few enough for the processor's cache, and for memory.
-BATCH_VALUES = 200_000
-# Stands for an undefined correlation among resamples: scipy's bootstrap warns of NaN. No correlation is above 1.
-UNDEFINED = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Score:
     :param macro_f1: reported beside the accuracy of a classification; else None.
     :param left_out: rows of the file that could not be used.
     :param cut: rows longer than the encoder takes.
+    :param others: values of metrics that were asked for beside the task's own, by name.
     """
 
     value: float
@@ -51,6 +56,12 @@ class Score:
     macro_f1: float | None = None
     left_out: int = 0
     cut: int = 0
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def defined(self) -> dict[str, float | None]:
+        """Return the score and the others by metric, None for those that are undefined."""
+        values = {self.metric: self.value, **self.others}
+        return {metric: None if math.isnan(value) else value for metric, value in values.items()}
 
 
 def accuracy(predictions: Values, labels: Values) -> float:
@@ -61,8 +72,21 @@ def accuracy(predictions: Values, labels: Values) -> float:
 
 def macro_f1(predictions: Values, labels: Values) -> float:
     """Return the mean F1 over the classes that occur among predictions or labels; NaN without rows."""
-    predicted, wanted = _pair(predictions, labels)
-    return float(_macro_f1(_confusion(predicted, wanted)[None])[0]) if len(predicted) else float("nan")
+    return _of_confusion(macro_f1_of, predictions, labels)
+
+
+def f1(predictions: Values, labels: Values, positive: int = 1) -> float:
+    """Return F1 of one class, 2 hits / (2 hits + misses + false alarms).
+
+    :param positive: the class's index; of two classes the second is the positive one.
+    :return: 0 where the class is neither predicted nor a label; NaN without rows.
+    """
+    return _of_confusion(partial(f1_of, positive), predictions, labels)
+
+
+def mcc(predictions: Values, labels: Values) -> float:
+    """Return Matthews' correlation of any number of classes; 0 where a side is constant, NaN without rows."""
+    return _of_confusion(mcc_of, predictions, labels)
 
 
 def pearson(predictions: Values, labels: Values) -> float:
@@ -71,58 +95,112 @@ def pearson(predictions: Values, labels: Values) -> float:
 
 
 def spearman(predictions: Values, labels: Values) -> float:
-    """Return Pearson's correlation of the ranks, where ties share their mean rank; NaN where pearson's is.
-
-    No task is scored by it; use it to compare with published STS figures.
-    """
+    """Return Pearson's correlation of the ranks, where ties share their mean rank; NaN where pearson's is."""
     return _correlation("spearman", *_pair(predictions, labels))
 
 
-METRICS: dict[str, Callable[[Values, Values], float]] = {
-    "accuracy": accuracy,
-    "macro_f1": macro_f1,
-    "pearson": pearson,
-    "spearman": spearman,
-}
+def mae(predictions: Values, labels: Values) -> float:
+    """Return the mean absolute error, of which less is better; NaN without rows."""
+    predicted, wanted = _pair(predictions, labels)
+    return float(np.mean(np.abs(predicted - wanted))) if len(predicted) else float("nan")
 
 
-def bootstrap_score(metric: str, predictions: Values, labels: Values, *, seed: int = 0, resamples: int = 1000) -> Score:
+def compute_metric(metric: str, predictions: Values, labels: Values, *, classes: Sequence[str] = ()) -> float:
+    """Score predictions by the name of a metric.
+
+    :param metric: one of METRICS, or ``f1:LABEL``.
+    :param classes: the classes as they are spelled, in the order of their indices, for ``f1:LABEL``.
+    :raises InputError: for an unknown metric or label, or inputs that differ in length.
+    :raises ConfigError: for a metric of one's own that returns no number.
+    """
+    function, _ = _resolve(metric, classes)
+    return function(*_prepared(metric, predictions, labels))
+
+
+def bootstrap_score(
+    metric: str,
+    predictions: Values,
+    labels: Values,
+    *,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Score:
     """Score predictions, with the percentile interval (2.5 % to 97.5 %) over resamples of the rows.
 
     The model is fixed: the interval says how much other rows would change the score, nothing about other seeds.
 
-    :param metric: one of METRICS.
+    :param metric: as in compute_metric, and ``classes``.
     :param seed: of the resamples; the same seed gives the same interval.
     :param resamples: how many; those for which the metric is undefined (all values equal) are left out.
     :raises InputError: for an unknown metric, fewer than one resample, or inputs that differ in length.
     """
-    if metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    function, positive = _resolve(metric, classes)
     if resamples < 1:
         raise InputError(f"resamples must be at least 1, got {resamples}")
-    predicted, wanted = _pair(predictions, labels)
-    value = METRICS[metric](predicted, wanted)
+    predicted, wanted = _prepared(metric, predictions, labels)
+    value = function(predicted, wanted)
     if not len(predicted) or not np.isfinite(value):
         return Score(value, float("nan"), float("nan"), len(predicted), metric)
-    values = RESAMPLERS[metric](predicted, wanted, np.random.default_rng(seed), resamples)
+    name = metric.partition(":")[0]
+    generator = np.random.default_rng(seed)
+    values = resample(name, function, positive, predicted, wanted, generator, resamples)
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
     return Score(value, float(low), float(high), len(predicted), metric)
 
 
 def baseline_score(task: Task, train_labels: Values, dev_labels: Values) -> Score:
-    """Score a constant on the dev rows: the training rows' most frequent class (the first of several) or mean.
+    """Score a constant on the dev rows by the task's metric.
 
-    A constant's Pearson correlation is undefined; it counts as 0 here, so that scores can be compared with it.
+    The constant is the training rows' most frequent class (the first of several), for ``f1`` its class; of numbers the
+    mean, for ``mae`` the median, which is best by it. Where the metric is undefined for a constant, as correlations
+    are, it counts as 0, so that scores can be compared with it.
 
-    :raises InputError: for a classification without training labels.
+    :raises InputError: without training labels.
     """
-    dev = np.asarray(dev_labels, dtype=np.float64)
-    if task.metric == "pearson":
-        return Score(0.0, 0.0, 0.0, len(dev), "pearson")
-    if not len(np.asarray(train_labels)):
+    train, dev = np.asarray(train_labels), np.asarray(dev_labels)
+    if not len(train):
         raise InputError("train_labels must hold at least one label, got none")
-    classes, counts = np.unique(np.asarray(train_labels), return_counts=True)
-    return bootstrap_score("accuracy", np.full(len(dev), float(classes[counts.argmax()])), dev)
+    metric = task.scored_by
+    if metric.startswith("f1"):
+        constant = _resolve(metric, task.classes)[1]
+    elif task.rules.has_classes:
+        classes, counts = np.unique(train, return_counts=True)
+        constant = classes[counts.argmax()]
+    else:
+        constant = np.median(train) if metric == "mae" else train.mean()
+    score = bootstrap_score(metric, np.full(len(dev), constant), dev, classes=task.classes)
+    return score if np.isfinite(score.value) else Score(0.0, 0.0, 0.0, len(dev), metric)
+
+
+def _resolve(metric: str, classes: Sequence[str]) -> tuple[Callable[[Any, Any], float], int]:
+    """Return a metric's function, and for f1 the index of its class, else 1."""
+    name, colon, label = metric.partition(":")
+    if name not in METRICS or (colon and name != "f1"):
+        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if not colon:
+        return partial(_number, name, METRICS[name]), 1
+    keys = [label_key(each) for each in classes]
+    if label_key(label) not in keys:
+        raise InputError(f"metric must be f1: and one of the classes {', '.join(classes) or 'none'}, got {metric!r}")
+    positive = keys.index(label_key(label))
+    return partial(f1, positive=positive), positive
+
+
+def _number(name: str, function: Callable[[Any, Any], Any], predicted: Any, wanted: Any) -> float:
+    value = function(predicted, wanted)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"the metric {name} must return a number, got {value!r}") from None
+
+
+def _prepared(metric: str, predictions: Values, labels: Values) -> tuple[Any, Any]:
+    """Return both as arrays: of float64 for built-in metrics, of their own type for others."""
+    predicted, wanted = _pair(predictions, labels)
+    if METRICS.origin(metric) is None:
+        return predicted, wanted
+    return np.asarray(predictions), np.asarray(labels)
 
 
 def _pair(predictions: Values, labels: Values) -> tuple[Floats, Floats]:
@@ -134,21 +212,12 @@ def _pair(predictions: Values, labels: Values) -> tuple[Floats, Floats]:
     return predicted, wanted
 
 
-def _confusion(predicted: Floats, wanted: Floats) -> Floats:
-    """Count the rows of each label and prediction: (labels, predictions) over the classes that occur."""
-    classes = np.unique(np.concatenate([predicted, wanted]))
-    cells = np.searchsorted(classes, wanted) * len(classes) + np.searchsorted(classes, predicted)
-    counts = np.bincount(cells, minlength=len(classes) ** 2)
-    return counts.reshape(len(classes), len(classes)).astype(np.float64)
-
-
-def _macro_f1(confusion: Floats) -> Floats:
-    """Average F1 over classes: (resamples,) from (resamples, labels, predictions)."""
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    total = confusion.sum(1) + confusion.sum(2)  # Twice the hits, misses and false alarms of each class.
-    there = total > 0
-    f1 = np.divide(2 * hits, total, out=np.zeros_like(total), where=there)
-    return np.asarray(f1.sum(1) / there.sum(1), dtype=np.float64)
+def _of_confusion(formula: Callable[[Floats, Floats], Floats], predictions: Values, labels: Values) -> float:
+    predicted, wanted = _pair(predictions, labels)
+    if not len(predicted):
+        return float("nan")
+    classes, confusion = confusion_of(predicted, wanted)
+    return float(formula(classes, confusion[None])[0])
 
 
 def _correlation(metric: str, predicted: Floats, wanted: Floats) -> float:
@@ -157,84 +226,3 @@ def _correlation(metric: str, predicted: Floats, wanted: Floats) -> float:
     prepare, correlate = CORRELATIONS[metric]
     value = float(correlate(prepare(predicted)[None], prepare(wanted)[None])[0])
     return float("nan") if value == UNDEFINED else value
-
-
-def _scaled(values: Floats) -> Floats:
-    """Multiply by a power of two, which is exact, so that sums neither overflow nor lose tiny values."""
-    _, exponent = np.frexp(np.abs(values).max())
-    scaled: Floats = np.ldexp(values, 900 - exponent)
-    return scaled
-
-
-def _pearson(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:
-    """Correlate each resample: (resamples,) from two (resamples, rows); UNDEFINED where a side is constant."""
-    from scipy.stats import pearsonr
-
-    result = np.full(len(predicted), UNDEFINED)
-    varied = (np.ptp(predicted, axis) > 0) & (np.ptp(wanted, axis) > 0)
-    # Centred here, since pearsonr warns of values that differ little for their mean.
-    x, y = (values[varied] - values[varied].mean(axis, keepdims=True) for values in (predicted, wanted))
-    result[varied] = pearsonr(x, y, axis=axis).statistic
-    return result
-
-
-def _dense_ranks(values: Floats) -> npt.NDArray[np.unsignedinteger]:
-    """Replace values by their dense ranks, in as few bytes as hold them: numpy sorts 16 bits several times faster."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values, method="dense")
-    return np.asarray(ranks, dtype=np.min_scalar_type(ranks.max()))
-
-
-def _spearman(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:
-    """Correlate the ranks within each resample; shapes as in _pearson."""
-    from scipy.stats import rankdata
-
-    return _pearson(rankdata(predicted, axis=axis), rankdata(wanted, axis=axis), axis)
-
-
-# What is done to all values once, and the correlation of their resamples.
-CORRELATIONS: dict[str, tuple[Callable[[Floats], Any], Callable[..., Floats]]] = {
-    "pearson": (_scaled, _pearson),
-    "spearman": (_dense_ranks, _spearman),
-}
-
-
-def _resample_accuracy(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
-    # Drawing n rows and counting the right ones is a binomial draw.
-    return generator.binomial(len(predicted), accuracy(predicted, wanted), resamples) / len(predicted)
-
-
-def _resample_f1(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
-    # Drawing n rows and counting them in the confusion matrix is a multinomial draw.
-    confusion = _confusion(predicted, wanted)
-    shares = confusion.ravel() / confusion.sum()
-    counts = generator.multinomial(len(predicted), shares, resamples)
-    return _macro_f1(counts.reshape(resamples, *confusion.shape).astype(np.float64))
-
-
-def _resample_correlation(
-    metric: str, predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int
-) -> Floats:
-    from scipy.stats import bootstrap
-
-    prepare, correlate = CORRELATIONS[metric]
-    values = bootstrap(
-        (prepare(predicted), prepare(wanted)),
-        correlate,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=max(2, resamples),  # of a single one scipy can't give its standard error, and warns
-        batch=max(1, BATCH_VALUES // len(predicted)),
-        rng=generator,
-    ).bootstrap_distribution[:resamples]
-    return np.asarray(values[values != UNDEFINED], dtype=np.float64)
-
-
-RESAMPLERS: dict[str, Callable[[Floats, Floats, np.random.Generator, int], Floats]] = {
-    "accuracy": _resample_accuracy,
-    "macro_f1": _resample_f1,
-    "pearson": partial(_resample_correlation, "pearson"),
-    "spearman": partial(_resample_correlation, "spearman"),
-}

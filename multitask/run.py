@@ -17,6 +17,7 @@ from multitask.evaluation import evaluate_tasks, outputs_of
 from multitask.metrics import Score
 from multitask.model.losses import predicted_values
 from multitask.model.model import MultitaskModel, best_folder
+from multitask.plugins import require_parts
 from multitask.precision import choose_device, choose_precision
 from multitask.settings.checks import shown
 from multitask.settings.config import RunConfig
@@ -64,12 +65,13 @@ class Run:
         """Load the best epoch so far of a run folder.
 
         :param precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` instead of what the run was trained with.
-        :raises RunError: for a folder that holds no run, or a broken one.
+        :raises RunError: for a folder that holds no run, or a broken one, or without a part of one's own that it needs.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise RunError(f"{folder}: there is no such run folder")
         best = best_folder(folder)
+        require_parts(folder, _plugins_of(folder))
         path = folder / "config.json"
         try:
             config = RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -138,6 +140,15 @@ class Run:
         spread = [None] * len(window) if probabilities is None else [tuple(row) for row in probabilities.tolist()]
         for example, value, row, cut in zip(window, values.tolist(), spread, texts.truncated.tolist(), strict=True):
             yield Prediction(example.id, task.rules.spell(task, value), row, cut)
+
+
+def _plugins_of(folder: Path) -> object:
+    """Return what the run's record says of parts of a user's own; a run may be used without a record."""
+    try:
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record.get("plugins", {}) if isinstance(record, dict) else {}
 
 
 def _first_encoder_folder(best: Path) -> Path:

@@ -172,6 +172,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 def run(args: argparse.Namespace) -> None:
     """Run the command of ``args``; where torchrun started this process, together with the others."""
     command = COMMANDS[args.command]
+    _load_plugins(args)
     if args.command in ("train", "evaluate", "predict") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from multitask.distributed import process_group
 
@@ -179,6 +180,18 @@ def run(args: argparse.Namespace) -> None:
             command(args)
     else:
         command(args)
+
+
+def _load_plugins(args: argparse.Namespace) -> None:
+    """Load what ``--plugin`` names, before any setting is read; say which of them registers nothing."""
+    if not getattr(args, "plugins", None):
+        return
+    from multitask.plugins import load_plugin, registered_by
+
+    for path in args.plugins:
+        load_plugin(path)
+        if not registered_by(path) and not args.quiet:
+            print(f"--plugin {path} registers nothing", file=sys.stderr)
 
 
 def _use_threads(threads: int | None) -> None:
@@ -212,16 +225,18 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
 
 
 def print_scores(scores: Mapping[str, "Score"]) -> None:
-    """Print a line per task and, for several tasks, the plain mean of their scores."""
+    """Print a line per task and, for several tasks, the plain mean of their scores, if none is an error."""
     from multitask.evaluation import mean_score
 
-    print(f"{'task':<12}{'metric':<10}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")
+    width = max(10, *(len(score.metric) + 2 for score in scores.values()))
+    print(f"{'task':<12}{'metric':<{width}}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")
     for name, score in scores.items():
         f1 = "" if score.macro_f1 is None else f"{score.macro_f1:.3f}"
         interval = f"{score.low:.3f} .. {score.high:.3f}"
-        print(f"{name:<12}{score.metric:<10}{score.value:>7.3f}  {interval:<14}{score.n:>7}{f1:>10}")
-    if len(scores) > 1:
-        print(f"{'mean':<22}{mean_score(list(scores.values())):>7.3f}")
+        print(f"{name:<12}{score.metric:<{width}}{score.value:>7.3f}  {interval:<14}{score.n:>7}{f1:>10}")
+    mean = mean_score(list(scores.values()))
+    if len(scores) > 1 and mean is not None:
+        print(f"{'mean':<{12 + width}}{mean:>7.3f}")
     for name, score in scores.items():
         if score.left_out or score.cut:
             print(f"{name}: left out {_rows(score.left_out)}, cut {score.cut} to the encoder's length", file=sys.stderr)
@@ -237,6 +252,7 @@ def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, ob
         name: {
             key: None if isinstance(value, float) and math.isnan(value) else value
             for key, value in asdict(score).items()
+            if key != "others"  # which only a training asks for
         }
         for name, score in scores.items()
     }

@@ -36,7 +36,7 @@ class EncodedTexts:
         ahead: bool = True,
     ) -> None:
         self.rows = len(texts)
-        self.separate = task.is_pair and task.input == "separate"
+        self.separate = task.two_encodings
         self._texts, self._tokenizer, self._max_length = texts, tokenizer, max_length
         self._tokens = self._tokenize(texts) if ahead else None
 

@@ -5,18 +5,66 @@ it), and an epoch can be entered at any round without drawing those before it.
 """
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from multitask.errors import ConfigError
-from multitask.settings.checks import check_choice, check_integer
+from multitask.settings.checks import check_choice, check_integer, check_known, shown
 
-__all__ = ["Indices", "RoundSampler"]
+__all__ = ["CheckedSampler", "Indices", "RoundSampler", "Sampler"]
 
 Indices = npt.NDArray[np.int64]
 # Keeps the stream of task orders apart from the streams of rows, whose third word is the task's index.
 ORDER = 2**32 - 1
+
+
+class Sampler(Protocol):
+    """What ``[train] sampler`` chooses from is built as RoundSampler is, and has no more than this."""
+
+    rounds_per_epoch: int
+
+    def round(self, epoch: int, index: int) -> dict[str, Indices]:
+        """Return the row indices of each task of a round, which may leave out tasks, in the order of the tasks."""
+        ...
+
+
+class CheckedSampler:
+    """A sampler of a user's own, with what it gives checked round by round.
+
+    :param sizes: rows of each task.
+    :raises ConfigError: for one whose rounds follow from more than their number, or can't be trained on.
+    """
+
+    def __init__(self, sampler: Any, sizes: Mapping[str, int]) -> None:
+        self._sampler, self._sizes, self._name = sampler, dict(sizes), type(sampler).__qualname__
+        count = getattr(sampler, "rounds_per_epoch", None)
+        self.rounds_per_epoch = check_integer(f"rounds_per_epoch of the sampler {self._name}", count, low=1)
+        first, again = self.round(0, 0), self.round(0, 0)
+        if list(first) != list(again) or any(not np.array_equal(first[name], again[name]) for name in first):
+            raise ConfigError(
+                f"a round of the sampler {self._name} must follow from seed, epoch and index alone, got two different"
+                " ones for epoch 0, index 0"
+            )
+
+    def round(self, epoch: int, index: int) -> dict[str, Indices]:
+        """Return the sampler's round; see Sampler."""
+        drawn = self._sampler.round(epoch, index)
+        what = f"round {index} of epoch {epoch} of the sampler {self._name}"
+        if not isinstance(drawn, Mapping) or not drawn:
+            raise ConfigError(f"{what} must be a dict of at least one task's row indices, got {shown(drawn)}")
+        check_known(f"a task in {what}", drawn, tuple(self._sizes))
+        result = {}
+        for name, given in drawn.items():
+            rows = np.asarray(given)
+            if rows.ndim != 1 or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
+                raise ConfigError(f"{name} in {what} must be at least one whole number in a row, got {shown(given)}")
+            wrong = rows[(rows < 0) | (rows >= self._sizes[name])]
+            if len(wrong):
+                raise ConfigError(f"{name} in {what} must be from 0 to {self._sizes[name] - 1}, got {wrong[0]}")
+            result[str(name)] = rows.astype(np.int64)
+        return result
 
 
 class RoundSampler:

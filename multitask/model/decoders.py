@@ -1,97 +1,80 @@
 """Decoders: from an encoder's output to a task's outputs. One per task, with weights of its own."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from minbert.attention import MultiHeadAttention
 from minbert.config import BertConfig
-from minbert.fast.choice import uses_fast_path
 from minbert.inputs import refuse_quantized_autocast
 from minbert.layers import Dropout
 from minbert.model import BertOutput
-from minbert.packing import Packing
+from multitask.errors import ConfigError
+from multitask.model.heads import build_head
+from multitask.model.poolings import build_pooling, caller
+from multitask.settings.checks import check_integer
 from multitask.settings.task import Task
 
 __all__ = ["TaskDecoder"]
 
 
 class TaskDecoder(nn.Module):
-    """Pooling, dropout, for attention pooling a projection, and the head.
+    """Pooling, dropout, the pooling's projection if it has one, and the head.
 
-    Attention pooling is the rebuilt report's decoder: the pooler's output is the one query of a row, the last hidden
-    states under the attention mask are keys and values, with as many heads as the encoder; then dropout and the
-    projection Linear(H, H). Its attention weights are dropped at the encoder's rate (the report is silent on it).
-    With ``input = "separate"`` each of the two encodings goes through pooling, dropout and projection, and the head
-    sees both, concatenated; the head "cosine" has no weights and compares them.
+    With attention pooling and a linear head it is the rebuilt report's decoder. With ``input = "separate"`` each of the
+    two encodings goes through pooling, dropout and projection, and the head sees both.
 
     :param task: says pooling, input, head, dropout and the number of outputs.
     :param config: of the encoder that feeds it.
+    :raises ConfigError: for a pooling or head of one's own that can't be built.
     """
 
     def __init__(self, task: Task, config: BertConfig) -> None:
         super().__init__()
         self.task = task
-        hidden = config.hidden_size
-        self.two_encodings = task.is_pair and task.input == "separate"
         self.dropout = Dropout(task.dropout)
-        self.attention: MultiHeadAttention | None = None
-        self.projection: nn.Linear | None = None
-        self.head: nn.Linear | None = None
-        if task.pooling == "attention":
-            rate = config.attention_probs_dropout_prob
-            self.attention = MultiHeadAttention(hidden, config.num_attention_heads, rate)
-            self.projection = nn.Linear(hidden, hidden)
-        if task.head == "linear":
-            self.head = nn.Linear(hidden * (2 if self.two_encodings else 1), task.num_outputs)
+        self.pooling = build_pooling(task, config)
+        width = getattr(self.pooling, "width", config.hidden_size)
+        self.width = check_integer(f"the width of tasks.{task.name}.pooling {task.pooling!r}", width, low=1)
+        self.head = build_head(task, self.width)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=config.initializer_range)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, encoded: BertOutput) -> Tensor:
         """Compute a task's outputs.
 
         :param encoded: of ``batch`` rows; of 2 * ``batch`` for separate input, all first texts before all second.
         :return: (batch, num_outputs): logits, or for a regression the prediction on the label's own scale.
+        :raises ConfigError: for a pooling or head of one's own whose result is of another shape.
         """
         if not torch.compiler.is_compiling():
             refuse_quantized_autocast(self, encoded.packed.device)
-        call = _call
-        if isinstance(encoded.packing, Packing) and uses_fast_path():  # a compiled encoder does not pack
-            from minbert.fast.parts import call
-        pooled: Tensor = call(self.dropout, self._pool(encoded, call))  # (batch or 2 * batch, hidden)
-        if self.projection is not None:
-            pooled = call(self.projection, pooled)
-        if self.head is not None:
-            outputs: Tensor = call(self.head, torch.cat(pooled.chunk(2), dim=1) if self.two_encodings else pooled)
-            return outputs
-        first, second = pooled.chunk(2)
-        assert self.task.labels is not None  # a cosine head is only built for a task with bounds
-        low, high = (float(bound) for bound in self.task.labels)
-        cosine = torch.cosine_similarity(first.float(), second.float(), dim=1)
-        return (low + (high - low) / 2 * (1 + cosine))[:, None]
+        call, rows = caller(encoded.packing), len(encoded.packing.mask)
+        project = getattr(self.pooling, "project", None)
+        pooled = self._checked("pooling", self.pool(encoded), rows, self.width if project is None else None)
+        pooled = call(self.dropout, pooled)
+        if project is not None:
+            pooled = self._checked("pooling", call(project, pooled), rows, self.width)
+        if self.task.two_encodings:
+            rows //= 2
+            outputs = self.head(*pooled.chunk(2))
+        else:
+            outputs = self.head(pooled)
+        return self._checked("head", outputs, rows, self.task.num_outputs)
 
     def pool(self, encoded: BertOutput) -> Tensor:
-        """Pool each row to one vector, (rows, hidden); masked positions take no part."""
-        return self._pool(encoded, _call)
+        """Pool each row to one vector, (rows, width before projection); masked positions take no part."""
+        pooled: Tensor = self.pooling(encoded)
+        return pooled
 
-    def _pool(self, encoded: BertOutput, call: Callable[..., Any]) -> Tensor:
-        pooling, packing = self.task.pooling, encoded.packing
-        if pooling == "cls":
-            return packing.first(encoded.packed)
-        if pooling == "mean":
-            return packing.mean(encoded.packed)
-        if pooling == "max":
-            return encoded.last_hidden_state.masked_fill(~packing.mask[:, :, None], float("-inf")).amax(1)
-        assert encoded.pooler_output is not None  # MultitaskModel refuses an encoder without a pooler
-        if self.attention is None:
-            return encoded.pooler_output
-        context: Tensor = call(self.attention, encoded.packed, packing, encoded.pooler_output)[0]
-        return context
-
-
-def _call(module: nn.Module, *arguments: Any) -> Any:
-    return module(*arguments)
+    def _checked(self, part: str, found: Tensor, rows: int, width: int | None) -> Tensor:
+        """Return ``found``; ConfigError unless it is (rows, width), of any width for None."""
+        if torch.compiler.is_compiling():  # a comparison would fix the traced batch's size
+            return found
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != rows or shape[1] != (width or shape[1]):
+            wanted = f"({rows}, {width or 'any'})"
+            name = getattr(self.task, part)
+            raise ConfigError(f"tasks.{self.task.name}.{part} {name!r} must return a tensor {wanted}, got {shape}")
+        return found

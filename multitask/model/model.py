@@ -15,11 +15,13 @@ from minbert.token_batch import TokenBatch
 from minbert.tokenizer import BertTokenizer
 from multitask.errors import ConfigError, RunError
 from multitask.model.decoders import TaskDecoder
+from multitask.plugins import own_parts, require_parts
+from multitask.settings.choices import POOLINGS
 from multitask.settings.task import Task
 
 __all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class MultitaskModel(nn.Module):
@@ -37,9 +39,10 @@ class MultitaskModel(nn.Module):
         if wrong:
             raise ConfigError(f"a task's encoder must be one of {', '.join(encoders)}, got {wrong[0]!r}")
         for task in tasks:
-            if task.pooling in ("attention", "pooler") and encoders[task.encoder].pooler is None:
+            if _needs_pooler(task.pooling) and encoders[task.encoder].pooler is None:
+                others = ", ".join(name for name in POOLINGS if not _needs_pooler(name))
                 raise ConfigError(
-                    f"tasks.{task.name}.pooling must be cls, mean or max, since the encoder {task.encoder!r} has no"
+                    f"tasks.{task.name}.pooling must be one of {others}, since the encoder {task.encoder!r} has no"
                     f" pooler, got {task.pooling!r}"
                 )
         for name in (*encoders, *self.tasks):
@@ -87,6 +90,7 @@ class MultitaskModel(nn.Module):
                 for name, place in places.items()
             },
             "tasks": {name: task.to_dict() for name, task in self.tasks.items()},
+            "plugins": own_parts(*self.tasks.values()),
         }
         write_json(folder / "tasks.json", description)
 
@@ -94,11 +98,13 @@ class MultitaskModel(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> Self:
         """Load the model of a run folder (its best epoch) or of a folder that save_pretrained wrote, in eval mode.
 
-        :raises RunError: for a tasks.json that is missing, broken or of another format.
+        :raises RunError: for a tasks.json that is missing, broken or of another format, or a part of one's own that is
+            not registered.
         :raises WeightsError: for weights that are missing, broken or fit neither encoder nor tasks.
         """
         folder = best_folder(Path(folder))
         description = read_description(folder)
+        require_parts(folder, description.get("plugins", {}))
         tasks = [Task.from_dict(name, values) for name, values in description["tasks"].items()]
         encoders = {
             name: BertModel.from_pretrained(_inside(folder, entry["folder"]), add_pooling_layer=entry["pooler"])
@@ -116,6 +122,10 @@ class MultitaskModel(nn.Module):
                 raise WeightsError(f"{folder / 'decoders.safetensors'}: {name} {fault}")
         model.decoders.load_state_dict(tensors)
         return model.eval()
+
+
+def _needs_pooler(pooling: str) -> bool:
+    return bool(getattr(POOLINGS[pooling], "needs_pooler", False))
 
 
 def best_folder(folder: Path) -> Path:

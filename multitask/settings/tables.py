@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from multitask.settings.checks import check_flag, check_integer, check_number, check_string
-from multitask.settings.choices import OPTIMIZERS, SCHEDULES, UPDATES
+from multitask.settings.choices import OPTIMIZERS, SAMPLERS, SCHEDULES, UPDATES
 from multitask.settings.fields import check_settings, setting
 
 __all__ = ["EncoderConfig", "TrainConfig"]
@@ -85,6 +85,9 @@ class TrainConfig:
     )
     clip: float | None = setting(
         "largest gradient norm; unset: no clipping", partial(check_number, open_low=True), default=None
+    )
+    sampler: str = setting(
+        "which rows of which tasks make a round: a batch of each task", choices=SAMPLERS, default="rounds"
     )
     task_order: str = setting(
         "of the tasks in a round: as the file has them, or shuffled anew",

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer, check_known, check_number, check_string, shown
-from multitask.settings.choices import HEADS, POOLINGS
+from multitask.settings.choices import HEADS, METRICS, POOLINGS
 from multitask.settings.fields import check_settings, setting, settings_of
 from multitask.settings.kinds import KINDS, Kind, label_key
 
@@ -97,6 +97,13 @@ class Task:
         choices=HEADS,
         default="linear",
     )
+    metric: str | None = setting(
+        "what the task is scored by, one that fits its kind; `f1` is of the positive class, `f1:LABEL` of another;"
+        " unset: `accuracy`, or `pearson` for a regression",
+        check_string,
+        choices=METRICS,
+        default=None,
+    )
     dropout: float = setting("rate in the decoder, in [0, 1); the encoder has its own", _rate, default=0.3)
     # Our choice: with the mean one learning rate fits any batch size.
     reduction: str = setting(
@@ -138,6 +145,8 @@ class Task:
             )
         self._check_class_weights()
         self._check_cosine()
+        if self.metric is not None:
+            self.check_metric(self._key("metric"), self.metric)
 
     def _key(self, field: str) -> str:
         return f"tasks.{self.name}.{field}"
@@ -168,6 +177,26 @@ class Task:
                 f" got a {self.kind} with labels {shown(self.labels)}"
             )
 
+    def check_metric(self, key: str, metric: str) -> None:
+        """Check that the task can be scored by a metric.
+
+        :param key: what messages call it.
+        :raises ConfigError: naming those that fit.
+        """
+        name, colon, label = metric.partition(":")
+        fitting = list(dict.fromkeys([*METRICS.fitting(classes=self.rules.has_classes), *self.rules.metrics]))
+        if name not in fitting or (colon and name != "f1"):
+            names = ", ".join("f1, f1:LABEL" if each == "f1" else each for each in fitting)
+            raise ConfigError(f"{key} of a {self.kind} must be one of {names}, got {shown(metric)}")
+        if name != "f1" or self.labels is None:
+            return
+        if colon and label_key(label) not in self.class_indices:
+            raise ConfigError(
+                f"{key} must be f1: and one of the classes {', '.join(self.classes)}, got {shown(metric)}"
+            )
+        if not colon and len(self.classes) != 2:
+            raise ConfigError(f"{key} of more than two classes must be f1:LABEL, got {shown(metric)}")
+
     @cached_property
     def rules(self) -> Kind:
         """What the task's kind decides: loss, labels, metrics, width of the head, spelling of predictions."""
@@ -179,14 +208,19 @@ class Task:
         return len(self.text) == 2
 
     @property
+    def two_encodings(self) -> bool:
+        """Whether a row's two texts are encoded each on its own."""
+        return self.is_pair and self.input == "separate"
+
+    @property
     def num_outputs(self) -> int:
         """Width of the head; ConfigError where it follows from labels that are not known yet."""
         return self.rules.num_outputs(self)
 
     @property
-    def metric(self) -> str:
-        """What the task is scored by."""
-        return self.rules.metrics[0]
+    def scored_by(self) -> str:
+        """The metric in force: ``metric``, or the kind's first."""
+        return self.metric or self.rules.metrics[0]
 
     @property
     def classes(self) -> tuple[str, ...]:

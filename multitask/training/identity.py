@@ -10,12 +10,15 @@ from torch import nn
 from minbert.files.storage import sha256_of
 from multitask.distributed import gathered, rank, size
 from multitask.errors import RunError
+from multitask.evaluation import Selection
+from multitask.plugins import Parts, own_parts
 from multitask.settings.config import RunConfig
 from multitask.training.checkpoints import latest_checkpoint
 
 __all__ = [
     "finished_identity",
     "identity_of",
+    "plugins_of",
     "refuse_changes",
     "refuse_different_starts",
     "refuse_differences",
@@ -34,7 +37,7 @@ def finished_identity(out: Path) -> dict[str, Any] | None:
 
 
 def identity_of(config: RunConfig, select: str, limit: int | None) -> dict[str, Any]:
-    """Collect what must not change in a run: settings, the data files' SHA-256, number of processes.
+    """Collect what must not change in a run: settings, SHA-256 of data files and plugins, number of processes.
 
     What else decides its bytes is its environment (record.environment_of) and the machine.
     """
@@ -42,7 +45,22 @@ def identity_of(config: RunConfig, select: str, limit: int | None) -> dict[str, 
     for task in config.tasks:
         paths = {split: getattr(task, split) for split in ("train", "dev")}
         digests[task.name] = {split: sha256_of(Path(path)) for split, path in paths.items() if path is not None}
-    return {"config": config.to_dict(), "select": select, "limit": limit, "data": digests, "ranks": size()}
+    # As one phrase each, which a message can say.
+    plugins = {part: f"{of['file']}, sha256 {of['sha256']}" for part, of in plugins_of(config, select).items()}
+    return {
+        "config": config.to_dict(),
+        "select": select,
+        "limit": limit,
+        "data": digests,
+        "plugins": plugins,
+        "ranks": size(),
+    }
+
+
+def plugins_of(config: RunConfig, select: str) -> Parts:
+    """Describe the user's parts that a run takes: see plugins.own_parts."""
+    metric = Selection.parse(select, config.tasks).metric
+    return own_parts(config.encoder, config.train, *config.tasks, metrics=[] if metric is None else [metric])
 
 
 def refuse_to_overwrite(out: Path, config: RunConfig) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from multitask.data.batches import TaskData
-from multitask.data.sampling import Indices, RoundSampler
+from multitask.data.sampling import CheckedSampler, Indices, Sampler
 from multitask.distributed import size
 from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
-from multitask.settings.choices import SCHEDULES
+from multitask.settings.choices import SAMPLERS, SCHEDULES
 from multitask.settings.config import RunConfig, TrainConfig
 from multitask.updates.stepper import Stepper, StepRecord
 
@@ -42,13 +42,14 @@ class RoundRecord:
     seconds: float
 
 
-def build_sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
+def build_sampler(config: RunConfig, sizes: Mapping[str, int]) -> Sampler:
     """Build the sampler of a run; with several processes a batch is the shares of all.
 
     :param sizes: training rows by task.
+    :raises ConfigError: for rows that can't be drawn as the settings say, or a sampler of one's own that is none.
     """
     samples = {task.name: task.sample_size for task in config.tasks if task.sample_size is not None}
-    return RoundSampler(
+    sampler = SAMPLERS[config.train.sampler](
         dict(sizes),
         {task.name: task.batch_size * size() for task in config.tasks},
         sample_sizes=samples or None,
@@ -56,12 +57,13 @@ def build_sampler(config: RunConfig, sizes: Mapping[str, int]) -> RoundSampler:
         seed=config.train.seed,
         task_order=config.train.task_order,
     )
+    return sampler if SAMPLERS.origin(config.train.sampler) is None else CheckedSampler(sampler, sizes)
 
 
 def train_rounds(
     model: MultitaskModel,
     stepper: Stepper,
-    sampler: RoundSampler,
+    sampler: Sampler,
     data: Mapping[str, TaskData],
     settings: TrainConfig,
     state: TrainState,
@@ -108,7 +110,7 @@ def _lines(rows: TaskData, chosen: Indices, file: str | None) -> str:
 
 def estimate_seconds(
     model: MultitaskModel,
-    sampler: RoundSampler,
+    sampler: Sampler,
     data: Mapping[str, TaskData],
     *,
     device: torch.device,

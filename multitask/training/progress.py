@@ -81,10 +81,14 @@ class Reporter:
                 bar.update()
                 yield done
 
-    def scores(self, epoch: int, scores: Mapping[str, Score], mean: float, kept: bool) -> None:
+    def scores(self, epoch: int, scores: Mapping[str, Score], mean: float | None, kept: bool) -> None:
         """Say the dev scores of an epoch, and whether it is the best so far."""
         shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
-        self._say(f"epoch {epoch} dev: {shown}; mean {mean:.3f}" + (" (best so far, kept)" if kept else ""))
+        shown += "".join(
+            f", {name} {metric} {value:.3f}" for name, score in scores.items() for metric, value in score.others.items()
+        )
+        shown += "" if mean is None else f"; mean {mean:.3f}"
+        self._say(f"epoch {epoch} dev: {shown}" + (" (best so far, kept)" if kept else ""))
 
     def ended(self, rounds: int, reason: str) -> None:
         """Say why the training ends before its last epoch."""

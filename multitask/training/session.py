@@ -17,7 +17,7 @@ from multitask.data.examples import Dataset
 from multitask.data.load import Prepared, to_task_data
 from multitask.distributed import is_main, rank, size, totals_over_ranks, wait_for_all
 from multitask.errors import ConfigError, RunError
-from multitask.evaluation import evaluate_tasks, mean_score
+from multitask.evaluation import Selection, evaluate_tasks, mean_score
 from multitask.metrics import Score
 from multitask.model.build import build_model
 from multitask.precision import choose_device, choose_precision
@@ -29,7 +29,7 @@ from multitask.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
-from multitask.training.identity import refuse_changes, refuse_different_starts
+from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.progress import Reporter
 from multitask.training.record import changes, environment_of, skipped_steps, task_records, weights_records
@@ -85,6 +85,7 @@ class Session:
             **self.environment,
             "precision_chosen": precision,
             "ranks": size(),
+            "plugins": plugins_of(config, identity["select"]),
             "weights": weights_records(self.model),
             "tasks": task_records(prepared, self.train_data, self.dev_data),
             "resumed_with_changes": [],
@@ -230,15 +231,15 @@ class Session:
     def _score_epoch(self, signals: Signals) -> None:
         """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
         began = time.perf_counter()
-        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, intervals=False)
+        selection = Selection.parse(self.identity["select"], self.config.tasks)
+        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection)
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
-            value = None if math.isnan(score.value) else score.value
-            self.metrics.write(epoch=epoch, split="dev", task=name, metric=score.metric, value=value)
+            for metric, value in score.defined().items():
+                self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=value)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
-        mean, select = mean_score(list(scores.values())), self.identity["select"]
-        chosen = mean if select == "mean" else mean_score([scores[select]])
-        self.report.scores(epoch, scores, mean, chosen > self.best)
+        chosen = selection.value(scores)
+        self.report.scores(epoch, scores, mean_score(list(scores.values())), chosen > self.best)
         self.since_best += 1
         if chosen > self.best:
             self.best, self.since_best = chosen, 0

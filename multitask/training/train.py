@@ -8,6 +8,7 @@ from multitask.data.examples import OnBad
 from multitask.data.load import prepare
 from multitask.distributed import broadcast_from_main, is_main
 from multitask.errors import ConfigError, RunError
+from multitask.evaluation import Selection
 from multitask.run import Run
 from multitask.settings.config import RunConfig
 from multitask.training.identity import (
@@ -45,7 +46,7 @@ def train(
     ``batch_size`` rows a process; all have to see the folder, the main one writes it.
 
     :param out: ``runs/`` and the preset's name, unless told.
-    :param select: ``"mean"`` of the dev scores, or the task whose dev score says which epoch is kept in ``best/``.
+    :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
     :param bad_rows: ``"missing"`` leaves out rows without text or label and refuses any other that can't be used,
         ``"error"`` refuses both, ``"skip"`` leaves both out; record.json names each row that was left out.
@@ -99,9 +100,7 @@ def train(
 
 
 def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
-    choices = ["mean", *(task.name for task in config.tasks)]
-    if select not in choices:
-        raise ConfigError(f"select must be one of {', '.join(choices)}, got {select!r}")
+    Selection.parse(select, config.tasks)
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")

@@ -77,7 +77,7 @@ def test_an_answer_does_not_depend_on_batch_mates(trained: Trained, dtype: torch
             if dtype == torch.float32:
                 assert (found - expected).abs().max().item() <= 1e-5
             answers, others = (predicted_values(task, outputs[order])[0].numpy() for outputs in (expected, found))
-            score, other = (METRICS[task.metric](values, rows.labels[order].numpy()) for values in (answers, others))
+            score, other = (METRICS[task.scored_by](values, rows.labels[order].numpy()) for values in (answers, others))
             flips = 0 if task.kind == "regression" else int((answers != others).sum())
             print(f"{name}, {dtype}, batches of {size}: {score:.4f} and {other:.4f}, {flips} of {len(order)} flipped")
             assert abs(score - other) <= 0.003

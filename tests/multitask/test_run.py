@@ -47,7 +47,7 @@ def test_predict_equals_evaluate(trained: Run, name: str) -> None:
     else:
         right = [row.label == task.classes[example.label] for row, example in zip(found, examples, strict=True)]
         assert score.value == sum(right) / len(right)
-    assert (score.n, score.metric) == (len(examples), task.metric)
+    assert (score.n, score.metric) == (len(examples), task.scored_by)
     assert score.low <= score.value <= score.high
     for row, example in zip(found, examples, strict=True):
         alone = trained.predict(name, [example.texts])[0]
@@ -157,7 +157,7 @@ def test_broken_run_folders_are_named(trained: Run, tmp_path: Path) -> None:
     folder = copied("version")
     description = json.loads((folder / "best" / "tasks.json").read_text())
     (folder / "best" / "tasks.json").write_text(json.dumps({**description, "format_version": 99}))
-    with pytest.raises(RunError, match=r"tasks\.json: format_version must be 1, got 99"):
+    with pytest.raises(RunError, match=r"tasks\.json: format_version must be 2, got 99"):
         Run.load(folder)
     description["encoders"]["shared"]["folder"] = "../.."
     (folder / "best" / "tasks.json").write_text(json.dumps(description))
@@ -165,9 +165,9 @@ def test_broken_run_folders_are_named(trained: Run, tmp_path: Path) -> None:
         Run.load(folder)
     folder = copied("decoders")
     tensors = read_tensors(folder / "best" / "decoders.safetensors")
-    tensors.pop("sst.head.bias")
-    write_tensors(folder / "best" / "decoders.safetensors", {**tensors, "sts.head.bias": torch.zeros(2)})
-    with pytest.raises(Exception, match=r"must fit tasks\.json, differs at sst\.head\.bias, sts\.head\.bias"):
+    tensors.pop("sst.head.linear.bias")
+    write_tensors(folder / "best" / "decoders.safetensors", {**tensors, "sts.head.linear.bias": torch.zeros(2)})
+    with pytest.raises(Exception, match=r"must fit tasks\.json, differs at sst\.head\.linear\.bias, sts\.head\.lin"):
         Run.load(folder)
     folder = copied("config")
     (folder / "config.json").write_text("{")

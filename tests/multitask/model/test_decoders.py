@@ -13,6 +13,7 @@ from minbert.model import BertOutput
 from minbert.token_batch import TokenBatch
 from multitask.errors import ConfigError
 from multitask.model.decoders import TaskDecoder
+from multitask.model.poolings import AttentionPooling
 from multitask.settings.task import Task
 
 POOLINGS = ("attention", "pooler", "cls", "mean", "max")
@@ -32,8 +33,7 @@ def encode(model: Any, batch: Any) -> BertOutput:
 
 def attention_by_hand(decoder: TaskDecoder, query: Tensor, states: Tensor) -> Tensor:
     """One row: a query (hidden,) over its real tokens' states (tokens, hidden), head after head."""
-    attention = decoder.attention
-    assert attention is not None
+    attention = decoder.pooling.attention
     size = len(query) // HEADS
     q, k, v = attention.query(query), attention.key(states), attention.value(states)
     context = []
@@ -84,8 +84,8 @@ def test_pooling_is_its_formula_under_the_mask(
         encoded = encode(model, batch)
         pooled = pooled_by_hand(decoder, encoded, mask)
         assert torch.allclose(decoder.pool(encoded), pooled, atol=1e-12)
-        projected = decoder.projection(pooled) if pooling == "attention" else pooled
-        outputs = projected @ decoder.head.weight.T + decoder.head.bias
+        projected = decoder.pooling.project(pooled) if pooling == "attention" else pooled
+        outputs = projected @ decoder.head.linear.weight.T + decoder.head.linear.bias
         assert torch.allclose(model("t", batch.tokens), outputs, atol=1e-12)
 
 
@@ -112,10 +112,10 @@ def test_separate_input_joins_two_encodings(make_model: Any, make_batch: Any, po
     decoder = model.decoders["t"]
     with torch.no_grad():
         vectors = decoder.pool(encode(model, batch))  # (10, hidden): first texts, then second
-        if decoder.projection is not None:
-            vectors = decoder.projection(vectors)
-        first, second = decoder.head.weight.split(16, dim=1)
-        expected = vectors[:5] @ first.T + vectors[5:] @ second.T + decoder.head.bias
+        if pooling == "attention":
+            vectors = decoder.pooling.project(vectors)
+        first, second = decoder.head.linear.weight.split(16, dim=1)
+        expected = vectors[:5] @ first.T + vectors[5:] @ second.T + decoder.head.linear.bias
         assert torch.allclose(model("t", batch.tokens), expected, atol=1e-12)
     assert expected.shape == (5, 1)
 
@@ -134,9 +134,8 @@ def test_cosine_head(make_model: Any, make_batch: Any) -> None:
         assert outputs[row].item() == pytest.approx(2.5 * (1 + float(a @ b / (a.norm() * b.norm()))), abs=1e-5)
     assert same.item() == pytest.approx(5)
     other = make_task(**{**pair, "labels": (-1.0, 1.0)}, pooling="mean", head="cosine")
-    model.decoders["t"].task = other
     with torch.no_grad():
-        assert torch.allclose(model("t", batch.tokens), outputs / 2.5 - 1, atol=1e-6)
+        assert torch.allclose(make_model([other]).eval()("t", batch.tokens), outputs / 2.5 - 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -146,7 +145,7 @@ def test_dropout_acts_before_projection_and_head(make_model: Any, make_batch: An
     model, batch = make_model([task]), make_batch(task, 300)
     decoder = model.decoders["t"]
     with torch.no_grad():
-        for linear in filter(None, (decoder.projection, decoder.head)):
+        for linear in filter(None, (getattr(decoder.pooling, "project", None), decoder.head.linear)):
             linear.weight.copy_(torch.eye(16))
             linear.bias.zero_()
         whole = model.eval()("t", batch.tokens)
@@ -161,24 +160,25 @@ def test_a_decoder_has_the_weights_of_its_pooling() -> None:
     config = BertConfig(vocab_size=9, hidden_size=16, num_attention_heads=4, attention_probs_dropout_prob=0.07)
     plain = TaskDecoder(make_task(pooling="mean"), config)
     assert {name: tuple(p.shape) for name, p in plain.named_parameters()} == {
-        "head.weight": (3, 16),
-        "head.bias": (3,),
+        "head.linear.weight": (3, 16),
+        "head.linear.bias": (3,),
     }
     pooled = TaskDecoder(make_task(pooling="attention", dropout=0.4), config)
     names = {name.rsplit(".", 1)[0] for name, _ in pooled.named_parameters()}
-    assert names == {"attention.query", "attention.key", "attention.value", "projection", "head"}
-    assert pooled.attention is not None
-    assert pooled.attention.num_heads == 4
-    assert pooled.attention.dropout.p == 0.07
+    attention = {f"pooling.attention.{name}" for name in ("query", "key", "value")}
+    assert names == {*attention, "pooling.project", "head.linear"}
+    assert isinstance(pooled.pooling, AttentionPooling)
+    assert pooled.pooling.attention.num_heads == 4
+    assert pooled.pooling.attention.dropout.p == 0.07
     assert pooled.dropout.p == 0.4
-    assert isinstance(pooled.projection, nn.Linear)
-    assert pooled.projection.weight.shape == (16, 16)
+    assert isinstance(pooled.pooling.project, nn.Linear)
+    assert pooled.pooling.project.weight.shape == (16, 16)
 
 
 @pytest.mark.parametrize("pooling", ["attention", "pooler"])
 def test_an_encoder_without_a_pooler_is_named(make_model: Any, make_batch: Any, pooling: str) -> None:
     task = make_task(pooling=pooling)
-    with pytest.raises(ConfigError, match=rf"tasks\.t\.pooling must be cls, mean or max, .* got '{pooling}'"):
+    with pytest.raises(ConfigError, match=rf"tasks\.t\.pooling must be one of cls, mean, max, .* got '{pooling}'"):
         make_model([task], pooler=False)
 
 

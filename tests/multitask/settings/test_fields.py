@@ -98,7 +98,7 @@ def test_a_default_is_allowed_and_unset_follows_the_annotation() -> None:
     optional = {name for table in TABLES.values() for name, known in table.items() if known.optional}
     assert optional == {
         *("dropout", "rounds", "clip", "id", "labels", "class_weights", "decoder_lr", "sample_size"),
-        *("minutes", "patience"),
+        *("metric", "minutes", "patience"),
         *("train", "dev", "test"),
     }
     assert not TABLES["tasks"]["dropout"].optional
@@ -147,7 +147,7 @@ def test_no_list_of_choices_stands_twice() -> None:
 
 class TestRegistry:
     def test_names_are_known_before_anything_is_imported(self) -> None:
-        registry: Registry[Any] = Registry("thing", one="no.such.module:Thing")
+        registry: Registry[Any] = Registry("thing", {"one": "no.such.module:Thing"})
         assert list(registry) == ["one"]
         assert "one" in registry
         assert "two" not in registry
@@ -155,7 +155,7 @@ class TestRegistry:
             _ = registry["one"]
 
     def test_what_is_registered_is_found_and_comes_last(self) -> None:
-        registry: Registry[Any] = Registry("thing", one="math:pi")
+        registry: Registry[Any] = Registry("thing", {"one": "math:pi"})
 
         @registry.register("two")
         def thing() -> int:
@@ -169,7 +169,7 @@ class TestRegistry:
 
     @pytest.mark.parametrize("name", ["one", "two"])
     def test_a_name_is_given_once(self, name: str) -> None:
-        registry: Registry[Any] = Registry("thing", one="math:pi")
+        registry: Registry[Any] = Registry("thing", {"one": "math:pi"})
         registry.register("two")(2)
         with pytest.raises(ConfigError, match=f"the name of a new thing must not be taken, got '{name}'"):
             registry.register(name)(3)

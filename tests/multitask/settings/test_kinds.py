@@ -48,7 +48,7 @@ def test_a_kind_agrees_with_itself(name: str) -> None:
     task = Task(name="t", text="a", label="y", kind=name, labels=labels)
     kind = task.rules
     assert isinstance(kind, Kind)
-    assert (task.metric, task.num_outputs) == (kind.metrics[0], kind.num_outputs(task))
+    assert (task.scored_by, task.num_outputs) == (kind.metrics[0], kind.num_outputs(task))
     outputs = torch.tensor([[0.3, -0.2], [2.0, -1.0], [-1.0, 4.0]])[:, : task.num_outputs]
     values, probabilities = predicted_values(task, outputs)
     assert values.shape == (3,)
@@ -77,5 +77,5 @@ def test_a_new_kind_is_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_text("a\ty\nfilm\t3.5\nstory\t1\n", encoding="utf-8")
     labels = label_tensor(task, read_examples(path, task).labels)
     assert task_loss(task, torch.tensor([[3.0], [3.0]]), labels).item() == 1.25
-    assert (task.metric, task.num_outputs, task.classes) == ("spearman", 1, ())
+    assert (task.scored_by, task.num_outputs, task.classes) == ("spearman", 1, ())
     assert Task.from_dict("t", task.to_dict()) == task

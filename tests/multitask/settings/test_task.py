@@ -22,7 +22,7 @@ def pair(**changes: Any) -> Task:
 
 def test_derived_properties() -> None:
     task = make(labels=(0, 1, "two"))
-    assert (task.text, task.labels, task.num_outputs, task.metric) == (
+    assert (task.text, task.labels, task.num_outputs, task.scored_by) == (
         ("sentence",),
         ("0", "1", "two"),
         3,
@@ -31,9 +31,9 @@ def test_derived_properties() -> None:
     assert not task.is_pair
     assert task.class_indices[label_key("1.0")] == 1
     binary = make(kind="binary", labels=("0", "1"))
-    assert (binary.num_outputs, binary.metric, binary.classes) == (1, "accuracy", ("0", "1"))
+    assert (binary.num_outputs, binary.scored_by, binary.classes) == (1, "accuracy", ("0", "1"))
     similarity = pair(head="cosine", pooling="mean")
-    assert (similarity.num_outputs, similarity.metric, similarity.labels) == (1, "pearson", (0.0, 5.0))
+    assert (similarity.num_outputs, similarity.scored_by, similarity.labels) == (1, "pearson", (0.0, 5.0))
     assert similarity.is_pair
     assert similarity.classes == ()
 

@@ -116,7 +116,7 @@ def test_freeze_trains_the_decoders_alone(make_config: Any, tiny_weights: Path, 
     assert all(torch.equal(value, start[name]) for name, value in run.model.encoder_of("sst").state_dict().items())
     fresh = train(make_config("encoder.freeze=true", "train.rounds=1", epochs=1), tmp_path / "less", progress=False)
     for name, decoder in run.model.decoders.items():
-        assert not torch.equal(decoder.head.weight, fresh.model.decoders[name].head.weight)
+        assert not torch.equal(decoder.head.linear.weight, fresh.model.decoders[name].head.linear.weight)
 
 
 def test_encoders_of_their_own_are_saved_and_loaded(make_config: Any, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def without_pooler(weights: Path, folder: Path) -> Path:
 def test_weights_without_a_pooler(make_config: Any, tiny_weights: Path, tmp_path: Path) -> None:
     weights = without_pooler(tiny_weights, tmp_path / "weights")
     with pytest.raises(
-        ConfigError, match=r"tasks\.sst\.pooling must be cls, mean or max, .*no pooler, got 'attention'"
+        ConfigError, match=r"tasks\.sst\.pooling must be one of cls, mean, max, .*no pooler, got 'attention'"
     ):
         train(make_config(weights=weights), tmp_path / "run", progress=False)
     mean = [f"tasks.{name}.pooling=mean" for name in NAMES]
@@ -172,7 +172,7 @@ def test_limit(make_config: Any, tmp_path: Path) -> None:
 
 def test_refusals(make_config: Any, tmp_path: Path) -> None:
     config = make_config()
-    with pytest.raises(ConfigError, match="select must be one of mean, sst, para, sts, got 'best'"):
+    with pytest.raises(ConfigError, match="select must be one of mean, sst, para, sts, or TASK.METRIC, got 'best'"):
         train(config, tmp_path / "run", select="best", progress=False)
     with pytest.raises(ConfigError, match="limit must be at least 1, got 0"):
         train(config, tmp_path / "run", limit=0, progress=False)

@@ -267,7 +267,7 @@ def test_a_loss_that_is_not_finite_names_its_task(
     update = make_update(kind, make_model(same_rates(three_tasks)))
     batches = make_batches(update.model)
     with torch.no_grad():
-        update.model.decoders["para"].head.bias.fill_(value)
+        update.model.decoders["para"].head.linear.bias.fill_(value)
     with pytest.raises(
         RunError, match=r"^task para: the loss is (nan|inf); lower its lr \(0\.002\) or set train\.clip"
     ):

@@ -200,13 +200,13 @@ class Session:
         return self.spent + time.monotonic() - self.began
 
     def _ask(self, name: str, callback: Callable[[Any], str | None] | None, what: Any, signals: Signals) -> None:
-        """Call the user's callback, if there is one and this is the main process."""
+        """Call the user's callback, in the main process alone, and note its "stop" if there is more to train."""
         if callback is None or not is_main():
             return
         answer = callback(what)
         if answer not in (None, "stop"):
             raise ConfigError(f"{name} must return None or 'stop', got {shown(answer)}")
-        if answer == "stop":
+        if answer == "stop" and self.state.epoch < self.config.train.epochs and self.ended is None:
             signals.stop(name)
 
     def _log_round(self, done: RoundRecord) -> None:

@@ -58,8 +58,9 @@ def train(
     :param keep_optimizer: leave the last checkpoint, with the optimizers' moments, in ``checkpoints/`` at the end.
     :param progress: show estimate, bars and scores on standard error.
     :param on_round: called with each round's record (``number``, ``epoch``, ``seconds``, and by task ``rows``,
-        ``loss``, ``lr`` and ``grad_norm``) as soon as it is trained. If it returns "stop", the state is saved and the
-        run stopped, as by a signal; ``resume`` goes on. Of several processes the main one calls it.
+        ``loss``, ``lr`` and ``grad_norm``) as soon as it is trained. If it returns "stop" and there is more to train,
+        the state is saved and the run stopped, as by a signal; ``resume`` goes on. Of several processes the main one
+        calls it.
     :param on_epoch: called in the same way with each epoch's dev scores, {task: Score}.
     :return: the run of the best epoch.
     :raises RunError: for a folder that is in use, a changed configuration or data file, a loss that is not finite.

@@ -125,7 +125,7 @@ def spy() -> Callable[..., list[tuple[str, dict[str, Tensor]]]]:
 
     def watched(update: Stepper, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Tensor]]]:
         """Each optimizer's steps as they come: its name, and the gradients it stepped on by parameter name."""
-        names = {parameter: name for name, parameter in update.model.named_parameters()}
+        names = {p: name for part in (update.model, update.update) for name, p in part.named_parameters()}
         steps: list[tuple[str, dict[str, Tensor]]] = []
         owners = {id(optimizer): name for name, optimizer in update.optimizers.items()}
         plain = AdamW.step

@@ -33,7 +33,10 @@ from multitask.model.build import build_model
 from multitask.data.load import to_task_data, prepare
 from multitask.training.loop import TrainState, build_sampler, train_rounds
 from multitask.updates.stepper import Stepper
+from multitask.plugins import load_plugin
 torch.set_num_threads(1)
+for plugin in sys.argv[3:]:
+    load_plugin(plugin)
 config = RunConfig.from_dict(json.load(open(sys.argv[1])))
 with process_group():
     prepared = prepare(config)
@@ -42,8 +45,9 @@ with process_group():
     model.double()
     data = to_task_data(prepared.train, model.tasks, tokenizer, model.max_length, ahead=False)
     sampler = build_sampler(prepared.config, {name: len(rows) for name, rows in data.items()})
-    update = Stepper(model, config.train, np.random.default_rng(0))
-    rounds = list(train_rounds(model, update, sampler, data, config.train, TrainState(), device=torch.device("cpu")))
+    stepper = Stepper(model, config.train, np.random.default_rng(0))
+    stepper.update.double()
+    rounds = list(train_rounds(model, stepper, sampler, data, config.train, TrainState(), device=torch.device("cpu")))
     assert len(rounds) == 20
     if is_main():
         logged = torch.tensor([[s.rows, s.loss, s.grad_norm] for r in rounds for s in r.tasks.values()]).double()
@@ -81,21 +85,33 @@ def finish(processes: list[subprocess.Popen[bytes]], status: int = 0) -> list[st
     return messages
 
 
-@pytest.mark.parametrize("update", ["separate", "combined", "pcgrad"])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(
+    ("update", "reduction", "accumulate"),
+    [
+        *(("separate", reduction, accumulate) for reduction in ("mean", "sum") for accumulate in (1, 3)),
+        *((update, reduction, 1) for update in ("combined", "pcgrad") for reduction in ("mean", "sum")),
+        *((update, "mean", 3) for update in ("cagrad", "famo", "uncertainty")),
+    ],
+)
 def test_two_processes_equal_one_with_twice_the_batch(
-    make_config: MakeConfig, update: str, reduction: str, tmp_path: Path
+    make_config: MakeConfig, root: Path, update: str, reduction: str, accumulate: int, tmp_path: Path
 ) -> None:
     samples = {"sst": 155, "para": 153, "sts": 160}
-    sets = [*NO_DROPOUT, f"train.update={update}", "tasks.sst.class_weights=[1.0, 0.5, 2.0, 1.5, 0.0]"]
+    plugin = root / "examples" / "plugins" / f"{update}.py"
+    own = plugin.exists()  # known to the processes alone
+    sets = [*NO_DROPOUT, f"train.update={'combined' if own else update}", f"train.accumulate={accumulate}"]
+    sets += ["tasks.sst.class_weights=[1.0, 0.5, 2.0, 1.5, 0.0]"]
     sets += [f"tasks.{name}.sample_size={rows}" for name, rows in samples.items()]
     sets += [f"tasks.{name}.reduction={reduction}" for name in samples]
     results = []
     for ranks, batch in ((1, 8), (2, 4)):
         batches = [f"tasks.{name}.batch_size={batch}" for name in samples]
         config = make_config(*sets, *batches, "train.rounds=none", epochs=1)
-        write_json(tmp_path / "config.json", config.to_dict())
-        finish(start(ranks, "-c", SCRIPT, tmp_path / "config.json", tmp_path / f"{ranks}.safetensors"))
+        values = config.to_dict()
+        values["train"]["update"] = update
+        write_json(tmp_path / "config.json", values)
+        files = [tmp_path / "config.json", tmp_path / f"{ranks}.safetensors", *([plugin] if own else [])]
+        finish(start(ranks, "-c", SCRIPT, *files))
         results.append(load_file(tmp_path / f"{ranks}.safetensors"))
     one, two = results
     assert one.keys() == two.keys()

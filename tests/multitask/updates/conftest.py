@@ -1,0 +1,22 @@
+"""The updates of examples/plugins, which are registered for the tests of this folder alone."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multitask.plugins import REGISTRIES, load_plugin
+
+
+@pytest.fixture(scope="package")
+def example_updates() -> Iterator[list[str]]:
+    """The names of CAGrad, FAMO and uncertainty weighting, registered from their files."""
+    before = {what: copy.copy(vars(registry)) for what, registry in REGISTRIES.items()}
+    before = {what: {key: copy.copy(value) for key, value in state.items()} for what, state in before.items()}
+    names = ["cagrad", "famo", "uncertainty"]
+    for name in names:
+        load_plugin(Path(__file__).parents[3] / "examples" / "plugins" / f"{name}.py")
+    yield names
+    for what, registry in REGISTRIES.items():
+        vars(registry).update(before[what])

@@ -1,0 +1,210 @@
+"""What every update has from its caller: batches in parts, optimizers by name, and refusals of what does not fit."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from multitask.errors import ConfigError, NonFiniteError, RunError
+from multitask.settings.choices import OPTIMIZERS, UPDATES
+from multitask.settings.config import TrainConfig
+from multitask.settings.task import Task
+from multitask.training.checkpoints import read_state, restore_checkpoint, save_checkpoint
+from multitask.updates.base import GramWeighting, Objective, Weighting
+from multitask.updates.stepper import Stepper
+
+Tasks = tuple[Task, ...]
+EVERY = ["separate", "combined", "pcgrad", "cagrad", "famo", "uncertainty"]
+
+
+def same_rates(tasks: Sequence[Task]) -> Tasks:
+    return tuple(replace(task, lr=2e-3, weight_decay=0.1) for task in tasks)
+
+
+@pytest.mark.usefixtures("example_updates")
+@pytest.mark.parametrize("update", EVERY)
+@pytest.mark.parametrize("parts", [2, 3, 100])
+def test_a_batch_in_parts_is_one_large_batch(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, update: str, parts: int
+) -> None:
+    """Mean and summed losses, class weights, separate input; more parts than rows are as many as there are rows."""
+    first, second, third = same_rates(three_tasks)
+    tasks = (
+        replace(first, class_weights=(1.0, 0.5, 2.0, 0.0, 1.5)),
+        replace(second, input="separate", reduction="sum"),
+        replace(third, loss_weight=0.3),
+    )
+    whole, cut = (
+        Stepper(make_model(tasks), TrainConfig(update=update, accumulate=count), np.random.default_rng(0))
+        for count in (1, parts)
+    )
+    for each in (whole, cut):
+        each.update.double()
+    for seed in range(4):
+        batches = make_batches(whole.model, seed)
+        expected, found = whole.round(batches, 0.5), cut.round(batches, 0.5)
+        for name, record in expected.items():
+            assert found[name].rows == record.rows
+            assert found[name].loss == pytest.approx(record.loss, rel=1e-9)
+            assert found[name].grad_norm == pytest.approx(record.grad_norm, rel=1e-7)
+    for name, parameter in cut.model.named_parameters():
+        assert (parameter - whole.model.get_parameter(name)).abs().max() <= 1e-9, name
+
+
+def test_a_part_holds_fewer_rows(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepper = Stepper(make_model(three_tasks), TrainConfig(accumulate=3), np.random.default_rng(0))
+    sizes: list[int] = []
+    stepper.model.encoder_of("sst").register_forward_hook(
+        lambda module, args, output: sizes.append(len(output.pooler_output))
+    )
+    stepper.round(make_batches(stepper.model), 1.0)
+    assert sizes == [3, 2, 2, 3, 3, 3, 4, 4, 3]  # 7, 9 and 11 rows
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_every_optimizer_steps_saves_and_goes_on(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, optimizer: str, tmp_path: Any
+) -> None:
+    def stepper_of(seed: int) -> Stepper:
+        return Stepper(make_model(three_tasks, seed=seed), TrainConfig(optimizer=optimizer), np.random.default_rng(0))
+
+    stepper = stepper_of(0)
+    before = {name: parameter.detach().clone() for name, parameter in stepper.model.named_parameters()}
+    for seed in range(2):
+        stepper.round(make_batches(stepper.model, seed), 0.7)
+    still = {name for name, value in stepper.model.named_parameters() if torch.equal(value, before[name])}
+    assert all("key.bias" in name for name in still)  # adds the same to all scores of a query, so has no gradient
+    save_checkpoint(tmp_path, stepper.model, stepper, {}, number=2, scored=False, keep=1)
+    (folder,) = tmp_path.iterdir()
+    other = stepper_of(1)
+    restore_checkpoint(folder, other.model, other, read_state(folder))
+    for each in (stepper, other):
+        each.round(make_batches(each.model, 5), 0.3)
+    for name, parameter in stepper.model.named_parameters():
+        assert torch.equal(parameter, other.model.get_parameter(name)), name
+
+
+def test_torchs_adamw_is_ours(make_model: Any, make_batches: Any, three_tasks: Tasks) -> None:
+    models = [make_model(three_tasks) for _ in range(2)]
+    for model, optimizer in zip(models, ("adamw", "torch-adamw"), strict=True):
+        stepper = Stepper(model, TrainConfig(optimizer=optimizer), np.random.default_rng(0))
+        for seed in range(3):
+            stepper.round(make_batches(model, seed), 1.0)
+    for name, parameter in models[0].named_parameters():
+        assert torch.allclose(parameter, models[1].get_parameter(name), rtol=0, atol=1e-8), name
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, Any], None]:
+    """A function of a registry, a name and an entry, which is forgotten after the test."""
+
+    def register(registry: Any, name: str, entry: Any) -> None:
+        monkeypatch.setitem(registry._entries, name, entry)
+
+    return register
+
+
+class Odd(Weighting):
+    """Gives the weights that a test puts in its place."""
+
+    weights: Tensor
+
+    def weigh(self, gram: Tensor, losses: dict[str, float]) -> Tensor:
+        return self.weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (torch.ones(2), RunError, r"an update's weights must be one for each of 3 tasks, got \(2,\)"),
+        (torch.ones(3, 1), RunError, r"an update's weights must be one for each of 3 tasks, got \(3, 1\)"),
+        (
+            torch.tensor([1.0, float("nan"), 1.0]),
+            NonFiniteError,
+            r"^task sst \+ para \+ sts: the update's weights are \[1.0, nan, 1.0\], no step was taken",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_any_step(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, registered: Any, weights: Tensor, error: Any, message: str
+) -> None:
+    registered(UPDATES, "odd", type("Odd", (Odd,), {"weights": weights}))
+    model = make_model(same_rates(three_tasks))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    stepper = Stepper(model, TrainConfig(update="odd"), np.random.default_rng(0))
+    with pytest.raises(error, match=message):
+        stepper.round(make_batches(model), 1.0)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_skipped_step_moves_nothing_of_the_update_either(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, example_updates: list[str]
+) -> None:
+    model = make_model(same_rates(three_tasks))
+    stepper = Stepper(model, TrainConfig(update="uncertainty", on_nonfinite="skip"), np.random.default_rng(0))
+    stepper.round(make_batches(model, 0), 1.0)
+    before = [parameter.detach().clone() for parameter in stepper.update.parameters()]
+    assert any(value.item() != 0 for value in before)
+    with torch.no_grad():
+        model.encoder_of("sst").pooler.bias.fill_(float("nan"))
+    records = stepper.round(make_batches(model, 1), 1.0)
+    assert {record.loss for record in records.values()} == {None}
+    assert all(torch.equal(*pair) for pair in zip(before, stepper.update.parameters(), strict=True))
+
+
+def test_what_is_no_update_or_optimizer_is_refused(make_model: Any, three_tasks: Tasks, registered: Any) -> None:
+    model = make_model(same_rates(three_tasks))
+    registered(UPDATES, "dictionary", dict)
+    with pytest.raises(
+        ConfigError, match=r"^train.update 'dictionary' must be derived from multitask.Update, got dict"
+    ):
+        Stepper(model, TrainConfig(update="dictionary"), np.random.default_rng(0))
+    registered(OPTIMIZERS, "nothing", lambda groups, settings: None)
+    with pytest.raises(ConfigError, match=r"^train.optimizer 'nothing' must give a torch optimizer, got NoneType"):
+        Stepper(model, TrainConfig(optimizer="nothing"), np.random.default_rng(0))
+
+
+def test_a_function_of_the_gram_matrix_may_return_a_list(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, registered: Any
+) -> None:
+    """With weights of one the update is the combined one."""
+    seen = []
+
+    def ones(gram: Tensor, rng: np.random.Generator) -> list[float]:
+        seen.append(gram)
+        return [1.0] * len(gram)
+
+    registered(UPDATES, "ones", ones)
+    models = [make_model(same_rates(three_tasks)) for _ in range(2)]
+    for model, update in zip(models, ("ones", "combined"), strict=True):
+        stepper = Stepper(model, TrainConfig(update=update), np.random.default_rng(0))
+        assert isinstance(stepper.update, GramWeighting) == (update == "ones")
+        for seed in range(3):
+            stepper.round(make_batches(model, seed), 1.0)
+    assert [gram.shape for gram in seen] == [(3, 3)] * 3
+    assert seen[0].dtype == torch.float64
+    for name, parameter in models[0].named_parameters():
+        assert torch.allclose(parameter, models[1].get_parameter(name), rtol=0, atol=1e-9), name
+
+
+def test_an_objective_may_leave_a_loss_out(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, registered: Any
+) -> None:
+    class First(Objective):
+        def objective(self, losses: dict[str, Tensor]) -> Tensor:
+            return losses["sst"].square()
+
+    registered(UPDATES, "first", First)
+    model = make_model([replace(task, weight_decay=0.0) for task in same_rates(three_tasks)])
+    before = {name: parameter.detach().clone() for name, parameter in model.decoders.named_parameters()}
+    Stepper(model, TrainConfig(update="first"), np.random.default_rng(0)).round(make_batches(model), 1.0)
+    after = dict(model.decoders.named_parameters())
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"sst"}

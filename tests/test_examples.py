@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
-SCRIPTS = BENCHMARK | {"01_encode.py", "04_own_loop.py", "quickstart.py"}
+SCRIPTS = BENCHMARK | {"01_encode.py", "04_own_loop.py", "07_look_inside.py", "quickstart.py"}
 
 
 def run(root: Path, *argv: object) -> str:
@@ -59,6 +59,22 @@ def test_own_loop_learns_and_is_short(root: Path, minilm_weights: Path) -> None:
     words = (word for word in tokenize.generate_tokens(StringIO(source).readline) if word.string.strip())
     code = {word.start[0] for word in words if word.type != tokenize.COMMENT and not word.string.startswith('"""')}
     assert len(code) <= 40
+
+
+@pytest.mark.smoke
+def test_look_inside_shows_shares_that_a_mean_would_have_as_one(root: Path, tiny_weights: Path) -> None:
+    options = ["--weights", tiny_weights, "--epochs", 1, "--heads"]
+    first, *lines = run(root, "examples/07_look_inside.py", "The film was good.", *options).splitlines()
+    assert re.fullmatch("topic: (account|billing|delivery|fault)", first)
+    rows = [line.split() for line in lines]
+    assert [row[0] for row in rows] == ["[CLS]", "the", "film", "was", "good", ".", "[SEP]"]
+    shares = [float(row[1]) for row in rows]
+    assert sum(shares) == pytest.approx(len(rows), abs=0.01)
+    for row, share in zip(rows, shares, strict=True):
+        heads = [float(number) for number in row[2:6]]
+        assert sum(heads) / 4 == pytest.approx(share, abs=0.01)
+        assert set("".join(row[6:])) <= {"+" if share > 1 else "-"}
+    assert max(len("".join(row[6:])) for row in rows) == 40
 
 
 @pytest.mark.smoke

@@ -61,7 +61,6 @@ def test_own_loop_learns_and_is_short(root: Path, minilm_weights: Path) -> None:
     assert len(code) <= 40
 
 
-@pytest.mark.smoke
 def test_look_inside_shows_shares_that_a_mean_would_have_as_one(root: Path, tiny_weights: Path) -> None:
     options = ["--weights", tiny_weights, "--epochs", 1, "--heads"]
     first, *lines = run(root, "examples/07_look_inside.py", "The film was good.", *options).splitlines()

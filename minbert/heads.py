@@ -52,6 +52,11 @@ class BertForPreTraining(nn.Module):
             nn.init.normal_(linear.weight, std=config.initializer_range)
             nn.init.zeros_(linear.bias)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and where a batch has to be."""
+        return self.bert.device
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> PreTrainingOutput:

@@ -109,6 +109,11 @@ class BertModel(nn.Module):
         self.load_report: LoadReport | None = None
         self.apply(self._initialise)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and where a batch has to be."""
+        return next(self.parameters()).device
+
     def _initialise(self, module: nn.Module) -> None:
         """Draw weights of standard deviation ``initializer_range``, biases zero, as HuggingFace does."""
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -190,9 +195,8 @@ class BertModel(nn.Module):
                 "torch.jit.trace would record this batch's lengths: use torch.onnx.export(..., dynamo=True) or"
                 " torch.export.export"
             )
-        device = next(self.parameters()).device
-        refuse_quantized_autocast(self, device)
-        bool_mask, types = checked_inputs(self.config, device, input_ids, attention_mask, token_type_ids)
+        refuse_quantized_autocast(self, self.device)
+        bool_mask, types = checked_inputs(self.config, self.device, input_ids, attention_mask, token_type_ids)
         return Packing(bool_mask), types
 
     @classmethod

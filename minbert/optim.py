@@ -182,7 +182,8 @@ def _layer_powers(model: nn.Module) -> dict[nn.Parameter, int]:
 def constant_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:
     """Return the factor on the learning rate of update ``step`` (from 0): rises linearly over warmup_steps, then 1.
 
-    As HuggingFace counts it: update 0 of a warm-up has factor 0. The same holds for the other schedules.
+    As HuggingFace counts it: update 0 of a warm-up has factor 0. The same holds for the other schedules. They fit
+    torch's own: ``torch.optim.lr_scheduler.LambdaLR(optimizer, partial(linear_schedule, total_steps=100))``.
     """
     return step / warmup_steps if step < warmup_steps else 1.0
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import tokenizers
+import torch
 from tokenizers import Tokenizer, processors
 
 from minbert.errors import InputError, WeightsError
@@ -152,6 +153,22 @@ class BertTokenizer:
         :raises InputError: as a call does.
         """
         return self._encode(texts, pairs, max_length=max_length, strategy="longest_first")
+
+    def decode(self, ids: Sequence[int] | np.ndarray | torch.Tensor, skip_special_tokens: bool = False) -> str:
+        """Spell a row of token ids as `transformers` does: word pieces joined, no gap before a full stop.
+
+        :param ids: whole numbers (tokens,), each in [0, vocab_size).
+        :param skip_special_tokens: leave out [CLS], [SEP], [PAD] and the like.
+        :raises InputError: for anything else; decode the rows of a batch one by one.
+        """
+        row = np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids)
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+            raise InputError(f"ids must be one row of token ids, got the shape {row.shape} of {row.dtype}")
+        outside = row[(row < 0) | (row >= self.vocab_size)]
+        if outside.size:
+            raise InputError(f"ids must be from 0 to {self.vocab_size - 1}, got {outside[0]}")
+        text: str = self._backend.decode(row.tolist(), skip_special_tokens=skip_special_tokens)
+        return text
 
     def _encode(
         self,

@@ -11,9 +11,19 @@ from minbert.model import BertModel, BertOutput
 from minbert.token_batch import batches_by_length
 from minbert.tokenizer import BertTokenizer
 
-__all__ = ["POOLINGS", "encode"]
+__all__ = ["POOLINGS", "encode", "mean_pool"]
 
 POOLINGS = ("mean", "cls", "pooler")
+
+
+def mean_pool(output: BertOutput) -> Tensor:
+    """Average the last hidden states of each row's real tokens, special tokens included; it can be trained through.
+
+    Source: Reimers and Gurevych 2019 (Sentence-BERT, arXiv 1908.10084), section 3.
+
+    :return: (batch, hidden_size).
+    """
+    return output.packing.mean(output.packed)
 
 
 def encode(
@@ -43,17 +53,16 @@ def encode(
     if pooling == "pooler" and model.pooler is None:
         raise InputError("pooling must be mean or cls for a model without a pooler, got 'pooler'")
     rows = tokenizer.tokenize_all(texts, pairs, max_length=max_length)
-    device = next(model.parameters()).device
     # Made out here, as a tensor of inference_mode could not be trained on.
-    vectors = torch.empty(len(rows), model.config.hidden_size, device=device)
+    vectors = torch.empty(len(rows), model.config.hidden_size, device=model.device)
     was_training = model.training
     if was_training:  # a model in eval mode is left alone: dropout may have been switched on in it on purpose
         model.eval()
     try:
         with torch.inference_mode(), hold_casts():
             for indices in batches_by_length(rows.lengths):
-                output = model(**rows.batch(indices).to(device))
-                vectors[torch.from_numpy(indices).to(device)] = _pooled(output, pooling).float()
+                output = model(**rows.batch(indices).to(model.device))
+                vectors[torch.from_numpy(indices).to(model.device)] = _pooled(output, pooling).float()
     finally:
         if was_training:
             model.train()
@@ -65,5 +74,4 @@ def _pooled(output: BertOutput, pooling: str) -> Tensor:
     if pooling == "pooler":
         assert output.pooler_output is not None
         return output.pooler_output
-    rows = output.packing
-    return rows.first(output.packed) if pooling == "cls" else rows.mean(output.packed)
+    return output.packing.first(output.packed) if pooling == "cls" else mean_pool(output)

@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tokenize
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
-SCRIPTS = BENCHMARK | {"encode.py", "quickstart.py"}
+SCRIPTS = BENCHMARK | {"01_encode.py", "04_own_loop.py", "07_look_inside.py", "quickstart.py"}
 
 
 def run(root: Path, *argv: object) -> str:
@@ -28,7 +31,7 @@ def test_every_script_is_run_here(root: Path) -> None:
 
 
 def test_encode_finds_the_similar_sentence(root: Path, minilm_weights: Path) -> None:
-    lines = run(root, "examples/encode.py", "--weights", minilm_weights).splitlines()
+    lines = run(root, "examples/01_encode.py", "--weights", minilm_weights).splitlines()
     same, similar, other = (float(line.split()[0]) for line in lines)
     assert same == pytest.approx(1, abs=1e-3)
     assert same > similar > other
@@ -36,8 +39,41 @@ def test_encode_finds_the_similar_sentence(root: Path, minilm_weights: Path) -> 
 
 @pytest.mark.smoke
 def test_encode_runs_on_any_weights(root: Path, tiny_weights: Path) -> None:
-    lines = run(root, "examples/encode.py", "One.", "Two.", "--weights", tiny_weights).splitlines()
+    lines = run(root, "examples/01_encode.py", "One.", "Two.", "--weights", tiny_weights).splitlines()
     assert [line.split(maxsplit=1)[1] for line in lines] == ["One.", "Two."]
+
+
+@pytest.mark.smoke
+def test_own_loop_runs_on_any_weights(root: Path, tiny_weights: Path) -> None:
+    lines = run(root, "examples/04_own_loop.py", tiny_weights).splitlines()
+    losses = [float(line.split()[3]) for line in lines]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+
+
+def test_own_loop_learns_and_is_short(root: Path, minilm_weights: Path) -> None:
+    *_, last = run(root, "examples/04_own_loop.py", minilm_weights).splitlines()
+    right, of = re.findall(r"right (\d+) of (\d+)", last)[0]
+    assert int(right) > int(of) / 2  # of five grades, eight rows each
+    source = (root / "examples/04_own_loop.py").read_text(encoding="utf-8")
+    words = (word for word in tokenize.generate_tokens(StringIO(source).readline) if word.string.strip())
+    code = {word.start[0] for word in words if word.type != tokenize.COMMENT and not word.string.startswith('"""')}
+    assert len(code) <= 40
+
+
+def test_look_inside_shows_shares_that_a_mean_would_have_as_one(root: Path, tiny_weights: Path) -> None:
+    options = ["--weights", tiny_weights, "--epochs", 1, "--heads"]
+    first, *lines = run(root, "examples/07_look_inside.py", "The film was good.", *options).splitlines()
+    assert re.fullmatch("topic: (account|billing|delivery|fault)", first)
+    rows = [line.split() for line in lines]
+    assert [row[0] for row in rows] == ["[CLS]", "the", "film", "was", "good", ".", "[SEP]"]
+    shares = [float(row[1]) for row in rows]
+    assert sum(shares) == pytest.approx(len(rows), abs=0.01)
+    for row, share in zip(rows, shares, strict=True):
+        heads = [float(number) for number in row[2:6]]
+        assert sum(heads) / 4 == pytest.approx(share, abs=0.01)
+        assert set("".join(row[6:])) <= {"+" if share > 1 else "-"}
+    assert max(len("".join(row[6:])) for row in rows) == 40
 
 
 @pytest.mark.smoke

@@ -1,4 +1,4 @@
-"""What an import loads, and who may import whom: README's floor plan, held to."""
+"""What an import loads, and who may import whom: the floor plan of docs/architecture.md, held to."""
 
 import ast
 import json
@@ -21,9 +21,9 @@ OF_FAST = {"minbert.fast.choice", "minbert.fast.casts"}
 
 
 def floors(root: Path) -> dict[str, list[set[str]]]:
-    """README's floor plan: the lines of each package from the top down, each a set of rooms and files."""
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"^<!-- floor plan -->\n\n((?: {4}.+\n|\n)+)", readme, re.MULTILINE)
+    """The floor plan: the lines of each package from the top down, each a set of rooms and files."""
+    page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"^<!-- floor plan -->\n\n((?: {4}.+\n|\n)+)", page, re.MULTILINE)
     assert block is not None
     plan: dict[str, list[set[str]]] = {}
     for line in block[1].splitlines():

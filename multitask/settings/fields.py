@@ -1,6 +1,6 @@
 """A setting stands once: a dataclass field whose metadata holds its help, its check and its choices.
 
-Key lists, command-line options, what "none" may unset and README's tables are derived from these fields.
+Key lists, command-line options, what "none" may unset and the tables of docs/settings.md are derived from these fields.
 """
 
 from collections.abc import Callable, Collection
@@ -20,7 +20,7 @@ Check = Callable[[str, Any], Any]
 class Setting:
     """What is known of a field.
 
-    :param help: one phrase for people, as README and ``--help`` show it.
+    :param help: one phrase for people, as docs/settings.md and ``--help`` show it.
     :param check: takes key and value, returns the tidied value, raises ConfigError.
     :param choices: the words it may be; empty where it is no choice.
     :param option: whether ``multitask train`` has an option of its own for it, beside ``--set``.

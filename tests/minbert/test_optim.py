@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -184,3 +185,17 @@ def test_schedules_by_name() -> None:
     assert linear_schedule(10, 10, 4) == 0
     assert abs(cosine_schedule(10, 10, 4)) < 1e-12
     assert linear_schedule(12, 10, 4) == 0
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("kind", [AdamW, torch.optim.AdamW])
+def test_schedules_fit_torchs_lambda_lr(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    optimizer = kind([torch.nn.Parameter(torch.ones(1))], lr=0.5)  # type: ignore[call-arg]
+    factor = partial(SCHEDULES[name], total_steps=100, warmup_steps=10)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    for step in range(100):
+        assert optimizer.param_groups[0]["lr"] == 0.5 * SCHEDULES[name](step, 100, 10)
+        optimizer.step()
+        scheduler.step()
+    without = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(SCHEDULES[name], total_steps=100))
+    assert without.get_last_lr() == [0.5]  # no warm-up: the whole rate from the first step on

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minbert import BertModel, BertTokenizer, InputError, encode
+from minbert import BertForPreTraining, BertModel, BertTokenizer, InputError, encode, mean_pool
 
 pytestmark = pytest.mark.smoke
 TEXTS = ["one", "two three four five six", "", "seven eight", "nine " * 12]
@@ -34,3 +34,27 @@ def test_what_cannot_be_encoded_is_refused(tiny_weights: Path) -> None:
     with pytest.raises(InputError, match="pooling must be mean or cls for a model without a pooler"):
         encode(bare, tokenizer, TEXTS, pooling="pooler")
     assert encode(bare, tokenizer, []).shape == (0, bare.config.hidden_size)
+
+
+def test_the_mean_is_that_of_sentence_transformers_and_trains(kernels: str, tiny_weights: Path) -> None:
+    model, tokenizer = BertModel.from_pretrained(tiny_weights), BertTokenizer.from_pretrained(tiny_weights)
+    batch = tokenizer(TEXTS)
+    output = model(**batch)
+    pooled = mean_pool(output)
+    # sentence_transformers' Pooling, mode "mean", as its source has it.
+    mask = batch.attention_mask.unsqueeze(-1).expand(output.last_hidden_state.shape).float()
+    expected = (output.last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+    assert torch.allclose(pooled, expected, atol=1e-6)
+    assert torch.allclose(pooled, encode(model, tokenizer, TEXTS), atol=1e-5)
+    weight = model.embeddings.word_embeddings.weight
+    (mine,) = torch.autograd.grad(pooled.square().sum(), weight, retain_graph=True)
+    (theirs,) = torch.autograd.grad(expected.square().sum(), weight)
+    assert mine.abs().sum() > 0
+    assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [BertModel, BertForPreTraining])
+def test_a_model_knows_its_device(tiny_weights: Path, kind: type[BertModel | BertForPreTraining]) -> None:
+    model = kind.from_pretrained(tiny_weights)
+    assert model.device == torch.device("cpu")
+    assert model.to("meta").device == torch.device("meta")

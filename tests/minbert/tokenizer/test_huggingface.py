@@ -157,3 +157,30 @@ def test_dev_sentences_equal_huggingface(
     expected = theirs(*texts, max_length=32, truncation=True, padding=True, return_tensors="pt")
     assert_same(tokenized.batch(range(len(rows))), expected)
     assert_same(mine(*texts), theirs(*texts, padding=True, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_decoding_equals_huggingface(
+    write_folder: Callable[..., Path], tmp_path: Path, config: dict[str, Any], skip: bool
+) -> None:
+    mine = BertTokenizer.from_pretrained(write_folder(tmp_path, config=config))
+    theirs = auto_tokenizer(tmp_path)
+    for row in mine(ODD_TEXTS, ODD_TEXTS[::-1]).input_ids:
+        expected = theirs.decode(row, skip_special_tokens=skip)
+        assert mine.decode(row, skip) == mine.decode(row.numpy(), skip) == mine.decode(row.tolist(), skip) == expected
+    assert mine.decode([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([[1, 2], [3, 4]], r"one row of token ids, got the shape \(2, 2\)"),
+        ([0.5], "one row of token ids, got .* float64"),
+        ([1, 5000], "ids must be from 0 to [0-9]+, got 5000"),
+        ([-1], "got -1"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused(folder: Path, ids: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BertTokenizer.from_pretrained(folder).decode(ids)

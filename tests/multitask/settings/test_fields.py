@@ -1,4 +1,4 @@
-"""A setting stands once: what its dataclass says is what README, the command line and every check say."""
+"""A setting stands once: what its dataclass says is what the command line and every check say."""
 
 import argparse
 import dataclasses
@@ -13,53 +13,12 @@ from multitask.__main__ import build_parser
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer
 from multitask.settings.choices import SCHEDULES, UPDATES, Registry
-from multitask.settings.config import OPTIONS, REQUIRED, TABLES, build_config
-from multitask.settings.fields import Setting, check_settings, setting, settings_of
-from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_rows
+from multitask.settings.config import OPTIONS, TABLES, build_config
+from multitask.settings.fields import check_settings, setting, settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
 from multitask.settings.task import Task
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-HEADER = ["key", "what it is", "default"]
-
-
-def table_of(header: list[str], rows: list[list[str]]) -> str:
-    """A table as README writes it."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def default_of(section: str, name: str, known: Setting) -> str:
-    """What a user's task, or a run, has where nothing is said: the default preset's value, else the field's."""
-    preset = PRESETS[DEFAULT_PRESET]
-    table = preset["defaults" if section == "tasks" else section]
-    if section == "tasks" and name in REQUIRED and name not in table:
-        return "required"
-    value = table.get(name, known.default)
-    if value is None:
-        return "unset"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-def settings_table(section: str) -> str:
-    rows = []
-    for name, known in TABLES[section].items():
-        words = f" ({', '.join(f'`{word}`' for word in known.choices)})" if known.choices else ""
-        rows.append([f"`{name}`", f"{known.help}{words}", default_of(section, name, known)])
-    return table_of(HEADER, rows)
-
-
-@pytest.mark.parametrize("section", TABLES)
-def test_readme_has_a_row_for_each_setting(section: str) -> None:
-    table = settings_table(section)
-    assert table in README, f"README.md's table of {section} must be:\n{table}"
-
-
-def test_readme_has_the_table_of_presets() -> None:
-    header, *rows = ([name, *rest] for name, *rest in preset_rows())
-    table = table_of(header, [[f"`{name}`", *rest] for name, *rest in rows])
-    assert table in README, f"README.md's table of presets must be:\n{table}"
 
 
 def train_options() -> dict[str, argparse.Action]:

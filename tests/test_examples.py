@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
-SCRIPTS = BENCHMARK | {"01_encode.py", "04_own_loop.py", "07_look_inside.py", "quickstart.py"}
+NUMBERED = {
+    "01_encode.py",
+    "02_one_task.py",
+    "03_three_tasks.py",
+    "04_own_loop.py",
+    "07_look_inside.py",
+}
+SCRIPTS = BENCHMARK | NUMBERED
 
 
 def run(root: Path, *argv: object) -> str:
@@ -77,9 +84,19 @@ def test_look_inside_shows_shares_that_a_mean_would_have_as_one(root: Path, tiny
 
 
 @pytest.mark.smoke
-def test_quickstart_runs_to_the_end(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+def test_one_task_answers_new_messages(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    options = ["--weights", tiny_weights, "--epochs", 1, "--out", tmp_path / "run"]
+    _, score, *answers = run(root, "examples/02_one_task.py", *options).splitlines()
+    assert re.fullmatch(r"accuracy [\d.]+ on 6 dev rows, 95 % interval [\d.]+ to [\d.]+", score)
+    assert len(answers) == 3
+    for answer in answers:
+        assert re.match(r"(account|billing|delivery|fault) +0\.\d\d  \w", answer)
+
+
+@pytest.mark.smoke
+def test_three_tasks_run_to_the_end(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    printed = run(root, "examples/quickstart.py", "--weights", tiny_weights, "--epochs", 1, "--out", out)
+    printed = run(root, "examples/03_three_tasks.py", "--weights", tiny_weights, "--epochs", 1, "--out", out)
     for words in ("sst   accuracy", "para  accuracy", "sts   pearson", "New rows:", str(out)):
         assert words in printed
     assert (out / "best" / "tasks.json").is_file()
@@ -101,9 +118,9 @@ def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_quickstart_beats_the_baselines(root: Path, minilm_weights: Path, tmp_path: Path, seed: int) -> None:
+def test_three_tasks_beat_their_baselines(root: Path, minilm_weights: Path, tmp_path: Path, seed: int) -> None:
     printed = run(
-        root, "examples/quickstart.py", "--weights", minilm_weights, "--seed", seed, "--out", tmp_path / "run"
+        root, "examples/03_three_tasks.py", "--weights", minilm_weights, "--seed", seed, "--out", tmp_path / "run"
     )
     rows = [line.split() for line in printed.splitlines() if line.startswith(("sst ", "para ", "sts "))]
     for _, _, baseline, score, *_ in rows[:3]:

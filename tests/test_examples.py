@@ -1,5 +1,6 @@
 """Each example is run, as a user runs it: in a process of its own."""
 
+import ast
 import json
 import os
 import re
@@ -35,6 +36,23 @@ def run(root: Path, *argv: object) -> str:
 def test_every_script_is_run_here(root: Path) -> None:
     examples = root / "examples"
     assert {path.relative_to(examples).as_posix() for path in examples.rglob("*.py")} == SCRIPTS
+
+
+def test_an_example_says_first_what_it_prints_and_how_long_it_takes(root: Path) -> None:
+    for path in sorted((root / "examples").glob("[0-9]*.py")):
+        opening = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert f"python examples/{path.name}" in opening, path.name
+        assert "Prints" in opening, path.name
+        assert re.search(r"\b(minutes?|seconds?)\b", opening), path.name
+
+
+def test_no_example_imports_what_is_private(root: Path) -> None:
+    """Only what the packages themselves export, so that the examples hold for any user."""
+    for path in sorted((root / "examples").glob("[0-9]*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if re.match(r"(minbert|multitask)\.", name)], path.name
 
 
 def test_encode_finds_the_similar_sentence(root: Path, minilm_weights: Path) -> None:

@@ -1,5 +1,6 @@
 """Each example is run, as a user runs it: in a process of its own."""
 
+import ast
 import json
 import os
 import re
@@ -13,7 +14,14 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
-SCRIPTS = BENCHMARK | {"01_encode.py", "04_own_loop.py", "07_look_inside.py", "quickstart.py"}
+NUMBERED = {
+    "01_encode.py",
+    "02_one_task.py",
+    "03_three_tasks.py",
+    "04_own_loop.py",
+    "07_look_inside.py",
+}
+SCRIPTS = BENCHMARK | NUMBERED
 
 
 def run(root: Path, *argv: object) -> str:
@@ -28,6 +36,23 @@ def run(root: Path, *argv: object) -> str:
 def test_every_script_is_run_here(root: Path) -> None:
     examples = root / "examples"
     assert {path.relative_to(examples).as_posix() for path in examples.rglob("*.py")} == SCRIPTS
+
+
+def test_an_example_says_first_what_it_prints_and_how_long_it_takes(root: Path) -> None:
+    for path in sorted((root / "examples").glob("[0-9]*.py")):
+        opening = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert f"python examples/{path.name}" in opening, path.name
+        assert "Prints" in opening, path.name
+        assert re.search(r"\b(minutes?|seconds?)\b", opening), path.name
+
+
+def test_no_example_imports_what_is_private(root: Path) -> None:
+    """Only what the packages themselves export, so that the examples hold for any user."""
+    for path in sorted((root / "examples").glob("[0-9]*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if re.match(r"(minbert|multitask)\.", name)], path.name
 
 
 def test_encode_finds_the_similar_sentence(root: Path, minilm_weights: Path) -> None:
@@ -77,9 +102,19 @@ def test_look_inside_shows_shares_that_a_mean_would_have_as_one(root: Path, tiny
 
 
 @pytest.mark.smoke
-def test_quickstart_runs_to_the_end(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+def test_one_task_answers_new_messages(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    options = ["--weights", tiny_weights, "--epochs", 1, "--out", tmp_path / "run"]
+    _, score, *answers = run(root, "examples/02_one_task.py", *options).splitlines()
+    assert re.fullmatch(r"accuracy [\d.]+ on 6 dev rows, 95 % interval [\d.]+ to [\d.]+", score)
+    assert len(answers) == 3
+    for answer in answers:
+        assert re.match(r"(account|billing|delivery|fault) +0\.\d\d  \w", answer)
+
+
+@pytest.mark.smoke
+def test_three_tasks_run_to_the_end(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    printed = run(root, "examples/quickstart.py", "--weights", tiny_weights, "--epochs", 1, "--out", out)
+    printed = run(root, "examples/03_three_tasks.py", "--weights", tiny_weights, "--epochs", 1, "--out", out)
     for words in ("sst   accuracy", "para  accuracy", "sts   pearson", "New rows:", str(out)):
         assert words in printed
     assert (out / "best" / "tasks.json").is_file()
@@ -101,9 +136,9 @@ def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_quickstart_beats_the_baselines(root: Path, minilm_weights: Path, tmp_path: Path, seed: int) -> None:
+def test_three_tasks_beat_their_baselines(root: Path, minilm_weights: Path, tmp_path: Path, seed: int) -> None:
     printed = run(
-        root, "examples/quickstart.py", "--weights", minilm_weights, "--seed", seed, "--out", tmp_path / "run"
+        root, "examples/03_three_tasks.py", "--weights", minilm_weights, "--seed", seed, "--out", tmp_path / "run"
     )
     rows = [line.split() for line in printed.splitlines() if line.startswith(("sst ", "para ", "sts "))]
     for _, _, baseline, score, *_ in rows[:3]:

@@ -1,13 +1,21 @@
-"""Fine-tune one small BERT on three tasks at once, score it, save it, and label a few new sentences.
+"""Fine-tune one small BERT on three tasks at once: separate backward passes, one optimizer for each task.
 
-    python examples/quickstart.py
+    python examples/03_three_tasks.py
 
-The tasks are in tasks.toml, their rows in data/: sentiment of film reviews in five grades (sst), whether two questions
-ask the same (para), and how alike two sentences are, from 0 to 5 (sts). The rows are a sample written for this project:
-too few for good scores, but enough to see in a minute or two that it learns.
+Prints each epoch's dev scores, a table of scores beside what one constant answer would get, and the answers to six new
+rows. One to two minutes on two cores, after a download of 91 MB.
+
+"Separate" is how the tasks share the encoder. Each round takes one batch of every task. For each task in turn: forward
+pass, loss, backward pass, and a step of that task's own AdamW over the shared encoder and that task's decoder; then the
+gradients are cleared. No loss is added to another, and no task moves another's decoder or sees another's moments.
+
+The tasks are in tasks.toml, their rows in data/: the sentiment of film reviews in five grades (sst), whether two
+questions ask the same (para), and how alike two sentences are, from 0 to 5 (sts). 120 rows a task, written for this
+project, are too few for good scores, but enough to see that it learns.
 """
 
 import argparse
+import csv
 import shlex
 import sys
 import time
@@ -16,8 +24,6 @@ from pathlib import Path
 
 from minbert import MinbertError
 from multitask import Run, Task, build_config, train
-from multitask.data.examples import read_examples
-from multitask.metrics import baseline_score
 
 TASKS = Path(__file__).parent / "tasks.toml"
 
@@ -37,11 +43,19 @@ NEW_ROWS: dict[str, Sequence[str | tuple[str, str]]] = {
 }
 
 
+def labels_of(path: str | Path | None, column: str) -> list[str]:
+    """Read one column of a tab-separated file."""
+    assert path is not None
+    with open(path, encoding="utf-8", newline="") as file:
+        return [row[column] for row in csv.DictReader(file, delimiter="\t")]
+
+
 def baseline(task: Task) -> float:
-    """Score the dev rows with one answer for all: the training rows' most common class, or their mean."""
-    assert task.train is not None
-    assert task.dev is not None
-    return baseline_score(task, read_examples(task.train, task).labels, read_examples(task.dev, task).labels).value
+    """Score one answer for all dev rows: the training rows' most common class; a constant's correlation counts as 0."""
+    if task.kind == "regression":
+        return 0.0
+    seen, wanted = labels_of(task.train, task.label), labels_of(task.dev, task.label)
+    return wanted.count(max(sorted(set(seen)), key=seen.count)) / len(wanted)
 
 
 def print_scores(run: Run) -> None:
@@ -63,15 +77,17 @@ def main(argv: list[str] | None = None) -> int:
     :return: the exit status.
     """
     parser = argparse.ArgumentParser(description="Train three tasks on the sample data and use the result.")
-    parser.add_argument("--out", type=Path, help="run folder to write (runs/quickstart-TIME)")
+    parser.add_argument("--out", type=Path, help="run folder to write (runs/three-tasks-TIME)")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="name, hub id or folder of the encoder")
     parser.add_argument("--epochs", type=int, help="epochs to train, instead of those in tasks.toml")
     parser.add_argument("--seed", type=int, default=1, help="seed of everything that is drawn")
     args = parser.parse_args(argv)
-    out = args.out or Path("runs") / time.strftime("quickstart-%Y%m%d-%H%M%S")
+    out = args.out or Path("runs") / time.strftime("three-tasks-%Y%m%d-%H%M%S")
 
+    started = time.monotonic()
     config = build_config(tasks_file=TASKS, weights=args.weights, epochs=args.epochs, seed=args.seed)
     run = train(config, out)
+    print(f"Trained {len(config.tasks)} tasks on one encoder in {time.monotonic() - started:.0f} s.")
     print_scores(run)
 
     print("\nNew rows:")

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from multitask.model.model import MultitaskModel
     from multitask.run import Prediction, Run
     from multitask.settings.config import RunConfig, build_config, load_tasks
+    from multitask.settings.tables import EncoderConfig, TrainConfig
     from multitask.settings.task import Task
     from multitask.training.train import train
 
 __all__ = [
     "ConfigError",
     "DataError",
+    "EncoderConfig",
     "MultitaskModel",
     "Prediction",
     "Run",
@@ -27,6 +29,7 @@ __all__ = [
     "RunError",
     "Score",
     "Task",
+    "TrainConfig",
     "build_config",
     "load_tasks",
     "train",
@@ -35,6 +38,7 @@ __all__ = [
 _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
+    "EncoderConfig": "settings.tables",
     "MultitaskModel": "model.model",
     "Prediction": "run",
     "Run": "run",
@@ -42,6 +46,7 @@ _HOME = {
     "RunError": "errors",
     "Score": "metrics",
     "Task": "settings.task",
+    "TrainConfig": "settings.tables",
     "build_config": "settings.config",
     "load_tasks": "settings.config",
     "train": "training.train",

@@ -137,7 +137,7 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> M
     elif _is_dataset(rows):
         plain = rows.with_format(None)  # else numbers may come as tensors of any framework
         _check_header(name, plain.column_names, required, wanted)
-        columns = {column: plain[column] for column in wanted if column in plain.column_names}
+        columns = {column: plain[column][:] for column in wanted if column in plain.column_names}
     else:
         columns, faults = _columns_of(name, rows, required, wanted)
     tidy: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(task.text, _tidy), task.label: _label, task.id or "": _id}

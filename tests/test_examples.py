@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
-SCRIPTS = BENCHMARK | {"encode.py", "quickstart.py"}
+SCRIPTS = BENCHMARK | {"05_dataframe.py", "encode.py", "quickstart.py"}
 
 
 def run(root: Path, *argv: object) -> str:
@@ -47,6 +47,15 @@ def test_quickstart_runs_to_the_end(root: Path, tiny_weights: Path, tmp_path: Pa
     for words in ("sst   accuracy", "para  accuracy", "sts   pearson", "New rows:", str(out)):
         assert words in printed
     assert (out / "best" / "tasks.json").is_file()
+
+
+def test_rows_of_a_dataframe_are_answered_in_a_dataframe(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    options = ["--weights", tiny_weights, "--epochs", 1, "--out", tmp_path / "run"]
+    lines = run(root, "examples/05_dataframe.py", *options).splitlines()
+    assert any(line.startswith("accuracy 0.") and line.endswith("on 12 rows that were held out") for line in lines)
+    (header,) = (place for place, line in enumerate(lines) if "prediction" in line)
+    assert lines[header].split() == ["message", "prediction", "p_account", "p_billing", "p_delivery", "p_fault"]
+    assert [line.split()[0] for line in lines[header + 1 : header + 4]] == ["first", "second", "third"]
 
 
 def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from multitask.settings.choices import HEADS, METRICS, OPTIMIZERS, POOLINGS, SAMPLERS, SCHEDULES, UPDATES
     from multitask.settings.config import RunConfig, build_config, load_tasks
     from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
+    from multitask.settings.tables import EncoderConfig, TrainConfig
     from multitask.settings.task import Task
     from multitask.training.train import train
     from multitask.updates.base import Objective, Update, Weighting
@@ -35,6 +36,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Kind",
+    "EncoderConfig",
     "MultitaskModel",
     "Objective",
     "Prediction",
@@ -44,6 +46,7 @@ __all__ = [
     "RunError",
     "Score",
     "Task",
+    "TrainConfig",
     "Update",
     "Weighting",
     "build_config",
@@ -66,6 +69,7 @@ _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
     "Kind": "settings.kinds",
+    "EncoderConfig": "settings.tables",
     "MultitaskModel": "model.model",
     "Objective": "updates.base",
     "Prediction": "run",
@@ -75,6 +79,7 @@ _HOME = {
     "RunError": "errors",
     "Score": "metrics",
     "Task": "settings.task",
+    "TrainConfig": "settings.tables",
     "Update": "updates.base",
     "Weighting": "updates.base",
     "build_config": "settings.config",

@@ -1,17 +1,18 @@
 """A run: trained into a folder, scored and used from it."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, overload
 
 from minbert.errors import InputError
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import EncodedTexts
-from multitask.data.examples import Example, OnBad
+from multitask.data.examples import Example, OnBad, iter_examples
 from multitask.data.load import read_split, to_task_data
+from multitask.data.memory import Frame, Given, has_columns, is_frame, is_mapping, memory_rows, rows_by_task
 from multitask.errors import ConfigError, RunError
 from multitask.evaluation import evaluate_tasks, outputs_of
 from multitask.metrics import Score
@@ -43,7 +44,10 @@ class Prediction:
 
 
 class Run:
-    """A trained model with its configuration, from a folder that works without the cache and on another machine."""
+    """A trained model with its configuration, from a folder that works without the cache and on another machine.
+
+    ``given`` holds the rows in memory that it was trained with, in the process that did so.
+    """
 
     def __init__(
         self,
@@ -54,16 +58,21 @@ class Run:
         *,
         device: str = "auto",
         precision: str | None = None,
+        given: Given | None = None,
     ) -> None:
+        self.given = given or {}
         self.folder, self.config, self.tokenizer = folder, config, tokenizer
         self.device = choose_device(device)
         self.dtype, self.precision = choose_precision(precision or config.train.precision, self.device)
         self.model = model.to(self.device).eval()
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto", precision: str | None = None) -> Self:
+    def load(
+        cls, folder: str | Path, *, device: str = "auto", precision: str | None = None, given: Given | None = None
+    ) -> Self:
         """Load the best epoch so far of a run folder.
 
+        :param given: rows in memory that it was trained with; evaluate takes a user's own.
         :param precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` instead of what the run was trained with.
         :raises RunError: for a folder that holds no run, or a broken one, or without a part of one's own that it needs.
         """
@@ -81,18 +90,25 @@ class Run:
             raise RunError(f"{path}: {error}") from None
         model = MultitaskModel.from_pretrained(best)
         tokenizer = BertTokenizer.from_pretrained(_first_encoder_folder(best))
-        return cls(folder, config, model, tokenizer, device=device, precision=precision)
+        return cls(folder, config, model, tokenizer, device=device, precision=precision, given=given)
 
     def evaluate(
-        self, split: str = "dev", *, data: str | Path | None = None, bad_rows: OnBad = "missing"
+        self, split: str = "dev", *, data: str | Path | Mapping[str, Any] | None = None, bad_rows: OnBad = "missing"
     ) -> dict[str, Score]:
         """Score each task on a split's labelled rows, with 95 % bootstrap intervals.
 
-        :param data: a folder with the files of the configuration, if they moved.
+        :param data: a folder with the files of the configuration, if they moved; or rows in memory by task,
+            ``{"topic": rows}``, or by task and split as for ``train``, to be taken instead of files.
         :param bad_rows: as in ``train``.
         """
-        config = self.config if data is None else self.config.with_data(data)
-        datasets = read_split(config, split, bad_rows=bad_rows)
+        config = self.config.with_data(data) if isinstance(data, str | Path) else self.config
+        given = {name: dict(splits) for name, splits in self.given.items()}
+        if data is not None and not isinstance(data, str | Path):
+            for name, splits in rows_by_task(data, config.tasks, split=split).items():
+                given[name] = {**given.get(name, {}), **splits}
+        datasets = read_split(
+            config, split, bad_rows=bad_rows, given=given, from_memory=_splits_from_memory(self.folder)
+        )
         rows = to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length)
         scores = evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
         return {
@@ -100,28 +116,43 @@ class Run:
             for name, score in scores.items()
         }
 
-    def predict(self, task: str, rows: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
-        """Answer texts, or pairs of texts, in their order; ids count from 1.
+    @overload
+    def predict(self, task: str, rows: Frame) -> Any: ...
+    @overload
+    def predict(
+        self, task: str, rows: Iterable[str | tuple[str, ...] | list[str] | Mapping[str, Any]]
+    ) -> list[Prediction]: ...
+    def predict(self, task: str, rows: Any) -> Any:
+        """Answer texts, pairs of texts, or rows with the task's columns, in their order.
 
+        :param rows: a list of str or tuple[str, ...]; or of dicts, a DataFrame or whatever else ``train`` takes. An
+            id is the row's, or else its number from 1.
+        :return: a list of predictions; for a DataFrame one of its index, with the columns prediction, ``p_<label>`` for
+            each class, and truncated.
         :raises InputError: for a single text instead of a list, or a row that is neither str nor tuple[str, ...].
+        :raises DataError: for rows without the task's columns, and for one without a text.
         :raises ConfigError: for a task that the run lacks, or a row with another number of texts than the task has.
         """
-        if isinstance(rows, str):
-            raise InputError(f"rows must be a list of texts, such as [{shown(rows)}], got {shown(rows)}")
-        examples = []
-        for number, row in enumerate(rows, 1):
-            texts = (row,) if isinstance(row, str) else row
-            if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
-                raise InputError(f"row {number} must be str or tuple[str, ...], got {shown(row)}")
-            texts = tuple(texts)
-            examples.append(Example(id=str(number), texts=texts, label=None, line=number))
-        return list(self.predict_stream(task, examples))
+        described = self._task(task)
+        answers = list(self.predict_stream(task, _examples(described, rows)))
+        if not is_frame(rows):
+            return answers
+        table: dict[str, list[Any]] = {"prediction": [answer.label for answer in answers]}
+        for place, label in enumerate(described.classes):
+            table[f"p_{label}"] = [
+                answer.probabilities[place] for answer in answers if answer.probabilities is not None
+            ]
+        table["truncated"] = [answer.truncated for answer in answers]
+        return type(rows)(table, index=rows.index)
+
+    def _task(self, name: str) -> Task:
+        if name not in self.model.tasks:
+            raise ConfigError(f"task must be one of {', '.join(self.model.tasks)}, got {name!r}")
+        return self.model.tasks[name]
 
     def predict_stream(self, task: str, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Answer any number of examples in their order; a window of them is held at a time, grouped by length."""
-        if task not in self.model.tasks:
-            raise ConfigError(f"task must be one of {', '.join(self.model.tasks)}, got {task!r}")
-        described = self.model.tasks[task]
+        described = self._task(task)
         source = iter(examples)
         while window := list(islice(source, _WINDOW)):
             yield from self._predict_window(described, window)
@@ -153,3 +184,31 @@ def _plugins_of(folder: Path) -> object:
 
 def _first_encoder_folder(best: Path) -> Path:
     return best if (best / "config.json").exists() else next(path.parent for path in sorted(best.glob("*/config.json")))
+
+
+def _examples(task: Task, rows: Any) -> Iterable[Example]:
+    """Return rows of any form that predict takes as examples."""
+    if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
+        what = "texts" if isinstance(rows, str) else "rows"
+        raise InputError(f"rows must be a list of {what}, such as [{shown(rows)}], got {shown(rows)}")
+    if not has_columns(rows):
+        rows = list(rows)
+        if not rows or not is_mapping(rows[0]):
+            return [_example(number, row) for number, row in enumerate(rows, 1)]
+    return iter_examples(memory_rows(rows, task, "rows", labelled=False), task)
+
+
+def _example(number: int, row: Any) -> Example:
+    texts = (row,) if isinstance(row, str) else row
+    if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"row {number} must be str or tuple[str, ...], got {shown(row)}")
+    return Example(id=str(number), texts=tuple(texts), label=None, line=number)
+
+
+def _splits_from_memory(folder: Path) -> dict[str, list[str]]:
+    """Return by task the splits of which a run was trained with rows in memory, as its record says."""
+    try:
+        tasks = json.loads((folder / "record.json").read_text(encoding="utf-8"))["tasks"]
+        return {name: list(task["from_memory"]) for name, task in tasks.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # of a run before rows in memory, or a folder of which only the model was kept

@@ -19,9 +19,12 @@ NUMBERED = {
     "02_one_task.py",
     "03_three_tasks.py",
     "04_own_loop.py",
+    "05_dataframe.py",
+    "06_own_parts.py",
     "07_look_inside.py",
 }
-SCRIPTS = BENCHMARK | NUMBERED
+PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "famo", "uncertainty")}  # run by tests/multitask/updates
+SCRIPTS = BENCHMARK | NUMBERED | PLUGINS
 
 
 def run(root: Path, *argv: object) -> str:
@@ -118,6 +121,15 @@ def test_three_tasks_run_to_the_end(root: Path, tiny_weights: Path, tmp_path: Pa
     for words in ("sst   accuracy", "para  accuracy", "sts   pearson", "New rows:", str(out)):
         assert words in printed
     assert (out / "best" / "tasks.json").is_file()
+
+
+def test_rows_of_a_dataframe_are_answered_in_a_dataframe(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    options = ["--weights", tiny_weights, "--epochs", 1, "--out", tmp_path / "run"]
+    lines = run(root, "examples/05_dataframe.py", *options).splitlines()
+    assert any(line.startswith("accuracy 0.") and line.endswith("on 12 rows that were held out") for line in lines)
+    (header,) = (place for place, line in enumerate(lines) if "prediction" in line)
+    assert lines[header].split() == ["message", "prediction", "p_account", "p_billing", "p_delivery", "p_fault"]
+    assert [line.split()[0] for line in lines[header + 1 : header + 4]] == ["first", "second", "third"]
 
 
 def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:

@@ -1,12 +1,14 @@
-"""Files to checked examples: every row that can't be used is named by file, line, column and value."""
+"""Files, or rows in memory, to checked examples: each row that can't be used is named by place, column and value."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from multitask.data.formats import Fault, Source, read_rows, source_name
+from multitask.data.formats import Fault, Row, Source, read_rows, source_name
+from multitask.data.memory import MemoryRows, is_missing
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_choice, shown
 from multitask.settings.kinds import label_key
@@ -29,6 +31,8 @@ ON_BAD = ("missing", "error", "skip")
 # What other programs write where nothing is. Other spellings ("none") may well be a word or a class.
 MISSING = frozenset({"", "NaN", "nan", "None", "null", "NULL"})
 EMPTY = "must not be empty"
+# What a cell with a label may be. A list's or an object's spelling would be a class by accident.
+LABELS = (str, int, float, Decimal, type(None))
 # Lone surrogates: bytes that were not UTF-8 (formats.py), or half an emoji of a JSON escape.
 NOT_UNICODE = re.compile("[\ud800-\udfff]")
 
@@ -37,6 +41,7 @@ class Example(NamedTuple):
     """One usable row.
 
     :param label: a class's index (int), a regression's number (float), None without labels.
+    :param line: its line in the file, or its number among rows in memory, from 1.
     """
 
     id: str
@@ -49,6 +54,7 @@ class Example(NamedTuple):
 class BadRow:
     """A row that can't be used; ``str`` of it is one sentence.
 
+    :param path: its file, or what its rows in memory are called.
     :param column: "" if the row as a whole is at fault.
     :param value: what the column, or the row, holds.
     :param reason: what it must be: "must not be empty".
@@ -59,12 +65,14 @@ class BadRow:
     column: str
     value: Any
     reason: str
+    in_memory: bool = False
 
     def __str__(self) -> str:
         # repr also makes control characters, surrogates and line breaks harmless for a terminal.
         value = shown(self.value)
         what = f"column {self.column!r}" if self.column else "the row"
-        return f"{self.path}:{self.line}: {what} {self.reason}, got {value}"
+        where = f"{self.path}, row {self.line}" if self.in_memory else f"{self.path}:{self.line}"
+        return f"{where}: {what} {self.reason}, got {value}"
 
 
 class BadRows(Protocol):
@@ -76,7 +84,7 @@ class BadRows(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The usable rows of a file in its order, and those left out."""
+    """The usable rows of a file, or in memory, in their order, and those left out."""
 
     path: str
     examples: list[Example]
@@ -103,31 +111,33 @@ class Dataset:
         return [example.texts[1] for example in self.examples]
 
 
-def read_examples(path: str | Path, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing") -> Dataset:
-    """Read all rows of a file.
+def read_examples(
+    source: str | Path | MemoryRows, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing"
+) -> Dataset:
+    """Read all rows of a file, or all in memory.
 
     :param on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
         for both, "skip" leaves both out, and lists them in ``skipped``.
     :raises DataError: for a bad row, as ``on_bad`` says, and if no row is usable.
     """
     skipped: list[BadRow] = []
-    rows = _examples(path, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=False)
+    rows = _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=False)
     examples = list(rows)
     if not examples:
         first = f": {skipped[0]}" if skipped else ""
-        raise DataError(f"{path} must have a usable row for task {task.name}, got none{first}")
-    return Dataset(str(path), examples, skipped)
+        raise DataError(f"{_name(source)} must have a usable row for task {task.name}, got none{first}")
+    return Dataset(_name(source), examples, skipped)
 
 
 def iter_examples(
-    source: Source,
+    source: Source | MemoryRows,
     task: Task,
     *,
     labelled: bool = False,
     on_bad: OnBad = "error",
     skipped: BadRows | None = None,
 ) -> Iterator[Example]:
-    """Yield the rows of a file or open stream one by one, in constant memory; parameters as in read_examples.
+    """Yield the rows of a file, open stream or in memory one by one; parameters as in read_examples.
 
     Without labels, plain text is welcome too: one sentence a line, or two with a tab between, and no header;
     plain_text.py says how it is told from a table.
@@ -137,24 +147,29 @@ def iter_examples(
     return _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=not labelled)
 
 
-def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
-    """Return the task with its labels: those it has or, for classes, those of its training file.
+def infer_labels(task: Task, rows: str | Path | MemoryRows | None = None, *, on_bad: OnBad = "missing") -> Task:
+    """Return the task with its labels: those it has or, for classes, those of its training rows.
 
     Numbers are sorted as numbers, all else as text; of several spellings of one number the first is kept.
 
-    :raises ConfigError: for a task with neither labels nor a training file.
+    :param rows: the training rows, if not those of ``task.train``.
+    :raises ConfigError: for a task with neither labels nor training rows.
     :raises DataError: for a file with fewer than two classes, or with so many that they must be something else.
     """
     if task.labels is not None or not task.rules.has_classes:
         return task
-    if task.train is None:
+    rows = task.train if rows is None else rows
+    if rows is None:
         raise ConfigError(f"tasks.{task.name} must have labels, or a training file to take them from, got neither")
     check_choice("on_bad", on_bad, ON_BAD)
     spellings: dict[Any, str] = {}
-    count = 0
-    for row in read_rows(task.train, [task.label], None):
+    count, other = 0, ""
+    for row in _rows(rows, [task.label], None):
         if row.fault is not None:
             continue  # read_examples decides what becomes of it.
+        if not isinstance(row.cells[0], LABELS):
+            other = f", but {shown(row.cells[0])}"
+            continue
         text = _as_text(row.cells[0]).strip()
         if text not in MISSING and not _text_fault(task.label, text):
             spellings.setdefault(label_key(text), text)
@@ -162,28 +177,40 @@ def infer_labels(task: Task, *, on_bad: OnBad = "missing") -> Task:
     most = max(20, count // 2)
     if len(spellings) > most:
         raise DataError(
-            f"{task.train}: column {task.label!r} must have at most {most} classes in {count} rows, "
+            f"{_name(rows)}: column {task.label!r} must have at most {most} classes in {count} rows, "
             f"got {len(spellings)}: "
             f"is tasks.{task.name} a regression, or its label another column?"
         )
     if len(spellings) < 2:
-        found = f"only {next(iter(spellings.values()))!r}" if spellings else "none"
-        raise DataError(f"{task.train}: column {task.label!r} must have at least two classes, got {found}")
+        found = f"only {next(iter(spellings.values()))!r}" if spellings else f"none{other}"
+        raise DataError(f"{_name(rows)}: column {task.label!r} must have at least two classes, got {found}")
     numeric = not any(isinstance(key, str) for key in spellings)
     order = sorted(spellings) if numeric else sorted(spellings, key=lambda key: spellings[key])
     return replace(task, labels=tuple(spellings[key] for key in order))
 
 
+def _name(source: Source | MemoryRows) -> str:
+    return source.name if isinstance(source, MemoryRows) else source_name(source)
+
+
+def _rows(
+    source: Source | MemoryRows, required: Sequence[str], optional: str | None, *, plain: int = 0
+) -> Iterator[Row]:
+    if isinstance(source, MemoryRows):
+        return source.read(required, optional)
+    return read_rows(source, required, optional, plain=plain)
+
+
 def _examples(
-    source: Source, task: Task, *, labelled: bool, on_bad: OnBad, skipped: BadRows | None, plain: bool
+    source: Source | MemoryRows, task: Task, *, labelled: bool, on_bad: OnBad, skipped: BadRows | None, plain: bool
 ) -> Iterator[Example]:
     check_choice("on_bad", on_bad, ON_BAD)
     if labelled and task.rules.has_classes:
         _ = task.classes  # A ConfigError now rather than at the first row.
-    name = source_name(source)
+    name, in_memory = _name(source), isinstance(source, MemoryRows)
     width = len(task.text)
     required = [*task.text, task.label] if labelled else list(task.text)
-    for number, row in enumerate(read_rows(source, required, task.id, plain=width if plain else 0), 1):
+    for number, row in enumerate(_rows(source, required, task.id, plain=width if plain else 0), 1):
         fault = row.fault
         label: int | float | None = None
         if fault is None:
@@ -199,7 +226,7 @@ def _examples(
         if fault is None:
             yield Example(identity or str(number), row.cells[:width], label, row.line)
             continue
-        bad = BadRow(name, row.line, fault.column, fault.value, fault.reason)
+        bad = BadRow(name, row.line, fault.column, fault.value, fault.reason, in_memory)
         if on_bad == "error" or (on_bad == "missing" and not fault.missing):
             raise DataError(str(bad))
         if skipped is not None:
@@ -212,8 +239,7 @@ def _text_fault(column: str, value: Any, missing: frozenset[str] = MISSING) -> F
     :param missing: the words that stand for none.
     """
     if not isinstance(value, str):
-        # NaN is the one value that is not itself.
-        if value is None or value != value:  # noqa: PLR0124
+        if is_missing(value):
             return Fault(column, value, EMPTY, missing=True)
         return Fault(column, value, "must be a string")
     if not value.strip() or value in missing:

@@ -20,7 +20,7 @@ __all__ = [
 
 def shown(value: object, limit: int = 80) -> str:
     """Return the value as a message quotes it: its repr, cut when it is very long."""
-    text = repr(value)
+    text = repr(value).replace("\n", " ")  # that of an array or a Series has lines
     return text if len(text) <= limit else text[:limit] + "..."
 
 

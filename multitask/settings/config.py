@@ -16,7 +16,7 @@ preset to the data folder; all are kept as absolute paths, as is a folder of wei
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import check_known, check_string, shown
 from multitask.settings.fields import Setting, settings_of
 from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_names
-from multitask.settings.tables import EncoderConfig, TrainConfig
+from multitask.settings.tables import EncoderConfig, TrainConfig, weights_beside
 from multitask.settings.task import FILES, Task
 from multitask.settings.toml import as_table, assignments, read_toml
 
@@ -50,12 +50,16 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All that decides a run, as config.json in its folder keeps it."""
+    """All that decides a run, as config.json in its folder keeps it.
 
-    preset: str
-    encoder: EncoderConfig
-    train: TrainConfig
-    tasks: tuple[Task, ...]
+    :param preset: the name of the settings, and of the run's folder below ``runs/`` unless another is told.
+    :raises ConfigError: without a task, or for two of one name.
+    """
+
+    preset: str = "own"
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    tasks: Sequence[Task]
     format: str = FORMAT
 
     def __post_init__(self) -> None:
@@ -177,11 +181,6 @@ def build_config(
                 f"tasks.{name} must have {', '.join(REQUIRED)}, lacks {', '.join(missing)}:"
                 f" {preset} has them for {', '.join(known)} only"
             )
-        # Task rejects non-paths.
-        paths = {key: task[key] for key in FILES if isinstance(task.get(key), str | Path) and task[key] != ""}
-        task.update({key: os.path.abspath(path) for key, path in paths.items()})
-    if isinstance(result["encoder"].get("weights"), str):
-        result["encoder"]["weights"] = _weights_beside(Path(), result["encoder"]["weights"])
     return RunConfig.from_dict({"format": FORMAT, "preset": preset, **result})
 
 
@@ -190,7 +189,7 @@ def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task,
     config = build_config(preset=preset, tasks_file=path)
     if "tasks" not in read_toml(Path(path)):
         raise ConfigError(f"{path} must have a [tasks.NAME] table, got none")
-    return config.tasks
+    return tuple(config.tasks)
 
 
 def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> None:
@@ -202,7 +201,7 @@ def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> N
         check_known(f"{path}: a key of {section}", table, TABLES[section])
         result[section] |= {key: _unset(section, key, value) for key, value in table.items()}
         if "weights" in table and isinstance(table["weights"], str):
-            result[section]["weights"] = _weights_beside(path.parent, table["weights"])
+            result[section]["weights"] = weights_beside(path.parent, table["weights"])
     if "tasks" not in tables:
         return
     result["tasks"] = {}
@@ -226,17 +225,6 @@ def _kept(start: Table, table: Table) -> Table:
 def _own(defaults: Table, name: str) -> Table:
     """Return the defaults for a user's task, "{name}" standing for an encoder of its own."""
     return defaults | {"encoder": defaults["encoder"].format(name=name)}
-
-
-def _weights_beside(folder: Path, weights: str) -> str:
-    """Return a folder of weights, relative to ``folder``, as an absolute path; names and hub ids as they are.
-
-    What starts like a path is one; else it is a folder if there is one, as minbert.files.registry has it.
-    """
-    beside = folder / os.path.expanduser(weights)
-    if weights.startswith(("./", "../", "~")) or weights in (".", "..") or (weights and beside.is_dir()):
-        return os.path.abspath(beside)
-    return weights
 
 
 def _unset(section: str, key: str, value: Any) -> Any:

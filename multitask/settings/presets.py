@@ -72,6 +72,7 @@ def _published(
         "dropout": dropout,
         "reduction": "mean",
         "loss_weight": 1.0,
+        "decoder_lr": None,
         "weight_decay": 0.0,
     }
     tasks = _course_tasks()

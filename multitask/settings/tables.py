@@ -1,27 +1,48 @@
 """The settings of a run that no task owns: the tables ``[encoder]`` and ``[train]`` of config.py's schema."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from multitask.settings.checks import check_flag, check_integer, check_number, check_string
 from multitask.settings.choices import OPTIMIZERS, SAMPLERS, SCHEDULES, UPDATES
 from multitask.settings.fields import check_settings, setting
 
-__all__ = ["EncoderConfig", "TrainConfig"]
+__all__ = ["EncoderConfig", "TrainConfig", "weights_beside"]
+
+
+def weights_beside(folder: Path, weights: str) -> str:
+    """Return a folder of weights, relative to ``folder``, as an absolute path; names and hub ids as they are.
+
+    What starts like a path is one; else it is a folder if there is one, as minbert.files.registry has it.
+    """
+    if not weights or "\0" in weights:
+        return weights
+    beside = os.path.join(folder, os.path.expanduser(weights))
+    is_path = weights.startswith(("./", "../", "~")) or weights in (".", "..") or os.path.isdir(beside)
+    return os.path.abspath(beside) if is_path else weights
+
+
+def _check_weights(key: str, value: Any) -> str:
+    return weights_beside(Path(), check_string(key, str(value) if isinstance(value, Path) else value))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Which encoder every task's encoder starts from.
+    """Which encoder every task's encoder starts from; what is left out is as in the default preset.
 
     :raises ConfigError: for a value that is not allowed, with its key and what is.
     """
 
-    weights: str = setting("name, hub id or folder of the encoder's weights", check_string, option=True)
+    weights: str | Path = setting(
+        "name, hub id or folder of the encoder's weights", _check_weights, default="all-minilm-l6-v2", option=True
+    )
     dropout: float | None = setting(
         "rate inside the encoder, in [0, 1); unset: as in the weights' config.json",
         partial(check_number, high=1.0, open_high=True),
-        default=None,
+        default=0.1,
     )
     freeze: bool = setting("train the decoders alone", check_flag, default=False)
 
@@ -31,7 +52,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How the tasks are trained together.
+    """How the tasks are trained together; what is left out is as in the default preset.
 
     :raises ConfigError: for a value that is not allowed, with its key and what is.
     """
@@ -73,9 +94,9 @@ class TrainConfig:
     seed: int = setting(
         "the one seed of everything drawn", partial(check_integer, high=2**63 - 1), default=11711, option=True
     )
-    schedule: str = setting("of the learning rate after the warm-up", choices=SCHEDULES, default="constant")
+    schedule: str = setting("of the learning rate after the warm-up", choices=SCHEDULES, default="linear")
     warmup: float = setting(
-        "share of all rounds in which the rate rises, in [0, 1]", partial(check_number, high=1.0), default=0.0
+        "share of all rounds in which the rate rises, in [0, 1]", partial(check_number, high=1.0), default=0.06
     )
     precision: str = setting(
         "of the matrix products; auto asks the machine what it is fast at, and says what it chose",

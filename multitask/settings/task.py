@@ -4,11 +4,13 @@ Tasks are data. A new one is a table in a TOML file (see config.py) or a ``Task(
 of code elsewhere. Choices that the published report leaves open are marked *our choice*.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Self
 
 from multitask.errors import ConfigError
@@ -60,20 +62,22 @@ def _check_weights(key: str, value: Any) -> tuple[float, ...]:
 
 
 def _check_path(key: str, value: Any) -> str:
-    # A Path is welcome from Python; config.json holds strings.
-    return check_string(key, str(value) if hasattr(value, "__fspath__") else value)
+    # A Path is welcome from Python; config.json holds strings. A run must find its files from any folder.
+    return os.path.abspath(check_string(key, str(value) if hasattr(value, "__fspath__") else value))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One task of a run, checked on construction; each setting's help says what it is.
 
+    Sequences are kept as tuples, paths as absolute ones. What is left out is as in a TOML file with the default preset.
+
     :param name: letters, digits, "_" and "-".
     :raises ConfigError: for a value that is not allowed, with its key and what is.
     """
 
     name: str
-    text: tuple[str, ...] = setting("column of the text, or the two columns of a pair", _check_columns)
+    text: str | Sequence[str] = setting("column of the text, or the two columns of a pair", _check_columns)
     label: str = setting("column of the label", check_string)
     id: str | None = setting(
         "column of the row's id; rows of a file without it are numbered", check_string, default="id"
@@ -81,7 +85,7 @@ class Task:
     kind: str = setting(
         "cross-entropy, binary cross-entropy on one output, or squared error", choices=KINDS, default="classification"
     )
-    labels: tuple[str, ...] | tuple[float, float] | None = setting(
+    labels: Sequence[str | float] | None = setting(
         "the classes in the order of their indices, each as predictions spell it, of two the second being the positive"
         " one (unset: those of the training file, sorted); for a regression the allowed low and high",
         _check_list,
@@ -110,20 +114,20 @@ class Task:
         "the loss over a batch's rows; sum is the report's equation 3", choices=("mean", "sum"), default="mean"
     )
     loss_weight: float = setting("factor of the loss", _non_negative, default=1.0)
-    class_weights: tuple[float, ...] | None = setting("one factor per class", _check_weights, default=None)
+    class_weights: Sequence[float] | None = setting("one factor per class", _check_weights, default=None)
     lr: float = setting("learning rate", _non_negative, default=5e-5)
     decoder_lr: float | None = setting(
-        "another learning rate for the decoder; unset: `lr`", _non_negative, default=None
+        "another learning rate for the decoder; unset: `lr`", _non_negative, default=2e-4
     )
     weight_decay: float = setting("of AdamW", _non_negative, default=0.0)
     batch_size: int = setting("rows in each round", _count, default=32)
     sample_size: int | None = setting("rows drawn each epoch; unset: as many as the rounds take", _count, default=None)
     encoder: str = setting("the encoder's name; tasks that name the same one share it", _check_name, default="shared")
-    train: str | None = setting("file of the training rows", _check_path, default=None)
-    dev: str | None = setting(
+    train: str | Path | None = setting("file of the training rows", _check_path, default=None)
+    dev: str | Path | None = setting(
         "file of the dev rows; unset: a seeded, stratified tenth of `train`", _check_path, default=None
     )
-    test: str | None = setting("file of the test rows", _check_path, default=None)
+    test: str | Path | None = setting("file of the test rows", _check_path, default=None)
 
     def __post_init__(self) -> None:
         _check_name("a task's name", self.name)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from minbert.files.storage import sha256_of
+from multitask.data.memory import Given
 from multitask.distributed import gathered, rank, size
 from multitask.errors import RunError
 from multitask.evaluation import Selection
@@ -36,8 +37,8 @@ def finished_identity(out: Path) -> dict[str, Any] | None:
     return finished
 
 
-def identity_of(config: RunConfig, select: str, limit: int | None) -> dict[str, Any]:
-    """Collect what must not change in a run: settings, SHA-256 of data files and plugins, number of processes.
+def identity_of(config: RunConfig, select: str, limit: int | None, given: Given | None = None) -> dict[str, Any]:
+    """Collect what must not change in a run: settings, SHA-256 of files, rows and plugins, number of processes.
 
     What else decides its bytes is its environment (record.environment_of) and the machine.
     """
@@ -45,6 +46,8 @@ def identity_of(config: RunConfig, select: str, limit: int | None) -> dict[str, 
     for task in config.tasks:
         paths = {split: getattr(task, split) for split in ("train", "dev")}
         digests[task.name] = {split: sha256_of(Path(path)) for split, path in paths.items() if path is not None}
+        rows = (given or {}).get(task.name, {})
+        digests[task.name] |= {split: rows[split].digest for split in paths if split in rows}
     # As one phrase each, which a message can say.
     plugins = {part: f"{of['file']}, sha256 {of['sha256']}" for part, of in plugins_of(config, select).items()}
     return {

@@ -15,6 +15,7 @@ from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 from multitask.settings.choices import SAMPLERS, SCHEDULES
 from multitask.settings.config import RunConfig, TrainConfig
+from multitask.settings.task import Task
 from multitask.updates.stepper import Stepper, StepRecord
 
 __all__ = ["RoundRecord", "TrainState", "build_sampler", "estimate_seconds", "train_rounds"]
@@ -92,7 +93,7 @@ def train_rounds(
         try:
             records = stepper.round(batches, schedule(number, total, warmup))
         except NonFiniteError as error:
-            where = [f"{name}, {_lines(data[name], chosen[name], model.tasks[name].train)}" for name in error.tasks]
+            where = [f"{name}, {_lines(data[name], chosen[name], model.tasks[name])}" for name in error.tasks]
             raise RunError(f"round {number + 1}, task {' + '.join(where)}: {error.what}") from None
         state.round += 1
         if state.round == per_epoch:
@@ -101,11 +102,14 @@ def train_rounds(
         yield RoundRecord(number + 1, epoch + 1, records, time.perf_counter() - began)
 
 
-def _lines(rows: TaskData, chosen: Indices, file: str | None) -> str:
-    """Name the lines of the file that the chosen rows were read from, at most ten."""
+def _lines(rows: TaskData, chosen: Indices, task: Task) -> str:
+    """Name the lines of the file, or the rows in memory, that the chosen rows are, at most ten."""
     lines = rows.lines[chosen].tolist()
     rest = f" and {len(lines) - 10} more" if len(lines) > 10 else ""
-    return f"lines {', '.join(map(str, lines[:10]))}{rest} of {file}"
+    numbers = f"{', '.join(map(str, lines[:10]))}{rest}"
+    return (
+        f"rows {numbers} of data[{task.name!r}]['train']" if task.train is None else f"lines {numbers} of {task.train}"
+    )
 
 
 def estimate_seconds(

@@ -55,6 +55,7 @@ def task_records(
     return {
         task.name: {
             "classes": list(task.classes),
+            "from_memory": list(prepared.given.get(task.name, ())),
             "train_rows": len(train[task.name].examples),
             "dev_rows": len(dev[task.name].examples),
             "truncated_train_rows": int(train_data[task.name].texts.truncated.sum()),

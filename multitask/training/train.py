@@ -1,16 +1,18 @@
 """Training a run into a folder: what stands around the loop, from the rows that are read to the epoch that is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from multitask.data.examples import OnBad
 from multitask.data.load import prepare
+from multitask.data.memory import rows_by_task
 from multitask.distributed import broadcast_from_main, is_main
-from multitask.errors import ConfigError, RunError
-from multitask.evaluation import Selection
+from multitask.errors import RunError
 from multitask.run import Run
-from multitask.settings.config import RunConfig
+from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
+from multitask.settings.task import Task
+from multitask.training.arguments import check_arguments, config_of
 from multitask.training.identity import (
     finished_identity,
     identity_of,
@@ -25,9 +27,15 @@ __all__ = ["train"]
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | None = None,
     out: str | Path | None = None,
     *,
+    tasks: Sequence[Task] | None = None,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
+    weights: str | Path | EncoderConfig | None = None,
+    settings: TrainConfig | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
     device: str = "auto",
     select: str = "mean",
     limit: int | None = None,
@@ -40,12 +48,16 @@ def train(
     on_round: OnRound | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Run:
-    """Train all tasks of ``config`` into the folder ``out``.
+    """Train all tasks of ``config``, or ``tasks`` on ``weights``, into the folder ``out``.
 
     Within ``distributed.process_group()`` all processes train together, each on its share of every batch, which is
     ``batch_size`` rows a process; all have to see the folder, the main one writes it.
 
-    :param out: ``runs/`` and the preset's name, unless told.
+    :param out: ``runs/`` and the preset's name, unless told; without a preset ``runs/own``.
+    :param data: rows in memory by task and split, ``{"topic": {"train": rows, "dev": rows}}``, for splits without a
+        file: lists of dicts, pandas DataFrames, datasets.Dataset or any iterable of mappings.
+    :param weights: name, hub id or folder of the encoder's weights, or an EncoderConfig.
+    :param settings: with ``tasks``, all else; ``epochs`` and ``seed`` are shorthands of its.
     :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
     :param bad_rows: ``"missing"`` leaves out rows without text or label and refuses any other that can't be used,
@@ -63,25 +75,27 @@ def train(
         calls it.
     :param on_epoch: called in the same way with each epoch's dev scores, {task: Score}.
     :return: the run of the best epoch.
-    :raises RunError: for a folder that is in use, a changed configuration or data file, a loss that is not finite.
+    :raises RunError: for a folder that is in use, changed settings, files or rows, a loss that is not finite.
     :raises StoppedError: after SIGTERM, SIGINT or a callback's "stop", when the state has been saved.
     """
+    config = config_of(config, tasks, weights, settings, epochs=epochs, seed=seed)
+    given = rows_by_task(data, config.tasks) if data is not None else {}
     out = Path("runs") / config.preset if out is None else Path(out)
     if is_main():
-        _check_arguments(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
+        check_arguments(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
     with locked(out) if is_main() else nullcontext():
-        prepared = prepare(config, limit=limit, bad_rows=bad_rows)
-        identity = identity_of(prepared.config, select, limit)
+        prepared = prepare(config, limit=limit, bad_rows=bad_rows, given=given)
+        identity = identity_of(prepared.config, select, limit, given)
         refuse_differences(broadcast_from_main(identity), identity)
         # From the main process alone: what the others see there may already be what it has changed.
         finished = broadcast_from_main(finished_identity(out) if resume and is_main() else None)
         if finished is not None:
             refuse_changes(out, finished, identity)
-            return Run.load(out, device=device)
+            return Run.load(out, device=device, given=given)
         if resume and is_main():
             refuse_to_overwrite(out, prepared.config)
         session = Session(
@@ -97,17 +111,4 @@ def train(
         with Signals().noted() as signals:
             session.train(signals, save_every=save_every, keep=keep)
         session.finish(keep_optimizer)
-    return Run.load(out, device=device)
-
-
-def _check_arguments(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
-    Selection.parse(select, config.tasks)
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: must be a folder, got a file; name a new one")
-    if not resume and out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):
-        raise RunError(
-            f"{out}: must be empty, got a folder with files in it; name a new one, or continue it with --resume"
-        )
+    return Run.load(out, device=device, given=given)

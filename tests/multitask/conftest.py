@@ -30,9 +30,18 @@ GOOD, BAD = ("good", "lovely", "great"), ("bad", "dull", "poor")
 @pytest.fixture(scope="session")
 def three_tasks() -> tuple[Task, ...]:
     """One task of each kind, with rates that differ and a weight decay that would show."""
-    pair = {"text": ("a", "b"), "dropout": 0.0}
+    pair = {"text": ("a", "b"), "dropout": 0.0, "decoder_lr": None}
     return (
-        Task(name="sst", text=("a",), label="y", labels=tuple("01234"), dropout=0.0, lr=1e-3, weight_decay=0.1),
+        Task(
+            name="sst",
+            text="a",
+            label="y",
+            labels=tuple("01234"),
+            dropout=0.0,
+            lr=1e-3,
+            decoder_lr=None,
+            weight_decay=0.1,
+        ),
         Task(name="para", **pair, label="y", kind="binary", labels=("0", "1"), lr=3e-3, weight_decay=0.2),
         Task(name="sts", **pair, label="y", kind="regression", labels=(0.0, 5.0), lr=2e-3, weight_decay=0.3),
     )

@@ -267,3 +267,27 @@ def test_another_number_of_processes_can_not_resume(
 def test_standard_input_can_not_be_shared(tmp_path: Path) -> None:
     for message in finish(start(2, "-m", "multitask", "predict", tmp_path), status=2):
         assert "--input must be a file, which 2 processes can all read, got -" in message
+
+
+# Rows in memory, of which the second process may have others.
+FROM_PYTHON = """
+import os, sys, torch
+from multitask import Task, TrainConfig, train
+from multitask.distributed import process_group
+torch.set_num_threads(1)
+rows = [{"text": "good film" if n % 2 else "bad story", "label": n % 2} for n in range(60)]
+if len(sys.argv) > 3 and os.environ["RANK"] == "1":
+    rows[-1]["label"] = 0
+with process_group():
+    task = Task(name="mood", text="text", label="label", batch_size=4)
+    run = train(tasks=[task], data={"mood": {"train": rows}}, weights=sys.argv[1], settings=TrainConfig(rounds=2),
+                out=sys.argv[2], progress=False)
+    assert run.evaluate()["mood"].n == 6
+"""
+
+
+def test_processes_train_on_the_same_rows_in_memory(tiny_weights: Path, tmp_path: Path) -> None:
+    finish(start(2, "-c", FROM_PYTHON, tiny_weights, tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["ranks"] == 2
+    messages = finish(start(2, "-c", FROM_PYTHON, tiny_weights, tmp_path / "other", "changed"), status=1)
+    assert "process 1 must agree with the main one: data.mood.train must be '60 rows, SHA-256 " in messages[1]

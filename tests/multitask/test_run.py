@@ -5,15 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from minbert.errors import WeightsError
+from minbert.errors import InputError, WeightsError
 from minbert.files.storage import read_tensors, write_tensors
 from minbert.model import BertModel
 from multitask.data.examples import read_examples
-from multitask.errors import ConfigError, RunError
+from multitask.errors import ConfigError, DataError, RunError
 from multitask.model.model import MultitaskModel
 from multitask.run import Run
 from multitask.settings.config import build_config
@@ -100,6 +102,63 @@ def test_bad_questions(trained: Run) -> None:
         trained.predict("para", [("a", "b"), "c"])
     with pytest.raises(ConfigError, match="split must be one of train, dev, test, (got|not) 'valid'$"):
         trained.evaluate("valid")
+
+
+def test_rows_in_memory_are_answered_as_their_texts(trained: Run) -> None:
+    pairs = [("good film", "great film"), ("bad story", "lovely film"), ("dull", "poor")]
+    rows = [{"sentence1": a, "sentence2": b, "id": f"r{i}", "other": 1} for i, (a, b) in enumerate(pairs)]
+    expected = trained.predict("sts", pairs)
+    for form in (rows, iter(rows), datasets.Dataset.from_list(rows)):
+        found = trained.predict("sts", form)
+        assert [answer.id for answer in found] == ["r0", "r1", "r2"]
+        assert [answer.label for answer in found] == [answer.label for answer in expected]
+    assert trained.predict("sst", pd.Series(["good", "bad"])) == trained.predict("sst", ("good", "bad"))
+    assert trained.predict("sts", datasets.Dataset.from_dict({"sentence1": [], "sentence2": []})) == []
+
+
+@pytest.mark.parametrize(
+    "index", [[7, 3], ["a", "a"], pd.MultiIndex.from_tuples([(1, "x"), (2, "y")], names=["n", "k"])]
+)
+def test_a_frame_is_answered_by_a_frame_of_its_index(trained: Run, index: Any) -> None:
+    texts = ["good film", "bad " * 200]
+    frame = pd.DataFrame({"sentence": texts, "sentiment": [4, 0]}, index=index)
+    found = trained.predict("sst", frame)
+    assert found.index.equals(frame.index)
+    assert list(found.columns) == ["prediction", "p_0", "p_1", "p_2", "p_3", "p_4", "truncated"]
+    for row, answer in zip(found.itertuples(index=False), trained.predict("sst", texts), strict=True):
+        assert tuple(row) == (answer.label, *(answer.probabilities or ()), answer.truncated)
+    assert found["truncated"].tolist() == [False, True]
+    pairs = frame.assign(sentence1=texts, sentence2="a film")
+    assert list(trained.predict("sts", pairs).columns) == ["prediction", "truncated"]
+    empty = trained.predict("sst", frame[:0])
+    assert (len(empty), list(empty.columns)) == (0, list(found.columns))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([{"text": "a"}], DataError, r"^rows: the columns must include 'sentence', got 'text'$"),
+        (pd.DataFrame({"text": ["a"]}), DataError, r"^rows: the columns must include 'sentence', got 'text'$"),
+        (
+            pd.DataFrame({"sentence": ["a", None]}),
+            DataError,
+            r"^rows, row 2: column 'sentence' must not be empty, got ",
+        ),
+        (
+            [{"sentence": "a"}, "b"],
+            DataError,
+            r"^rows, row 2: the row must be a mapping from columns to cells, got 'b'$",
+        ),
+        ({"sentence": "a"}, InputError, r"^rows must be a list of rows, such as \[{'sentence': 'a'}\], got {"),
+        (b"a", InputError, "^rows must be a list of rows"),
+        (None, InputError, "^rows must be a list of rows"),
+        (pd.Series(["a", None]), InputError, r"^row 2 must be str or tuple\[str, \.\.\.\], got "),
+        ([np.array(["a"])], InputError, r"^row 1 must be str or tuple\[str, \.\.\.\], got array"),
+    ],
+)
+def test_rows_that_can_not_be_answered(trained: Run, rows: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        trained.predict("sst", rows)
 
 
 def test_the_folder_works_elsewhere_and_without_cache(

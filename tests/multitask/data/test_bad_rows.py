@@ -181,7 +181,7 @@ def test_a_prediction_knows_that_its_row_was_cut(trained: Path) -> None:
         ([None], r"row 1 must be str or tuple\[str, \.\.\.\], got None"),
         (["a", 5], r"row 2 must be str or tuple\[str, \.\.\.\], got 5"),
         ([("a", None)], r"row 1 must be str or tuple\[str, \.\.\.\], got \('a', None\)"),
-        ([{"a": 1}], r"row 1 must be str or tuple\[str, \.\.\.\], got {'a': 1}"),
+        ([("a film",), {"a": 1}], r"row 2 must be str or tuple\[str, \.\.\.\], got {'a': 1}"),
         ([b"a"], r"row 1 must be str or tuple\[str, \.\.\.\], got b'a'"),
     ],
 )

@@ -37,5 +37,5 @@ def test_read_split_gives_the_rows_of_prepare(with_dev: bool, make_config: Any) 
 def test_a_split_without_a_file_is_named(make_config: Any) -> None:
     config = make_config()
     config = replace(config, tasks=tuple(replace(task, test=None) for task in config.tasks))
-    with pytest.raises(ConfigError, match=r"^tasks\.sst\.test must be the path of the test rows, got None$"):
+    with pytest.raises(ConfigError, match=r"^tasks\.sst\.test must be the path of the test rows, or data"):
         read_split(config, "test")

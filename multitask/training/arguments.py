@@ -1,0 +1,66 @@
+"""What train is told, checked before anything is read or written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from multitask.errors import ConfigError, RunError
+from multitask.evaluation import Selection
+from multitask.settings.checks import shown
+from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
+from multitask.settings.task import Task
+
+__all__ = ["check_arguments", "config_of"]
+
+
+def config_of(
+    config: RunConfig | None,
+    tasks: Sequence[Task] | None,
+    weights: str | Path | EncoderConfig | None,
+    settings: TrainConfig | None,
+    **shorthands: Any,
+) -> RunConfig:
+    """Return the configuration that train was given as one, or as tasks and settings.
+
+    :param shorthands: settings of TrainConfig; None sets nothing.
+    :raises ConfigError: for neither, both, or values of other types.
+    """
+    changes = {name: value for name, value in shorthands.items() if value is not None}
+    parts = {"tasks": tasks, "weights": weights, "settings": settings, **changes}
+    given = [name for name, value in parts.items() if value is not None]
+    if config is not None:
+        if not isinstance(config, RunConfig):
+            raise ConfigError(f"config must be a RunConfig, got {shown(config)}; tasks are given by tasks=")
+        if given:
+            raise ConfigError(f"train must be given either config or {given[0]}, got both")
+        return config
+    if tasks is None:
+        raise ConfigError("train must be given config or tasks, got neither")
+    if not isinstance(tasks, list | tuple) or not all(isinstance(task, Task) for task in tasks):
+        raise ConfigError(f"tasks must be a list of Task, got {shown(tasks)}")
+    if settings is not None and not isinstance(settings, TrainConfig):
+        raise ConfigError(f"settings must be a TrainConfig, got {shown(settings)}")
+    if weights is None:
+        weights = EncoderConfig()
+    encoder = weights if isinstance(weights, EncoderConfig) else EncoderConfig(weights=weights)
+    return RunConfig(encoder=encoder, train=replace(settings or TrainConfig(), **changes), tasks=tasks)
+
+
+def check_arguments(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
+    """Check what train's other arguments must be, and that the folder may be written.
+
+    :param counts: by name what must be at least 1 or None.
+    :raises ConfigError: for another value.
+    :raises RunError: for a folder that holds something else.
+    """
+    Selection.parse(select, config.tasks)
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: must be a folder, got a file; name a new one")
+    if not resume and out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):
+        raise RunError(
+            f"{out}: must be empty, got a folder with files in it; name a new one, or continue it with --resume"
+        )

@@ -21,7 +21,8 @@ from multitask.model.model import MultitaskModel
 from multitask.plugins import REGISTRIES, load_plugin, registered_by
 from multitask.run import Run
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
+ROOT = Path(__file__).parents[2]
+PLUGINS, PAGE = ROOT / "tests" / "plugins", ROOT / "docs" / "own_parts.md"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -104,6 +105,7 @@ def test_a_part_trains_resumes_and_predicts_from_its_file(
     file = PLUGINS / door.file
     plugin = ["--plugin", str(file)]
     assert len(file.read_text().splitlines()) < 30
+    assert f"```python\n{file.read_text()}```\n" in PAGE.read_text(), f"{PAGE} must show {file}"
     rows = tmp_path / "rows.txt"
     rows.write_text("good film\nbad story\n")
     assert main(words(tmp_path / "whole", *plugin, *door.options)) == 0

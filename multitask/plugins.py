@@ -132,8 +132,8 @@ def require_parts(folder: Path, parts: object) -> None:
             )
         origin = REGISTRIES[what].origin(name)
         found = None if origin is None else origin.sha256
-        if found != wanted and f"{folder} {part} {found}" not in _warned:
-            _warned.add(f"{folder} {part} {found}")
+        if found != wanted and f"{part} {wanted} {found}" not in _warned:
+            _warned.add(f"{part} {wanted} {found}")
             whose = "this version" if origin is None else f"{origin.name}, {_short(found)}"
             from multitask.distributed import is_main  # brings torch
 

@@ -42,7 +42,8 @@ def macro_f1_of(classes: Floats, confusions: Floats) -> Floats:
 
 def f1_of(positive: int, classes: Floats, confusions: Floats) -> Floats:
     """Compute F1 of the class ``positive``; 0 where it is neither label nor prediction. Shapes as in macro_f1_of."""
-    return _f1_by_class(confusions)[0][:, classes == positive].sum(1)
+    f1, _ = _f1_by_class(confusions)
+    return np.asarray(f1[:, classes == positive].sum(1), dtype=np.float64)
 
 
 def mcc_of(classes: Floats, confusions: Floats) -> Floats:
@@ -54,7 +55,8 @@ def mcc_of(classes: Floats, confusions: Floats) -> Floats:
     labels, predictions = confusions.sum(2), confusions.sum(1)  # (resamples, classes)
     agreed = np.trace(confusions, axis1=1, axis2=2) * rows - (labels * predictions).sum(1)
     spread = (rows**2 - (labels**2).sum(1)) * (rows**2 - (predictions**2).sum(1))
-    return np.divide(agreed, np.sqrt(spread), out=np.zeros_like(agreed), where=spread > 0)
+    zeros = np.zeros_like(agreed)
+    return np.asarray(np.divide(agreed, np.sqrt(spread), out=zeros, where=spread > 0), dtype=np.float64)
 
 
 def _scaled(values: Floats) -> Floats:

@@ -41,7 +41,7 @@ class Kind(ABC):
     """What a kind of task decides; it has no state.
 
     has_classes: labels are class indices (int64), not numbers (float32); only then class weights have a meaning.
-    metrics: names of ``multitask.metrics.METRICS``; the first is the task's score.
+    metrics: names of ``multitask.METRICS`` that fit beside those for all such labels; the first is the task's score.
     """
 
     has_classes: ClassVar[bool]
@@ -95,7 +95,7 @@ class Classification(Kind):
     """One of several classes, by cross-entropy."""
 
     has_classes = True
-    metrics = ("accuracy", "macro_f1")
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def check_labels(self, key: str, labels: Sequence[Any]) -> tuple[str, ...]:
         """Check at least two classes, strings or numbers, none of them twice; see Kind."""
@@ -176,7 +176,7 @@ class Regression(Kind):
     """A number, by squared error; labels are its bounds (low, high)."""
 
     has_classes = False
-    metrics = ("pearson",)
+    metrics: ClassVar[tuple[str, ...]] = ("pearson",)
 
     def check_labels(self, key: str, labels: Sequence[Any]) -> tuple[float, float]:
         """Check two finite numbers, the first below the second; see Kind."""

@@ -20,6 +20,8 @@ from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.settings.config import RunConfig, build_config
 from multitask.settings.task import Task
+from multitask.training.checkpoints import latest_checkpoint
+from multitask.training.run_folder import JsonLines
 from multitask.updates.stepper import Stepper
 
 MakeModel = Callable[..., MultitaskModel]
@@ -198,3 +200,36 @@ def make_config(course_like: Path, tiny_weights: Path) -> Callable[..., RunConfi
 def read_log() -> Callable[[Path], list[dict[str, Any]]]:
     """A function of a .jsonl file: its objects."""
     return lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """A function of a run folder: every file that has to be equal to the byte."""
+
+    def of(out: Path) -> dict[str, bytes]:
+        """Log, best epoch, last checkpoint less its own log's length."""
+        files = [out / "metrics.jsonl", *sorted((out / "best").iterdir())]
+        last = latest_checkpoint(out / "checkpoints")
+        assert last is not None
+        files += [last / name for name in ("model.safetensors", "optimizers.safetensors", "generators.safetensors")]
+        return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def stop_after() -> Callable[[pytest.MonkeyPatch, int, Callable[[], None]], None]:
+    """A function of a patch, a number and an act: calls it once, after so many lines of a log (four a round)."""
+
+    def stop(patch: pytest.MonkeyPatch, lines: int, act: Callable[[], None]) -> None:
+        write, count = JsonLines.write, [0]
+
+        def counting(self: JsonLines, **values: Any) -> None:
+            write(self, **values)
+            count[0] += 1
+            if count[0] == lines:
+                act()
+
+        patch.setattr(JsonLines, "write", counting)
+
+    return stop

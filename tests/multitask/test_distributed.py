@@ -244,6 +244,37 @@ def test_evaluation_and_prediction_are_shared_out(
     assert two == [one, ("", "")]
 
 
+def test_parts_of_ones_own_in_all_processes_or_none(make_config: MakeConfig, tmp_path: Path) -> None:
+    files = sorted((Path(__file__).parents[1] / "plugins").glob("*.py"))
+    chosen = ["tasks.sst.pooling=weighted", "tasks.sst.kind=ordinal", "tasks.sts.input=separate"]
+    chosen += ["tasks.sts.head=difference", "tasks.sts.metric=rmse"]
+    chosen += ["train.sampler=square-root", "train.schedule=inverse-root"]
+    words = ["-m", "multitask", "train", *options(make_config(), tmp_path), "--select", "sst.mae"]
+    words += [word for setting in chosen for word in ("--set", setting)]
+    plugins = [word for file in files for word in ("--plugin", file)]
+    finish(start(2, *words, *plugins, "--out", tmp_path / "run"))
+    used = json.loads((tmp_path / "run" / "record.json").read_text())["plugins"]
+    assert {part["file"] for part in used.values()} >= {"weighted.py", "ordinal.py", "difference.py", "rmse.py"}
+    evaluate = ["-m", "multitask", "evaluate", tmp_path / "run", "--json", *plugins]
+    (one,), (two, other) = ([ended(process) for process in start(ranks, *evaluate)] for ranks in (1, 2))
+    assert json.loads(one[0])["tasks"]["sts"]["metric"] == "rmse"
+    assert json.loads(one[0])["mean"] is None
+    assert (two, other) == (one, ("", ""))
+
+    script = tmp_path / "changed.py"  # the second process reads another state of a file
+    changed = (files[-1].parent / "weighted.py").read_text() + "# changed\n"
+    (tmp_path / "0").mkdir()
+    (tmp_path / "1").mkdir()
+    (tmp_path / "0" / "weighted.py").write_bytes((files[-1].parent / "weighted.py").read_bytes())
+    (tmp_path / "1" / "weighted.py").write_text(changed)
+    script.write_text("import os, sys\nfrom multitask.__main__ import main\n")
+    plugin = f"{str(tmp_path)!r} + '/' + os.environ['RANK'] + '/weighted.py'"
+    script.write_text(script.read_text() + f"sys.exit(main([*sys.argv[1:], '--plugin', {plugin}]))\n")
+    words = [script, "train", *options(make_config(), tmp_path), "--set", "tasks.sst.pooling=weighted"]
+    _, message = finish(start(2, *words, "--out", tmp_path / "other"), status=1)
+    assert "process 1 must agree with the main one: plugins.pooling weighted must be 'weighted.py, sha256" in message
+
+
 def test_an_error_of_one_process_ends_all(make_config: MakeConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()

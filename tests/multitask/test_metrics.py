@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 
 from minbert.errors import InputError
-from multitask.metrics import METRICS, accuracy, baseline_score, bootstrap_score, macro_f1, pearson, spearman
+from multitask.errors import ConfigError
+from multitask.metrics import (
+    METRICS,
+    accuracy,
+    baseline_score,
+    bootstrap_score,
+    compute_metric,
+    f1,
+    macro_f1,
+    mae,
+    mcc,
+    pearson,
+    spearman,
+)
 from multitask.settings.task import Task
 
 
@@ -24,6 +37,77 @@ def test_macro_f1() -> None:
     assert macro_f1([0, 0, 0, 1, 3, 2], [0, 0, 1, 1, 2, 3]) == pytest.approx((4 / 5 + 2 / 3 + 0 + 0) / 4, abs=1e-15)
     assert macro_f1([1, 1], [1, 1]) == 1.0
     assert math.isnan(macro_f1([], []))
+
+
+def test_f1_of_one_class() -> None:
+    # Class 1: 1 hit, 1 miss, 1 false alarm; class 0: 2 hits, 1 miss, 1 false alarm.
+    predictions, labels = [0, 0, 1, 1, 0], [0, 0, 1, 0, 1]
+    assert f1(predictions, labels) == pytest.approx(1 / 2, abs=1e-15)
+    assert f1(predictions, labels, positive=0) == pytest.approx(2 / 3, abs=1e-15)
+    assert f1([0, 0], [0, 1]) == 0.0
+    assert f1([0, 0], [0, 0]) == 0.0  # as sklearn has it: no class 1 anywhere
+    assert f1([1, 1], [1, 1]) == 1.0
+    assert math.isnan(f1([], []))
+    assert compute_metric("f1:no", predictions, labels, classes=("no", "yes")) == pytest.approx(2 / 3, abs=1e-15)
+    assert compute_metric("f1:1.0", predictions, labels, classes=("0", "1")) == pytest.approx(1 / 2, abs=1e-15)
+    assert bootstrap_score("f1:no", predictions, labels, classes=("no", "yes")).metric == "f1:no"
+    for metric in ("f1:no", "f1:"):
+        with pytest.raises(InputError, match="metric must be f1: and one of the classes yes, got 'f1:"):
+            compute_metric(metric, [0], [0], classes=("yes",))
+    with pytest.raises(InputError, match="metric must be one of accuracy, .* got 'accuracy:no'"):
+        compute_metric("accuracy:no", [0], [0], classes=("no", "yes"))
+
+
+def test_matthews_correlation() -> None:
+    # 2 hits, 0 right rejections, 1 false alarm, 1 miss: (2 * 0 - 1 * 1) / sqrt(3 * 3 * 1 * 1).
+    assert mcc([1, 0, 1, 1], [1, 1, 1, 0]) == pytest.approx(-1 / 3, abs=1e-15)
+    assert mcc([0, 1, 2], [0, 1, 2]) == pytest.approx(1, abs=1e-15)
+    assert mcc([1, 0], [0, 1]) == pytest.approx(-1, abs=1e-15)
+    assert [mcc([1, 1], [0, 1]), mcc([0, 1], [1, 1]), mcc([1, 1], [1, 1]), mcc([0], [1])] == [0, 0, 0, 0]
+    assert math.isnan(mcc([], []))
+    # Of several classes: the correlation of the two sides' indicators, summed over the classes.
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 4, (2, 200))
+    y = np.where(generator.random(200) < 0.4, x, y)
+    a, b = (np.eye(4)[side] - np.eye(4)[side].mean(0) for side in (x, y))
+    assert mcc(x, y) == pytest.approx((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()), abs=1e-14)
+
+
+def test_mean_absolute_error() -> None:
+    assert mae([1.5, -2, 3], [1, 2, 3]) == pytest.approx(1.5, abs=1e-15)
+    assert math.isnan(mae([], []))
+    assert mae([math.inf], [0]) == math.inf
+    constant = bootstrap_score("mae", [1, 1, 1], [2, 2, 2])
+    assert (constant.value, constant.low, constant.high) == (1, 1, 1)
+
+
+def test_a_metric_of_ones_own_has_an_interval_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_entries", "_origins", "_lower", "_labels"):
+        monkeypatch.setattr(METRICS, name, type(getattr(METRICS, name))(getattr(METRICS, name)))
+    seen = []
+
+    @METRICS.register("mine")
+    def mine(predictions: np.ndarray, labels: np.ndarray) -> float:
+        seen.append(predictions.dtype)
+        return float(np.mean(predictions == labels))
+
+    generator = np.random.default_rng(3)
+    y = generator.integers(0, 2, 300)
+    x = np.where(generator.random(300) < 0.6, y, 1 - y)
+    own, built_in = bootstrap_score("mine", x, y), bootstrap_score("accuracy", x, y)
+    assert own.value == built_in.value
+    assert [own.low, own.high] == pytest.approx([built_in.low, built_in.high], abs=0.015)
+    assert set(seen) == {np.dtype("int64")}  # classes come as indices
+    METRICS.register("undefined")(lambda predictions, labels: float("nan"))
+    assert math.isnan(bootstrap_score("undefined", x, y).low)
+    METRICS.register("nothing")(lambda predictions, labels: None)
+    with pytest.raises(ConfigError, match="the metric nothing must return a number, got None"):
+        compute_metric("nothing", x, y)
+    with pytest.raises(ConfigError, match="labels of the metric odd must be 'classes' or 'numbers', got 'words'"):
+        METRICS.register("odd", labels="words")
+    METRICS.register("error", greater_is_better=False, labels="classes")(mine)
+    assert [METRICS.greater_is_better(name) for name in ("mine", "error", "mae", "f1:x")] == [True, False, False, True]
+    assert METRICS.fitting(classes=False) == ["pearson", "spearman", "mae", "mine", "undefined", "nothing"]
 
 
 def test_correlations_by_hand() -> None:
@@ -119,7 +203,15 @@ def naive(metric: str, x: np.ndarray, y: np.ndarray, resamples: int) -> tuple[fl
 
 @pytest.mark.parametrize(
     ("metric", "resamples", "near"),
-    [("accuracy", 1000, 0.01), ("macro_f1", 1000, 0.01), ("pearson", 600, 0.025), ("spearman", 300, 0.03)],
+    [
+        ("accuracy", 1000, 0.01),
+        ("macro_f1", 1000, 0.01),
+        ("f1", 1000, 0.02),
+        ("mcc", 1000, 0.01),
+        ("mae", 1000, 0.03),
+        ("pearson", 600, 0.025),
+        ("spearman", 300, 0.03),
+    ],
 )
 def test_interval_is_that_of_the_plain_bootstrap(metric: str, resamples: int, near: float) -> None:
     generator = np.random.default_rng(3)
@@ -168,3 +260,20 @@ def test_baselines() -> None:
     assert baseline_score(number, [1.0, 2.0], [3.0, 4.0]).value == 0.0
     with pytest.raises(InputError, match="must hold at least one label, got none$"):
         baseline_score(classes, [], [1])
+
+
+def test_the_baseline_of_each_metric() -> None:
+    def classes(metric: str) -> Task:
+        return Task(name="a", text=("t",), label="l", labels=("no", "yes"), metric=metric)
+
+    train, dev = [0, 0, 1], [0, 1, 1, 0, 0]
+    assert baseline_score(classes("mcc"), train, dev).value == 0
+    assert baseline_score(classes("macro_f1"), train, dev).value == pytest.approx((6 / 8 + 0) / 2)  # all "no"
+    assert baseline_score(classes("f1"), train, dev).value == pytest.approx(4 / 7)  # all "yes"
+    assert baseline_score(classes("f1:no"), train, dev).value == pytest.approx(6 / 8)
+    for metric in ("spearman", "pearson"):
+        number = Task(name="b", text=("t",), label="l", kind="regression", metric=metric)
+        score = baseline_score(number, [1.0, 2.0], [3.0, 4.0])
+        assert (score.value, score.low, score.high, score.metric) == (0, 0, 0, metric)
+    number = Task(name="b", text=("t",), label="l", kind="regression", metric="mae")
+    assert baseline_score(number, [1.0, 2.0, 9.0], [3.0, 4.0]).value == 1.5  # from the median, 2

@@ -1,9 +1,11 @@
 """RoundSampler: counts, no row twice, any position at once, and the refusals with their sizes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from multitask.data.sampling import Indices, RoundSampler
+from multitask.data.sampling import CheckedSampler, Indices, RoundSampler
 from multitask.errors import ConfigError
 
 SIZES = {"sst": 100, "para": 205, "sts": 61}
@@ -145,3 +147,63 @@ def test_fewer_rows_than_a_batch() -> None:
         RoundSampler({"a": 3}, {"a": 2}, seed=0, rounds=9)
     with pytest.raises(ConfigError, match="^sizes must name at least one task, got none$"):
         RoundSampler({}, {}, seed=0)
+
+
+class Own:
+    """A sampler of a user's own that gives what it is told."""
+
+    def __init__(self, *rounds: Any, count: Any = 3) -> None:
+        self.rounds = list(rounds)
+        if count is not None:
+            self.rounds_per_epoch = count
+
+    def round(self, epoch: int, index: int) -> Any:
+        return self.rounds.pop(0) if len(self.rounds) > 1 else self.rounds[0]
+
+
+def test_a_sampler_of_ones_own_may_leave_out_tasks_and_repeat_rows() -> None:
+    sampler = CheckedSampler(Own({"b": [3, 3, 0]}), {"a": 2, "b": 4})
+    drawn = sampler.round(1, 2)
+    assert list(drawn) == ["b"]
+    assert drawn["b"].dtype == np.int64
+    assert drawn["b"].tolist() == [3, 3, 0]
+    assert sampler.rounds_per_epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (Own({"a": [0]}, count=None), "rounds_per_epoch of the sampler Own must be a whole number, got None"),
+        (Own({"a": [0]}, count=0), "rounds_per_epoch of the sampler Own must be at least 1, got 0"),
+        (Own({}), "round 0 of epoch 0 of the sampler Own must be a dict of at least one task's row indices, got {}"),
+        (Own([0]), "round 0 of epoch 0 of the sampler Own must be a dict of at least one task's row indices, got [0]"),
+        (Own({"c": [0]}), "a task in round 0 of epoch 0 of the sampler Own must be one of a, b, got 'c'"),
+        (Own({"a": [2]}), "a in round 0 of epoch 0 of the sampler Own must be from 0 to 1, got 2"),
+        (Own({"a": [0, -1]}), "a in round 0 of epoch 0 of the sampler Own must be from 0 to 1, got -1"),
+        (
+            Own({"a": []}),
+            "a in round 0 of epoch 0 of the sampler Own must be at least one whole number in a row, got []",
+        ),
+        (
+            Own({"a": [[0]]}),
+            "a in round 0 of epoch 0 of the sampler Own must be at least one whole number in a row, got",
+        ),
+        (
+            Own({"a": [0.5]}),
+            "a in round 0 of epoch 0 of the sampler Own must be at least one whole number in a row, got",
+        ),
+        (Own({"a": 0}), "a in round 0 of epoch 0 of the sampler Own must be at least one whole number in a row, got 0"),
+        (
+            Own({"a": [0]}, {"a": [1]}),
+            "a round of the sampler Own must follow from seed, epoch and index alone, got two",
+        ),
+        (
+            Own({"a": [0]}, {"b": [0]}),
+            "a round of the sampler Own must follow from seed, epoch and index alone, got two",
+        ),
+    ],
+)
+def test_what_a_sampler_of_ones_own_gives_is_checked(own: Own, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CheckedSampler(own, {"a": 2, "b": 4})
+    assert str(caught.value).startswith(message)

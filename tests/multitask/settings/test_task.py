@@ -148,3 +148,35 @@ def test_json_round_trip_is_exact() -> None:
 def test_no_task_is_called_mean() -> None:
     with pytest.raises(ConfigError, match="a task's name must not be 'mean'"):
         Task(name="mean", text=("a",), label="y")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"metric": "mae"},
+            "tasks.t.metric of a classification must be one of accuracy, macro_f1, mcc, f1, f1:LABEL, got",
+        ),
+        ({"metric": "accuracy:x"}, "tasks.t.metric of a classification must be one of accuracy, "),
+        ({"metric": "f1"}, "tasks.t.metric of more than two classes must be f1:LABEL, got 'f1'"),
+        ({"metric": "f1:w"}, "tasks.t.metric must be f1: and one of the classes x, y, z, got 'f1:w'"),
+        ({"metric": ""}, "tasks.t.metric must be a non-empty string, got ''"),
+        ({"metric": 3}, "tasks.t.metric must be a non-empty string, got 3"),
+        (
+            {"metric": "accuracy", "kind": "regression", "labels": (0, 5)},
+            "tasks.t.metric of a regression must be one of pearson, spearman, mae, got 'accuracy'",
+        ),
+    ],
+)
+def test_a_metric_has_to_fit_the_kind(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Task(**{"name": "t", "text": "a", "label": "y", "labels": ("x", "y", "z"), **values})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_metric_that_fits() -> None:
+    three = Task(name="t", text="a", label="y", labels=("x", "1", "z"), metric="f1:1.0")
+    assert (three.scored_by, Task.from_dict("t", three.to_dict())) == ("f1:1.0", three)
+    assert Task(name="t", text="a", label="y", metric="f1").scored_by == "f1"  # the classes are not known yet
+    assert Task(name="t", text="a", label="y", kind="binary", labels=("n", "y"), metric="f1").scored_by == "f1"
+    assert Task(name="t", text="a", label="y", kind="regression", metric="spearman").scored_by == "spearman"

@@ -11,8 +11,6 @@ import pytest
 from multitask.errors import StoppedError
 from multitask.settings.config import RunConfig
 from multitask.training import train as training
-from multitask.training.checkpoints import latest_checkpoint
-from multitask.training.run_folder import JsonLines
 
 MakeConfig = Callable[..., RunConfig]
 Contents = dict[str, bytes]
@@ -34,21 +32,6 @@ def train() -> Callable[..., None]:
         training.train(config, out, progress=False, keep_optimizer=True, **{"save_every": 2, **options})
 
     return run
-
-
-@pytest.fixture(scope="session")
-def contents() -> Callable[[Path], Contents]:
-    """A function of a run folder: every file that has to be equal to the byte."""
-
-    def of(out: Path) -> Contents:
-        """Log, best epoch, last checkpoint less its own log's length."""
-        files = [out / "metrics.jsonl", *sorted((out / "best").iterdir())]
-        last = latest_checkpoint(out / "checkpoints")
-        assert last is not None
-        files += [last / name for name in ("model.safetensors", "optimizers.safetensors", "generators.safetensors")]
-        return {str(path.relative_to(out)): path.read_bytes() for path in files}
-
-    return of
 
 
 @pytest.fixture(scope="session")
@@ -76,24 +59,6 @@ def whole(
         return config, undisturbed[update, precision]
 
     return of
-
-
-@pytest.fixture(scope="session")
-def stop_after() -> Callable[[pytest.MonkeyPatch, int, Callable[[], None]], None]:
-    """A function of a patch, a number and an act: calls it once, after so many lines of a log (four a round)."""
-
-    def stop(patch: pytest.MonkeyPatch, lines: int, act: Callable[[], None]) -> None:
-        write, count = JsonLines.write, [0]
-
-        def counting(self: JsonLines, **values: Any) -> None:
-            write(self, **values)
-            count[0] += 1
-            if count[0] == lines:
-                act()
-
-        patch.setattr(JsonLines, "write", counting)
-
-    return stop
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Print how alike sentences are, by the vectors of the encoder alone; about 5 seconds.
+"""Compare sentences by the vectors of the encoder alone.
 
     python examples/01_encode.py "Where is my parcel?" "My package has not come." "I like trains."
 
-A sentence's vector is the mean of its tokens' last hidden states; each line is the cosine with the first sentence.
+Prints the cosine of each sentence with the first, in about 5 seconds. A sentence's vector is the mean of its tokens' last
+hidden states.
 """
 
 import argparse

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
     from multitask.settings.tables import EncoderConfig, TrainConfig
     from multitask.settings.task import Task
+    from multitask.training.loop import RoundRecord
     from multitask.training.train import train
     from multitask.updates.base import Objective, Update, Weighting
 
@@ -41,6 +42,7 @@ __all__ = [
     "Objective",
     "Prediction",
     "Regression",
+    "RoundRecord",
     "Run",
     "RunConfig",
     "RunError",
@@ -74,6 +76,7 @@ _HOME = {
     "Objective": "updates.base",
     "Prediction": "run",
     "Regression": "settings.kinds",
+    "RoundRecord": "training.loop",
     "Run": "run",
     "RunConfig": "settings.config",
     "RunError": "errors",

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -23,8 +24,9 @@ NUMBERED = {
     "06_own_parts.py",
     "07_look_inside.py",
 }
+CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
 PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "famo", "uncertainty")}  # run by tests/multitask/updates
-SCRIPTS = BENCHMARK | NUMBERED | PLUGINS
+SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS
 
 
 def run(root: Path, *argv: object) -> str:
@@ -169,3 +171,31 @@ def test_own_task_trains_and_predicts_its_own_labels(root: Path, tiny_weights: P
     assert lines[0].split("\t") == ["id", "prediction", *(f"p_{topic}" for topic in topics)]
     assert len(lines) == 3
     assert all(line.split("\t")[1] in topics for line in lines[1:])
+
+
+@pytest.mark.smoke
+def test_own_parts_train_beside_the_built_in_ones(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    options = ["--weights", tiny_weights, "--epochs", 1, "--out", tmp_path / "runs"]
+    header, *rows = run(root, "examples/06_own_parts.py", *options).splitlines()
+    assert header.split() == ["pooling", "update", "topic", "sst"]
+    assert [row.split()[:2] for row in rows] == [["attention", "combined"], ["mean-max", "learned-weights"]]
+    assert all(0 <= float(score) <= 1 for row in rows for score in row.split()[2:])
+
+
+def test_callbacks_write_while_it_trains(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "examples", tmp_path / "examples")
+    settings = [f"encoder.weights={tiny_weights}", "train.epochs=1"]
+    for name in ("to_csv", "to_tensorboard"):
+        words = [sys.executable, f"examples/callbacks/{name}.py", *settings]
+        environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error"}
+        subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, check=True)
+        assert len((root / "examples" / "callbacks" / f"{name}.py").read_text().splitlines()) < 30
+    header, *lines = (tmp_path / "live.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "round,task,rows,loss,lr,grad_norm"
+    log = (tmp_path / "runs" / "live" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = [json.loads(line) for line in log if '"round"' in line]
+    assert [line.split(",") for line in lines] == [
+        [str(each[key]) for key in ("round", "task", "rows", "loss", "lr", "grad_norm")] for each in logged
+    ]
+    assert len(lines) == 3 * 7
+    assert len(list((tmp_path / "runs" / "board-events").rglob("events.out.*"))) == 7  # the root's, 3 losses, 3 scores

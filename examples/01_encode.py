@@ -2,7 +2,7 @@
 
     python examples/01_encode.py "Where is my parcel?" "My package has not come." "I like trains."
 
-Prints the cosine of each sentence with the first, in about 5 seconds. A sentence's vector is the mean of its tokens' last
+Prints each sentence's cosine with the first, in about 5 seconds. A sentence's vector is the mean of its tokens' last
 hidden states.
 """
 

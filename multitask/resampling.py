@@ -55,8 +55,8 @@ def mcc_of(classes: Floats, confusions: Floats) -> Floats:
     labels, predictions = confusions.sum(2), confusions.sum(1)  # (resamples, classes)
     agreed = np.trace(confusions, axis1=1, axis2=2) * rows - (labels * predictions).sum(1)
     spread = (rows**2 - (labels**2).sum(1)) * (rows**2 - (predictions**2).sum(1))
-    zeros: Floats = np.zeros_like(agreed)
-    return np.divide(agreed, np.sqrt(spread), out=zeros, where=spread > 0)
+    found: Floats = np.divide(agreed, np.sqrt(spread), out=np.zeros_like(agreed), where=spread > 0)
+    return found
 
 
 def _scaled(values: Floats) -> Floats:

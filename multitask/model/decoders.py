@@ -50,7 +50,7 @@ class TaskDecoder(nn.Module):
         """
         if not torch.compiler.is_compiling():
             refuse_quantized_autocast(self, encoded.packed.device)
-        call, rows = caller(encoded.packing), len(encoded.packing.mask)
+        call, rows = caller(encoded.packing), encoded.packing.mask.shape[0]
         project = getattr(self.pooling, "project", None)
         pooled = self._checked("pooling", self.pool(encoded), rows, self.width if project is None else None)
         pooled = call(self.dropout, pooled)

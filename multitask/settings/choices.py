@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Entry = TypeVar("Entry")
 # As tasks are named: the names end up in TOML, --set and JSON.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 NOTEBOOK = "<notebook>"
@@ -68,7 +69,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries: dict[str, T] = {}
         self._origins: dict[str, Origin] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Entry], Entry]:
         """Return a decorator that enters what it decorates under ``name``.
 
         The same name from the same place (a file imported twice, a notebook's cell run again) replaces what it had.
@@ -78,8 +79,8 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         return self._entering(name, sys._getframe(1))
 
-    def _entering(self, name: str, caller: FrameType) -> Callable[[T], T]:
-        def enter(entry: T) -> T:
+    def _entering(self, name: str, caller: FrameType) -> Callable[[Any], Any]:
+        def enter(entry: Any) -> Any:
             if not isinstance(name, str) or not NAME.fullmatch(name):
                 raise ConfigError(
                     f"the name of a new {self.what} must be letters, digits, '_' and '-', a letter first,"
@@ -152,7 +153,9 @@ class MetricRegistry(Registry[Any]):
         self._lower = set(lower)
         self._labels = {**dict.fromkeys(classes, "classes"), **dict.fromkeys(numbers, "numbers")}
 
-    def register(self, name: str, *, greater_is_better: bool = True, labels: str | None = None) -> Callable[[Any], Any]:
+    def register(
+        self, name: str, *, greater_is_better: bool = True, labels: str | None = None
+    ) -> Callable[[Entry], Entry]:
         """Return a decorator that enters a function (predictions, labels) -> float; see Registry.register.
 
         :param greater_is_better: False for an error.
@@ -162,7 +165,7 @@ class MetricRegistry(Registry[Any]):
             raise ConfigError(f"labels of the metric {name} must be 'classes' or 'numbers', got {shown(labels)}")
         entering = self._entering(name, sys._getframe(1))
 
-        def enter(metric: Any) -> Any:
+        def enter(metric: Entry) -> Entry:
             entering(metric)
             (self._lower.discard if greater_is_better else self._lower.add)(name)
             self._labels.pop(name, None)

@@ -6,6 +6,7 @@ that a task uses are kept, so that an iterable is read once.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -131,8 +132,8 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> M
     faults: dict[int, Fault] = {}
     columns: dict[str, Iterable[Any]]
     if is_frame(rows):
-        header = list(rows.columns)
-        _check_header(name, header, required, wanted)
+        header = {column for column in rows.columns if isinstance(column, str)}
+        _check_header(name, list(rows.columns), required, wanted)
         columns = {column: rows[column].to_numpy() for column in wanted if column in header}
     elif _is_dataset(rows):
         plain = rows.with_format(None)  # else numbers may come as tensors of any framework
@@ -161,17 +162,18 @@ def has_columns(rows: Any) -> bool:
 
 def is_mapping(row: Any) -> bool:
     """Return whether a row is a mapping from columns to cells: a dict, a pandas Series, an sqlite3.Row."""
-    return hasattr(row, "keys") and hasattr(row, "__getitem__")
+    return hasattr(row, "keys") and hasattr(row, "__getitem__") and not is_frame(row) and not isinstance(row, type)
 
 
 def _check_header(name: str, header: Sequence[Any], required: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [column for column in required if column not in header]
+    counts = Counter(column for column in header if isinstance(column, str))  # pandas' NA can't be compared
+    missing = [column for column in required if column not in counts]
     if missing:
         raise DataError(
             f"{name}: the columns must include {', '.join(map(shown, missing))},"
             f" got {', '.join(map(shown, header[:20])) or 'none'}"
         )
-    twice = [column for column in wanted if header.count(column) > 1]
+    twice = [column for column in wanted if counts[column] > 1]
     if twice:
         raise DataError(f"{name}: the columns must have different names, got {shown(twice[0])} twice")
 
@@ -181,7 +183,7 @@ def _columns_of(
 ) -> tuple[dict[str, Iterable[Any]], dict[int, Fault]]:
     """Return the wanted cells of mappings by column, None where one lacks a column, and what is wrong with rows."""
     form = f"{name} must be a list of dicts, a DataFrame, a Dataset or another iterable of mappings"
-    if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
+    if isinstance(rows, str | bytes | type | Mapping) or not hasattr(rows, "__iter__"):
         hint = "; name a file in its Task" if isinstance(rows, str) or hasattr(rows, "__fspath__") else ""
         raise DataError(f"{form}, got {_kind(rows)}{hint}")
     columns: dict[str, Any] = {column: [] for column in wanted}

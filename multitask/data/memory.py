@@ -54,7 +54,7 @@ class MemoryRows:
     """The cells of rows in memory, as Python's own values.
 
     :param name: what messages call them: "data['topic']['train']".
-    :param columns: the cells by column, each list as long as there are rows; of an ``id`` that is not there, Nones.
+    :param columns: the cells by column, each list as long as there are rows; without an ``id`` that is not there.
     :param faults: by its place what is wrong with a row that has no columns.
     """
 
@@ -134,7 +134,7 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> M
     if is_frame(rows):
         header = {column for column in rows.columns if isinstance(column, str)}
         _check_header(name, list(rows.columns), required, wanted)
-        columns = {column: rows[column].to_numpy() for column in wanted if column in header}
+        columns = {column: np.asarray(rows[column]) for column in wanted if column in header}
     elif _is_dataset(rows):
         plain = rows.with_format(None)  # else numbers may come as tensors of any framework
         _check_header(name, plain.column_names, required, wanted)
@@ -148,11 +148,15 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> M
 
 def is_frame(rows: Any) -> bool:
     """Return whether rows are a pandas DataFrame, or what can be used like one."""
-    return all(hasattr(rows, name) for name in ("iloc", "columns", "index"))
+    return _has(rows, "iloc", "columns", "index")
 
 
 def _is_dataset(rows: Any) -> bool:
-    return all(hasattr(rows, name) for name in ("with_format", "column_names", "__len__")) and not is_mapping(rows)
+    return _has(rows, "with_format", "column_names", "__len__") and not is_mapping(rows)
+
+
+def _has(value: Any, *names: str) -> bool:
+    return not isinstance(value, type) and all(hasattr(value, name) for name in names)
 
 
 def has_columns(rows: Any) -> bool:
@@ -162,7 +166,7 @@ def has_columns(rows: Any) -> bool:
 
 def is_mapping(row: Any) -> bool:
     """Return whether a row is a mapping from columns to cells: a dict, a pandas Series, an sqlite3.Row."""
-    return hasattr(row, "keys") and hasattr(row, "__getitem__") and not is_frame(row) and not isinstance(row, type)
+    return _has(row, "keys", "__getitem__") and not is_frame(row)
 
 
 def _check_header(name: str, header: Sequence[Any], required: Sequence[str], wanted: Sequence[str]) -> None:
@@ -202,7 +206,7 @@ def _columns_of(
             cells.append(row[column] if column in keys else None)
     if header:
         _check_header(name, list(header), required, wanted)
-    return columns, faults
+    return {column: cells for column, cells in columns.items() if column in required or column in header}, faults
 
 
 def _kind(value: Any) -> str:
@@ -210,7 +214,7 @@ def _kind(value: Any) -> str:
     if value is None:
         return "None"
     kind = type(value).__name__
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
 def _tidy(cell: Any) -> Any:
@@ -255,6 +259,6 @@ def _id(cell: Any) -> Any:
 
 def _digested(cell: Any) -> Any:
     """Return a cell as JSON can hold it; of one that no task can use, the name of its type."""
-    if cell is None or isinstance(cell, str | int | float):
-        return cell
+    if is_missing(cell) or isinstance(cell, str | int | float):
+        return None if is_missing(cell) else cell
     return str(cell) if isinstance(cell, Decimal) else type(cell).__name__

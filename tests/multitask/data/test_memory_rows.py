@@ -207,6 +207,7 @@ FORM = "must be a list of dicts, a DataFrame, a Dataset or another iterable of m
         (["a", "b"], FORM + "a list whose first row is a str, 'a'"),
         ([("a", "b")], FORM + "a list whose first row is a tuple, ('a', 'b')"),
         (dict, FORM + "a type"),
+        (pd.DataFrame, FORM + "a type"),
         ([as_frame()], FORM + "a list whose first row is a DataFrame, "),
         (pd.Series(["a", "b"]), FORM + "a Series whose first row is a str, 'a'"),
         (as_frame().iterrows(), FORM + "a generator whose first row is a tuple, (0, "),
@@ -284,6 +285,8 @@ def test_the_digest_is_over_the_cells_that_are_used() -> None:
     for key in ("message", "topic", "id"):
         assert taken([*ROWS[:2], {**ROWS[2], key: "other"}]).digest != before
     assert taken(ROWS[::-1]).digest != before
+    bare = [{"message": row["message"], "topic": row["topic"]} for row in [*ROWS, {"message": None, "topic": "fault"}]]
+    assert taken(bare).digest == taken(pd.DataFrame(bare)).digest == taken(datasets.Dataset.from_list(bare)).digest
 
 
 def test_a_tensor_is_a_number() -> None:

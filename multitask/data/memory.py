@@ -111,7 +111,8 @@ def rows_by_task(data: Any, tasks: Iterable[Task], *, split: str | None = None) 
                 key: memory_rows(rows, known[name], f"data[{name!r}][{key!r}]") for key, rows in splits.items()
             }
         elif split is not None:
-            result[name] = {split: memory_rows(given, known[name], f"data[{name!r}]")}
+            # With dev rows beside them none are held out of training rows.
+            result[name] = dict.fromkeys([split, "dev"], memory_rows(given, known[name], f"data[{name!r}]"))
         else:
             raise ConfigError(f"data[{name!r}] must be a dict of splits, as in {example}, got {_kind(given)}")
         for rows in result[name].values():

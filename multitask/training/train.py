@@ -24,7 +24,7 @@ from multitask.precision import choose_device, choose_precision
 from multitask.run import Run
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
 from multitask.settings.task import Task
-from multitask.training.arguments import check_arguments, config_of
+from multitask.training.arguments import config_of, make_folder
 from multitask.training.checkpoints import (
     latest_checkpoint,
     read_state,
@@ -98,11 +98,7 @@ def train(
     given = rows_by_task(data, config.tasks) if data is not None else {}
     out = Path("runs") / config.preset if out is None else Path(out)
     if is_main():
-        check_arguments(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
+        make_folder(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
     with locked(out) if is_main() else nullcontext():
         prepared = prepare(config, limit=limit, bad_rows=bad_rows, given=given)
         identity = identity_of(prepared.config, select, limit, given)

@@ -56,6 +56,8 @@ def test_paths_are_absolute_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [EncoderConfig(weights=name).weights for name in ("weights", "a/b", "./x")] == ["weights", "a/b", "/x"]
     assert (config.preset, config.train) == ("own", TrainConfig())
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match=r"^train must be of class TrainConfig, got {}$"):
+        RunConfig(tasks=tasks, train={})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="lacks preset"):
         RunConfig.from_dict({key: value for key, value in config.to_dict().items() if key != "preset"})
 

@@ -188,7 +188,7 @@ def _first_encoder_folder(best: Path) -> Path:
 
 def _examples(task: Task, rows: Any) -> Iterable[Example]:
     """Return rows of any form that predict takes as examples."""
-    if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
+    if isinstance(rows, str | bytes | type | Mapping) or not hasattr(rows, "__iter__"):
         what = "texts" if isinstance(rows, str) else "rows"
         raise InputError(f"rows must be a list of {what}, such as [{shown(rows)}], got {shown(rows)}")
     if not has_columns(rows):

@@ -168,7 +168,7 @@ def infer_labels(task: Task, rows: str | Path | MemoryRows | None = None, *, on_
         if row.fault is not None:
             continue  # read_examples decides what becomes of it.
         if not isinstance(row.cells[0], LABELS):
-            other = f", but {shown(row.cells[0])}"
+            other = f"{shown(row.cells[0])}, which is neither a string nor a number"
             continue
         text = _as_text(row.cells[0]).strip()
         if text not in MISSING and not _text_fault(task.label, text):
@@ -182,7 +182,7 @@ def infer_labels(task: Task, rows: str | Path | MemoryRows | None = None, *, on_
             f"is tasks.{task.name} a regression, or its label another column?"
         )
     if len(spellings) < 2:
-        found = f"only {next(iter(spellings.values()))!r}" if spellings else f"none{other}"
+        found = f"only {next(iter(spellings.values()))!r}" if spellings else other or "none"
         raise DataError(f"{_name(rows)}: column {task.label!r} must have at least two classes, got {found}")
     numeric = not any(isinstance(key, str) for key in spellings)
     order = sorted(spellings) if numeric else sorted(spellings, key=lambda key: spellings[key])

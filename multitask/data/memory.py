@@ -6,6 +6,7 @@ that a task uses are kept, so that an iterable is read once.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -53,7 +54,7 @@ class MemoryRows:
     """The cells of rows in memory, as Python's own values.
 
     :param name: what messages call them: "data['topic']['train']".
-    :param columns: the cells by column, each list as long as there are rows; of an ``id`` that is not there, Nones.
+    :param columns: the cells by column, each list as long as there are rows; without an ``id`` that is not there.
     :param faults: by its place what is wrong with a row that has no columns.
     """
 
@@ -110,7 +111,8 @@ def rows_by_task(data: Any, tasks: Iterable[Task], *, split: str | None = None) 
                 key: memory_rows(rows, known[name], f"data[{name!r}][{key!r}]") for key, rows in splits.items()
             }
         elif split is not None:
-            result[name] = {split: memory_rows(given, known[name], f"data[{name!r}]")}
+            # With dev rows beside them none are held out of training rows.
+            result[name] = dict.fromkeys([split, "dev"], memory_rows(given, known[name], f"data[{name!r}]"))
         else:
             raise ConfigError(f"data[{name!r}] must be a dict of splits, as in {example}, got {_kind(given)}")
         for rows in result[name].values():
@@ -131,9 +133,9 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> M
     faults: dict[int, Fault] = {}
     columns: dict[str, Iterable[Any]]
     if is_frame(rows):
-        header = list(rows.columns)
-        _check_header(name, header, required, wanted)
-        columns = {column: rows[column].to_numpy() for column in wanted if column in header}
+        header = {column for column in rows.columns if isinstance(column, str)}
+        _check_header(name, list(rows.columns), required, wanted)
+        columns = {column: np.asarray(rows[column]) for column in wanted if column in header}
     elif _is_dataset(rows):
         plain = rows.with_format(None)  # else numbers may come as tensors of any framework
         _check_header(name, plain.column_names, required, wanted)
@@ -147,11 +149,15 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> M
 
 def is_frame(rows: Any) -> bool:
     """Return whether rows are a pandas DataFrame, or what can be used like one."""
-    return all(hasattr(rows, name) for name in ("iloc", "columns", "index"))
+    return _has(rows, "iloc", "columns", "index")
 
 
 def _is_dataset(rows: Any) -> bool:
-    return all(hasattr(rows, name) for name in ("with_format", "column_names", "__len__")) and not is_mapping(rows)
+    return _has(rows, "with_format", "column_names", "__len__") and not is_mapping(rows)
+
+
+def _has(value: Any, *names: str) -> bool:
+    return not isinstance(value, type) and all(hasattr(value, name) for name in names)
 
 
 def has_columns(rows: Any) -> bool:
@@ -161,17 +167,18 @@ def has_columns(rows: Any) -> bool:
 
 def is_mapping(row: Any) -> bool:
     """Return whether a row is a mapping from columns to cells: a dict, a pandas Series, an sqlite3.Row."""
-    return hasattr(row, "keys") and hasattr(row, "__getitem__")
+    return _has(row, "keys", "__getitem__") and not is_frame(row)
 
 
 def _check_header(name: str, header: Sequence[Any], required: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [column for column in required if column not in header]
+    counts = Counter(column for column in header if isinstance(column, str))  # pandas' NA can't be compared
+    missing = [column for column in required if column not in counts]
     if missing:
         raise DataError(
             f"{name}: the columns must include {', '.join(map(shown, missing))},"
             f" got {', '.join(map(shown, header[:20])) or 'none'}"
         )
-    twice = [column for column in wanted if header.count(column) > 1]
+    twice = [column for column in wanted if counts[column] > 1]
     if twice:
         raise DataError(f"{name}: the columns must have different names, got {shown(twice[0])} twice")
 
@@ -181,7 +188,7 @@ def _columns_of(
 ) -> tuple[dict[str, Iterable[Any]], dict[int, Fault]]:
     """Return the wanted cells of mappings by column, None where one lacks a column, and what is wrong with rows."""
     form = f"{name} must be a list of dicts, a DataFrame, a Dataset or another iterable of mappings"
-    if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
+    if isinstance(rows, str | bytes | type | Mapping) or not hasattr(rows, "__iter__"):
         hint = "; name a file in its Task" if isinstance(rows, str) or hasattr(rows, "__fspath__") else ""
         raise DataError(f"{form}, got {_kind(rows)}{hint}")
     columns: dict[str, Any] = {column: [] for column in wanted}
@@ -200,7 +207,7 @@ def _columns_of(
             cells.append(row[column] if column in keys else None)
     if header:
         _check_header(name, list(header), required, wanted)
-    return columns, faults
+    return {column: cells for column, cells in columns.items() if column in required or column in header}, faults
 
 
 def _kind(value: Any) -> str:
@@ -208,7 +215,7 @@ def _kind(value: Any) -> str:
     if value is None:
         return "None"
     kind = type(value).__name__
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
 def _tidy(cell: Any) -> Any:
@@ -253,6 +260,6 @@ def _id(cell: Any) -> Any:
 
 def _digested(cell: Any) -> Any:
     """Return a cell as JSON can hold it; of one that no task can use, the name of its type."""
-    if cell is None or isinstance(cell, str | int | float):
-        return cell
+    if is_missing(cell) or isinstance(cell, str | int | float):
+        return None if is_missing(cell) else cell
     return str(cell) if isinstance(cell, Decimal) else type(cell).__name__

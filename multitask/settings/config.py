@@ -53,7 +53,7 @@ class RunConfig:
     """All that decides a run, as config.json in its folder keeps it.
 
     :param preset: the name of the settings, and of the run's folder below ``runs/`` unless another is told.
-    :raises ConfigError: without a task, or for two of one name.
+    :raises ConfigError: without a task, for two of one name, and for values of other classes.
     """
 
     preset: str = "own"
@@ -65,6 +65,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ConfigError(f"format of the configuration must be {FORMAT!r}, got {shown(self.format)}")
+        if not isinstance(self.tasks, list | tuple) or not all(isinstance(task, Task) for task in self.tasks):
+            raise ConfigError(f"tasks must be a list of Task, got {shown(self.tasks)}")
+        for key, table in (("encoder", EncoderConfig), ("train", TrainConfig)):
+            if not isinstance(getattr(self, key), table):
+                raise ConfigError(f"{key} must be of class {table.__name__}, got {shown(getattr(self, key))}")
         object.__setattr__(self, "tasks", tuple(self.tasks))
         names = [task.name for task in self.tasks]
         if not names:

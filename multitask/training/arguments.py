@@ -11,7 +11,7 @@ from multitask.settings.checks import shown
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
 from multitask.settings.task import Task
 
-__all__ = ["check_arguments", "config_of"]
+__all__ = ["config_of", "make_folder"]
 
 
 def config_of(
@@ -37,8 +37,6 @@ def config_of(
         return config
     if tasks is None:
         raise ConfigError("train must be given config or tasks, got neither")
-    if not isinstance(tasks, list | tuple) or not all(isinstance(task, Task) for task in tasks):
-        raise ConfigError(f"tasks must be a list of Task, got {shown(tasks)}")
     if settings is not None and not isinstance(settings, TrainConfig):
         raise ConfigError(f"settings must be a TrainConfig, got {shown(settings)}")
     if weights is None:
@@ -47,12 +45,12 @@ def config_of(
     return RunConfig(encoder=encoder, train=replace(settings or TrainConfig(), **changes), tasks=tasks)
 
 
-def check_arguments(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
-    """Check what train's other arguments must be, and that the folder may be written.
+def make_folder(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
+    """Make the run's folder, once train's other arguments are known to be right.
 
     :param counts: by name what must be at least 1 or None.
     :raises ConfigError: for another value.
-    :raises RunError: for a folder that holds something else.
+    :raises RunError: for a folder that holds something else, or can't be made.
     """
     Selection.parse(select, config.tasks)
     for name, value in counts.items():
@@ -64,3 +62,7 @@ def check_arguments(config: RunConfig, out: Path, select: str, resume: bool, cou
         raise RunError(
             f"{out}: must be empty, got a folder with files in it; name a new one, or continue it with --resume"
         )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None

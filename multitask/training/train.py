@@ -9,11 +9,10 @@ from multitask.data.examples import OnBad
 from multitask.data.load import prepare
 from multitask.data.memory import rows_by_task
 from multitask.distributed import broadcast_from_main, is_main
-from multitask.errors import RunError
 from multitask.run import Run
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
 from multitask.settings.task import Task
-from multitask.training.arguments import check_arguments, config_of
+from multitask.training.arguments import config_of, make_folder
 from multitask.training.identity import (
     finished_identity,
     identity_of,
@@ -83,11 +82,7 @@ def train(
     given = rows_by_task(data, config.tasks) if data is not None else {}
     out = Path("runs") / config.preset if out is None else Path(out)
     if is_main():
-        check_arguments(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{out}: the run folder can't be made ({error.strerror})") from None
+        make_folder(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
     with locked(out) if is_main() else nullcontext():
         prepared = prepare(config, limit=limit, bad_rows=bad_rows, given=given)
         identity = identity_of(prepared.config, select, limit, given)

@@ -206,6 +206,9 @@ FORM = "must be a list of dicts, a DataFrame, a Dataset or another iterable of m
         (datasets.DatasetDict(train=datasets.Dataset.from_list(cut(ROWS))), FORM + "a DatasetDict"),
         (["a", "b"], FORM + "a list whose first row is a str, 'a'"),
         ([("a", "b")], FORM + "a list whose first row is a tuple, ('a', 'b')"),
+        (dict, FORM + "a type"),
+        (pd.DataFrame, FORM + "a type"),
+        ([as_frame()], FORM + "a list whose first row is a DataFrame, "),
         (pd.Series(["a", "b"]), FORM + "a Series whose first row is a str, 'a'"),
         (as_frame().iterrows(), FORM + "a generator whose first row is a tuple, (0, "),
         (pd.DataFrame(), ": the columns must include 'message', 'topic', got none"),
@@ -217,7 +220,10 @@ FORM = "must be a list of dicts, a DataFrame, a Dataset or another iterable of m
             ": the columns must include 'message', 'topic', got ('message', 'x'), ",
         ),
         (datasets.Dataset.from_dict({"message": ["a"]}), ": the columns must include 'topic', got 'message'"),
-        ([{"message": "a", "topic": ["x"]}], ": column 'topic' must have at least two classes, got none, but ['x']"),
+        (
+            [{"message": "a", "topic": ["x"]}],
+            ": column 'topic' must have at least two classes, got ['x'], which is neither",
+        ),
         ([{"message": "a", "topic": "x"}], ": column 'topic' must have at least two classes, got only 'x'"),
     ],
 )
@@ -279,6 +285,8 @@ def test_the_digest_is_over_the_cells_that_are_used() -> None:
     for key in ("message", "topic", "id"):
         assert taken([*ROWS[:2], {**ROWS[2], key: "other"}]).digest != before
     assert taken(ROWS[::-1]).digest != before
+    bare = [{"message": row["message"], "topic": row["topic"]} for row in [*ROWS, {"message": None, "topic": "fault"}]]
+    assert taken(bare).digest == taken(pd.DataFrame(bare)).digest == taken(datasets.Dataset.from_list(bare)).digest
 
 
 def test_a_tensor_is_a_number() -> None:

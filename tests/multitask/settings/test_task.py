@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from multitask.errors import ConfigError
+from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
 from multitask.settings.kinds import label_key, parse_number
 from multitask.settings.task import Task
 
@@ -36,6 +38,28 @@ def test_derived_properties() -> None:
     assert (similarity.num_outputs, similarity.scored_by, similarity.labels) == (1, "pearson", (0.0, 5.0))
     assert similarity.is_pair
     assert similarity.classes == ()
+
+
+def test_paths_are_absolute_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    tasks = [make(train="rows.tsv", dev=Path("sub") / "dev.tsv", test=tmp_path / "test.tsv")]
+    config = RunConfig(tasks=tasks, encoder=EncoderConfig(weights=Path("weights")))
+    monkeypatch.chdir("/")
+    files = {split: getattr(config.tasks[0], split) for split in ("train", "dev", "test")}
+    assert files == {
+        "train": str(tmp_path / "rows.tsv"),
+        "dev": str(tmp_path / "sub" / "dev.tsv"),
+        "test": str(tmp_path / "test.tsv"),
+    }
+    assert config.encoder.weights == str(tmp_path / "weights")
+    assert [EncoderConfig(weights=name).weights for name in ("weights", "a/b", "./x")] == ["weights", "a/b", "/x"]
+    assert (config.preset, config.train) == ("own", TrainConfig())
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match=r"^train must be of class TrainConfig, got {}$"):
+        RunConfig(tasks=tasks, train={})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="lacks preset"):
+        RunConfig.from_dict({key: value for key, value in config.to_dict().items() if key != "preset"})
 
 
 def test_unknown_labels_wait_for_the_training_file() -> None:

@@ -174,6 +174,7 @@ def test_rows_are_given_again_to_a_run_that_is_loaded(
         assert loaded.evaluate("dev", data={"sst": {split: rows[split]}}) == expected
     assert Run.load(both.folder).evaluate("dev", data={"sst": rows["dev"]}) == both.evaluate("dev")
     assert Run.load(alone.folder).evaluate("dev", data={"sst": pd.DataFrame(rows["dev"])})["sst"].n == 24
+    assert Run.load(alone.folder).evaluate("train", data={"sst": rows["dev"]})["sst"].n == 24
     assert Run.load(alone.folder).evaluate("test", data={"sst": rows["dev"]})["sst"].n == 24
     with pytest.raises(
         DataError, match=r"^data\['sst'\], row 2: column 'sentiment' must be one of the classes 0, .* got 9$"
@@ -273,7 +274,9 @@ def test_what_train_can_not_be_told(tmp_path: Path, arguments: dict[str, Any], m
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("arguments", [{"config": TASKS}, {"tasks": TASKS[0]}, {"tasks": [build_config()]}])
+@pytest.mark.parametrize(
+    "arguments", [{"config": TASKS}, {"config": {}}, {"tasks": TASKS[0]}, {"tasks": [build_config()]}]
+)
 def test_tasks_are_a_list_of_tasks(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^(config must be a RunConfig|tasks must be a list of Task), got "):
         train(**arguments)

@@ -48,7 +48,7 @@ setup(
         "examples": ["pandas>=2.2", "tensorboard>=2.17"],
         "benchmark": ["onnx>=1.16", "onnxruntime>=1.18", "transformers>=4.45"],
         "docs": ["Sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
-        "dev": ["ruff>=0.6", "mypy>=1.11", "Sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
+        "dev": ["ruff>=0.6", "mypy>=1.11", "pre-commit>=4.0", "Sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
     },
     entry_points={"console_scripts": ["multitask = multitask.__main__:main"]},
 )

@@ -99,7 +99,9 @@ def check_choice(key: str, value: Any, choices: Collection[str]) -> str:
     :raises ConfigError: for anything else.
     """
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {shown(value)}")
+        # A tuple of words is all there is; to a registry a user may add.
+        hint = "" if isinstance(choices, tuple) else "; one of your own has to be loaded first (--plugin FILE.py)"
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {shown(value)}{hint}")
     return value
 
 

@@ -85,7 +85,7 @@ def test_a_skipped_step_leaves_nothing_behind(
             records = update.round(make_batches(model, seed=1), 1.0)
             assert {record.loss for record in records.values()} == {None}
             hook.remove()
-            update.order_rng = np.random.default_rng(0)
+            update.order_rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
         for seed in (2, 3):
             records = update.round(make_batches(model, seed=seed), 1.0)
             assert all(math.isfinite(record.loss) for record in records.values())

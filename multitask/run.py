@@ -189,8 +189,8 @@ def _first_encoder_folder(best: Path) -> Path:
 def _examples(task: Task, rows: Any) -> Iterable[Example]:
     """Return rows of any form that predict takes as examples."""
     if isinstance(rows, str | bytes | type | Mapping) or not hasattr(rows, "__iter__"):
-        what = "texts" if isinstance(rows, str) else "rows"
-        raise InputError(f"rows must be a list of {what}, such as [{shown(rows)}], got {shown(rows)}")
+        example = f", such as [{shown(rows)}]" if isinstance(rows, str | dict) else ""
+        raise InputError(f"rows must be a list of texts or dicts, or a DataFrame{example}, got {shown(rows)}")
     if not has_columns(rows):
         rows = list(rows)
         if not rows or not is_mapping(rows[0]):

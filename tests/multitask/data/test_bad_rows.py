@@ -177,7 +177,7 @@ def test_a_prediction_knows_that_its_row_was_cut(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("A film.", r"rows must be a list of texts, such as \['A film\.'\], got 'A film\.'"),
+        ("A film.", r"rows must be a list of texts .*, such as \['A film\.'\], got 'A film\.'"),
         ([None], r"row 1 must be str or tuple\[str, \.\.\.\], got None"),
         (["a", 5], r"row 2 must be str or tuple\[str, \.\.\.\], got 5"),
         ([("a", None)], r"row 1 must be str or tuple\[str, \.\.\.\], got \('a', None\)"),

@@ -201,13 +201,19 @@ class BertModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, *, add_pooling_layer: bool = True, dropout: float | None = None
+        cls,
+        name_or_folder: str | Path,
+        *,
+        add_pooling_layer: bool = True,
+        dropout: float | None = None,
+        warn: bool = True,
     ) -> Self:
         """Load the weights of a known name, a hub id or a folder; the encoder is in eval mode.
 
         What was renamed and dropped on the way stands in ``load_report``.
 
         :param dropout: replaces both dropout rates of the folder's config.json.
+        :param warn: log a warning if the pooler looks untrained.
         :raises WeightsError: for files that are missing, broken or do not fit; all misfits in one sentence.
         """
         from minbert.files.checkpoint import load_encoder, read_config
@@ -219,7 +225,7 @@ class BertModel(nn.Module):
             rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
             config = dataclasses.replace(config, **rates)  # type: ignore[arg-type]
         model = cls(config, add_pooling_layer)
-        model.load_report = load_encoder(dict(model.named_parameters()), folder)
+        model.load_report = load_encoder(dict(model.named_parameters()), folder, warn=warn)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -56,7 +56,7 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 class LoadReport:
     """What loading did: old names that were translated, tensors left out, types that were changed.
 
-    ``notes`` are messages to the user; loading has logged them as warnings.
+    ``notes`` are messages to the user; loading has logged them as warnings, unless told not to.
     """
 
     folder: Path
@@ -239,11 +239,11 @@ def _check_tied(folder: Path, name: str, tensor: Tensor, read: Mapping[str, Tens
         raise WeightsError(f"{folder}: {name} must equal {_TIED[name]}, which this model ties it to, got other values")
 
 
-def load_encoder(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
+def load_encoder(own: Mapping[str, Tensor], folder: Path, *, warn: bool = True) -> LoadReport:
     """Fill an encoder's parameters from a HuggingFace folder, in place.
 
-    :param own: parameters by our names; a pooler is read only where they have one. Heads and position_ids are
-        dropped and reported.
+    :param own: parameters by our names; a pooler is read only where they have one. Heads are dropped and reported.
+    :param warn: log the report's notes.
     :raises WeightsError: for broken files, and for tensors that are missing, unexpected or do not fit.
     """
     tensors, report = _gather(folder, with_heads=False, with_pooler="pooler.weight" in own)
@@ -253,7 +253,7 @@ def load_encoder(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
             f"{folder}: the pooler looks untrained (its bias is exactly zero), so pooler_output means little before"
             " fine-tuning; mean or attention pooling does not need it",
         )
-        _logger.warning(report["notes"][0])
+        _logger.log(logging.WARNING if warn else logging.DEBUG, report["notes"][0])
     return _fill(own, tensors, folder, report)
 
 

@@ -6,7 +6,7 @@ from minbert.files.checkpoint import has_pooler
 from minbert.files.registry import resolve
 from minbert.model import BertModel
 from minbert.tokenizer import BertTokenizer
-from multitask.model.model import MultitaskModel
+from multitask.model.model import MultitaskModel, needs_pooler
 from multitask.settings.config import RunConfig
 
 __all__ = ["build_model"]
@@ -19,7 +19,12 @@ def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
     """
     folder = resolve(config.encoder.weights)
     encoders: dict[str, BertModel] = {}
-    pretrained = BertModel.from_pretrained(folder, add_pooling_layer=has_pooler(folder), dropout=config.encoder.dropout)
+    pretrained = BertModel.from_pretrained(
+        folder,
+        add_pooling_layer=has_pooler(folder),
+        dropout=config.encoder.dropout,
+        warn=any(needs_pooler(task.pooling) for task in config.tasks),
+    )
     pretrained.requires_grad_(not config.encoder.freeze)
     for task in config.tasks:
         if task.encoder not in encoders:

@@ -19,7 +19,7 @@ from multitask.plugins import own_parts, require_parts
 from multitask.settings.choices import POOLINGS
 from multitask.settings.task import Task
 
-__all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder"]
+__all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder", "needs_pooler"]
 
 FORMAT_VERSION = 2
 
@@ -39,8 +39,8 @@ class MultitaskModel(nn.Module):
         if wrong:
             raise ConfigError(f"a task's encoder must be one of {', '.join(encoders)}, got {wrong[0]!r}")
         for task in tasks:
-            if _needs_pooler(task.pooling) and encoders[task.encoder].pooler is None:
-                others = ", ".join(name for name in POOLINGS if not _needs_pooler(name))
+            if needs_pooler(task.pooling) and encoders[task.encoder].pooler is None:
+                others = ", ".join(name for name in POOLINGS if not needs_pooler(name))
                 raise ConfigError(
                     f"tasks.{task.name}.pooling must be one of {others}, since the encoder {task.encoder!r} has no"
                     f" pooler, got {task.pooling!r}"
@@ -107,7 +107,9 @@ class MultitaskModel(nn.Module):
         require_parts(folder, description.get("plugins", {}))
         tasks = [Task.from_dict(name, values) for name, values in description["tasks"].items()]
         encoders = {
-            name: BertModel.from_pretrained(_inside(folder, entry["folder"]), add_pooling_layer=entry["pooler"])
+            name: BertModel.from_pretrained(
+                _inside(folder, entry["folder"]), add_pooling_layer=entry["pooler"], warn=False
+            )
             for name, entry in description["encoders"].items()
         }
         model = cls(encoders, tasks)
@@ -124,7 +126,8 @@ class MultitaskModel(nn.Module):
         return model.eval()
 
 
-def _needs_pooler(pooling: str) -> bool:
+def needs_pooler(pooling: str) -> bool:
+    """Return whether a pooling reads the encoder's pooler."""
     return bool(getattr(POOLINGS[pooling], "needs_pooler", False))
 
 

@@ -232,3 +232,23 @@ def test_broken_run_folders_are_named(trained: Run, tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(RunError, match=r"config\.json: can't be read"):
         Run.load(folder)
+
+
+@pytest.mark.parametrize(("pooling", "notes"), [("mean", 0), ("attention", 1)])
+def test_an_untrained_pooler_is_mentioned_once_and_only_where_it_is_read(
+    course_like: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    pooling: str,
+    notes: int,
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(tiny_weights, weights)
+    tensors = read_tensors(weights / "model.safetensors")
+    write_tensors(weights / "model.safetensors", {**tensors, "bert.pooler.dense.bias": torch.zeros(32)})
+    sets = [f"tasks.{name}.{value}" for name in NAMES for value in ("batch_size=16", f"pooling={pooling}", "lr=0")]
+    config = build_config(sets=sets, data=course_like, weights=str(weights), epochs=1, rounds=1)
+    train(config, tmp_path / "run", progress=False)
+    Run.load(tmp_path / "run")
+    assert sum("pooler looks untrained" in message for message in caplog.messages) == notes

@@ -131,6 +131,8 @@ def test_an_untrained_pooler_is_mentioned(rewrite: Any, tiny_weights: Path, capl
     assert "pooler looks untrained" in note
     assert str(folder) in note
     assert caplog.messages == [note]
+    assert BertModel.from_pretrained(folder, warn=False).load_report.notes == (note,)
+    assert caplog.messages == [note]
 
 
 def test_half_precision_is_widened_and_reported(outputs: Callable[..., Tensor], rewrite: Any, expected: Tensor) -> None:

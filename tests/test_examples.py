@@ -189,7 +189,8 @@ def test_callbacks_write_while_it_trains(root: Path, tiny_weights: Path, tmp_pat
         words = [sys.executable, f"examples/callbacks/{name}.py", *settings]
         environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error"}
         subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, check=True)
-        assert len((root / "examples" / "callbacks" / f"{name}.py").read_text().splitlines()) < 30
+        script = (root / "examples" / "callbacks" / f"{name}.py").read_text(encoding="utf-8")
+        assert len([line for line in script.splitlines() if line.strip() and '"""' not in line]) <= 15
     header, *lines = (tmp_path / "live.csv").read_text(encoding="utf-8").splitlines()
     assert header == "round,task,rows,loss,lr,grad_norm"
     log = (tmp_path / "runs" / "live" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

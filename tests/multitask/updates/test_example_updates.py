@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,3 +119,7 @@ def test_famo_is_its_authors_loop(kernels: str, make_model: Any, make_batches: A
     assert logits.detach().abs().max() > 0.02
     for name, parameter in stepper.model.named_parameters():
         assert torch.allclose(parameter, expected.get_parameter(name), atol=1e-7), name
+
+
+def test_cagrad_takes_at_most_forty_lines(root: Path) -> None:
+    assert len((root / "examples" / "plugins" / "cagrad.py").read_text(encoding="utf-8").splitlines()) <= 40

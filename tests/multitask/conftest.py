@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -233,3 +237,64 @@ def stop_after() -> Callable[[pytest.MonkeyPatch, int, Callable[[], None]], None
         patch.setattr(JsonLines, "write", counting)
 
     return stop
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., list[subprocess.Popen[bytes]]]:
+    """A function of a number and words: the same Python command in so many processes, told as torchrun tells them."""
+
+    def run(ranks: int, *command: object) -> list[subprocess.Popen[bytes]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+        words = [sys.executable, *map(str, command)]
+        return [
+            subprocess.Popen(words, env={**common, "RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for rank in range(ranks)
+        ]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ended() -> Callable[[subprocess.Popen[bytes]], tuple[str, str]]:
+    """A function of a process: its standard output and error, when it has ended by itself within two minutes."""
+
+    def wait(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+        try:
+            output, messages = process.communicate(timeout=120)
+        finally:
+            process.kill()
+            process.wait()
+        return output.decode(), messages.decode()
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def finish(ended: Callable[..., tuple[str, str]]) -> Callable[..., list[str]]:
+    """A function of processes and a status: their messages, when all have ended with that status, 0 unless told."""
+
+    def wait(processes: Sequence[subprocess.Popen[bytes]], status: int = 0) -> list[str]:
+        messages = [ended(process)[1] for process in processes]
+        assert [process.returncode for process in processes] == [status] * len(processes), messages
+        return messages
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def options() -> Callable[[RunConfig, Path], list[str]]:
+    """A function of a configuration and a folder to write to: arguments of ``train`` that come to the same."""
+
+    def of(config: RunConfig, folder: Path) -> list[str]:
+        lines = [
+            f'[tasks.{task.name}]\ntrain = "{task.train}"\ndev = "{task.dev}"\nbatch_size = {task.batch_size}\n'
+            for task in config.tasks
+        ]
+        (folder / "tasks.toml").write_text("".join(lines), encoding="utf-8")
+        tasks = ["--tasks", str(folder / "tasks.toml"), "--weights", config.encoder.weights]
+        return [*tasks, "--epochs", "2", "--rounds", "18", "--quiet"]
+
+    return of

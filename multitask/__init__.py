@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from minbert.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from multitask.errors import ConfigError, DataError, RunError
+    from multitask.errors import ConfigError, DataError, RunError, StoppedError
     from multitask.metrics import Score
     from multitask.model.model import MultitaskModel
     from multitask.plugins import load_plugin
@@ -47,6 +47,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Score",
+    "StoppedError",
     "Task",
     "TrainConfig",
     "Update",
@@ -81,6 +82,7 @@ _HOME = {
     "RunConfig": "settings.config",
     "RunError": "errors",
     "Score": "metrics",
+    "StoppedError": "errors",
     "Task": "settings.task",
     "TrainConfig": "settings.tables",
     "Update": "updates.base",

@@ -35,6 +35,6 @@ class StoppedError(RunError):
     """
 
     def __init__(self, signum: int, callback: str | None = None) -> None:
-        by = f"signal {signum}" if callback is None else callback
-        super().__init__(f"stopped by {by}; --resume continues from the last checkpoint")
+        by, how = (f"signal {signum}", "--resume") if callback is None else (callback, "resume=True")
+        super().__init__(f"stopped by {by}; {how} continues from the last checkpoint")
         self.signum, self.callback = signum, callback

@@ -116,20 +116,19 @@ def require_parts(folder: Path, parts: object) -> None:
     """Check that the parts of a run, or of a model's folder, are registered; say so once if they have changed.
 
     :param parts: what own_parts described when it was saved.
-    :raises RunError: naming the first part that is lacking, its file, and how to give it.
+    :raises RunError: naming the parts that are lacking, their files, and how to give them.
     """
     if not isinstance(parts, Mapping):
         raise RunError(f"{folder}: plugins must be an object, got {shown(parts)}")
+    lacking: dict[str, str] = {}
     for part, described in parts.items():
         what, _, name = part.partition(" ")
         if what not in REGISTRIES or not isinstance(described, Mapping) or not isinstance(described.get("file"), str):
             raise RunError(f"{folder}: plugins must be as this version writes them, got {shown({part: described})}")
         file, wanted = described["file"], described.get("sha256")
         if name not in REGISTRIES[what]:
-            raise RunError(
-                f"{folder}: the {what} {shown(name)} must be registered, by --plugin {file} or an import of {file}"
-                " first; a run folder brings no code"
-            )
+            lacking[f"the {what} {shown(name)}"] = file
+            continue
         origin = REGISTRIES[what].origin(name)
         found = None if origin is None else origin.sha256
         if found != wanted and f"{part} {wanted} {found}" not in _warned:
@@ -140,6 +139,12 @@ def require_parts(folder: Path, parts: object) -> None:
             if not is_main():
                 continue
             print(f"{folder}: the {what} {name} is of {file}, {_short(wanted)}; now it is of {whose}", file=sys.stderr)
+    if lacking:
+        files = list(dict.fromkeys(lacking.values()))
+        raise RunError(
+            f"{folder}: {' and '.join(lacking)} must be registered, by --plugin {' --plugin '.join(files)} or an import of"
+            f" {' and '.join(files)} first; a run folder brings no code"
+        )
 
 
 def _short(digest: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from multitask.errors import ConfigError
 
 __all__ = [
+    "OWN_PART",
     "check_choice",
     "check_flag",
     "check_integer",
@@ -16,6 +17,10 @@ __all__ = [
     "check_string",
     "shown",
 ]
+
+
+# Ends a message about a name that a user's file might have registered.
+OWN_PART = "; one of your own has to be loaded first (--plugin FILE.py)"
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -100,7 +105,7 @@ def check_choice(key: str, value: Any, choices: Collection[str]) -> str:
     """
     if not isinstance(value, str) or value not in choices:
         # A tuple of words is all there is; to a registry a user may add.
-        hint = "" if isinstance(choices, tuple) else "; one of your own has to be loaded first (--plugin FILE.py)"
+        hint = "" if isinstance(choices, tuple) else OWN_PART
         raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {shown(value)}{hint}")
     return value
 

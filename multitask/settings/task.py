@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from multitask.errors import ConfigError
-from multitask.settings.checks import check_integer, check_known, check_number, check_string, shown
+from multitask.settings.checks import OWN_PART, check_integer, check_known, check_number, check_string, shown
 from multitask.settings.choices import HEADS, METRICS, POOLINGS
 from multitask.settings.fields import check_settings, setting, settings_of
 from multitask.settings.kinds import KINDS, Kind, label_key
@@ -191,7 +191,8 @@ class Task:
         fitting = list(dict.fromkeys([*METRICS.fitting(classes=self.rules.has_classes), *self.rules.metrics]))
         if name not in fitting or (colon and name != "f1"):
             names = ", ".join("f1, f1:LABEL" if each == "f1" else each for each in fitting)
-            raise ConfigError(f"{key} of a {self.kind} must be one of {names}, got {shown(metric)}")
+            hint = "" if name in METRICS else OWN_PART
+            raise ConfigError(f"{key} of a {self.kind} must be one of {names}, got {shown(metric)}{hint}")
         if name != "f1" or self.labels is None:
             return
         if colon and label_key(label) not in self.class_indices:

@@ -13,6 +13,7 @@ from multitask.distributed import gathered, rank, size
 from multitask.errors import RunError
 from multitask.evaluation import Selection
 from multitask.plugins import Parts, own_parts
+from multitask.settings.checks import shown
 from multitask.settings.config import RunConfig
 from multitask.training.checkpoints import latest_checkpoint
 
@@ -124,4 +125,4 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
         found = [_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys]
         return [difference for part in found for difference in part]
     before, now = json.loads(json.dumps([before, now]))
-    return [] if before == now else [f"{path} must be {before!r}, got {now!r}"]
+    return [] if before == now else [f"{path} must be {shown(before, 200)}, got {shown(now, 200)}"]

@@ -81,14 +81,14 @@ class Reporter:
                 bar.update()
                 yield done
 
-    def scores(self, epoch: int, scores: Mapping[str, Score], mean: float | None, kept: bool) -> None:
-        """Say the dev scores of an epoch, and whether it is the best so far."""
+    def scores(self, epoch: int, scores: Mapping[str, Score], mean: float | None, *, select: str, kept: bool) -> None:
+        """Say the dev scores of an epoch, and whether it is the best so far by ``select``."""
         shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
         shown += "".join(
             f", {name} {metric} {value:.3f}" for name, score in scores.items() for metric, value in score.others.items()
         )
         shown += "" if mean is None else f"; mean {mean:.3f}"
-        self._say(f"epoch {epoch} dev: {shown}" + (" (best so far, kept)" if kept else ""))
+        self._say(f"epoch {epoch} dev: {shown}" + (f" (best so far by {select}, kept)" if kept else ""))
 
     def ended(self, rounds: int, reason: str) -> None:
         """Say why the training ends before its last epoch."""

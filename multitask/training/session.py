@@ -239,7 +239,8 @@ class Session:
                 self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=value)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
         chosen = selection.value(scores)
-        self.report.scores(epoch, scores, mean_score(list(scores.values())), chosen > self.best)
+        mean, select = mean_score(list(scores.values())), self.identity["select"]
+        self.report.scores(epoch, scores, mean, select=select, kept=chosen > self.best)
         self.since_best += 1
         if chosen > self.best:
             self.best, self.since_best = chosen, 0

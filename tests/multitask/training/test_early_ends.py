@@ -76,7 +76,7 @@ def test_a_round_that_says_stop_saves_and_resumes_to_the_same_bytes(
     train: Any, contents: Any, whole: Any, tmp_path: Path, number: int
 ) -> None:
     config, expected = whole("separate")
-    with pytest.raises(StoppedError, match="stopped by on_round; --resume continues") as stopped:
+    with pytest.raises(StoppedError, match="stopped by on_round; resume=True continues") as stopped:
         train(config, tmp_path / "run", save_every=1000, on_round=lambda r: "stop" if r.number == number else None)
     assert stopped.value.callback == "on_round"
     last = latest_checkpoint(tmp_path / "run" / "checkpoints")

@@ -42,14 +42,14 @@ SETTINGS = """\
 # Settings
 
 {made}
-What a run can be told. A setting comes from the preset, over that from the TOML file (`--tasks`), over that from
-`--set KEY=VALUE`, such as `--set tasks.topic.lr=3e-5`. In Python the same names are keywords of `Task`, `TrainConfig`
-and `EncoderConfig`. An unknown key is an error that lists the known ones.
+The settings of a run come from the preset; the TOML file (`--tasks`) overrides it, and `--set KEY=VALUE`, such as
+`--set tasks.topic.lr=3e-5`, overrides both. In Python the same names are keywords of `Task`, `TrainConfig` and
+`EncoderConfig`. An unknown key is an error that lists the known ones.
 
-A TOML file with tasks names all tasks of the run: one called as a task of the preset starts from the preset's values,
-so that an empty `[tasks.para]` keeps that one alone. A file without tasks leaves the preset's.
+A TOML file with tasks names all tasks of the run. A task with the name of one of the preset's starts from its values,
+so an empty `[tasks.para]` trains the preset's `para` alone. A file without tasks keeps all of the preset's.
 
-Defaults are those of the preset `{preset}`. What may be unset is unset by the word `"none"`.
+Defaults are those of the preset `{preset}`. The value `"none"` unsets a setting that may be unset.
 
 {tables}
 ## Presets

@@ -1,9 +1,9 @@
-"""Train by a loop of one's own on minbert alone: torch's optimizer, a schedule, gradients added up over parts.
+"""Train with a loop of your own on minbert alone: torch's optimizer, a schedule, gradient accumulation.
 
     python examples/04_own_loop.py
 
-Prints each epoch's loss and how many of 40 dev sentences get the right one of five grades; about half a minute. Other
-weights may be named: python examples/04_own_loop.py bert-base-uncased
+Prints each epoch's loss and how many of 40 dev sentences get the right one of five grades; about half a minute. Takes
+other weights as an argument: python examples/04_own_loop.py bert-base-uncased
 """
 
 import csv

@@ -2,7 +2,7 @@
 
     python examples/05_dataframe.py
 
-Prints the share of right answers on 12 of 60 messages to a help desk, and a table of three new messages with topic and
+Prints the accuracy on 12 of 60 messages to a help desk, and a table of three new messages with topic and
 probabilities, in about half a minute on two cores. The messages were written for this project: four topics, 15 each.
 """
 

@@ -1,13 +1,13 @@
-"""Train two tasks with the built-in decoder and update, and again with a decoder and an update of one's own.
+"""Train two tasks with built-in parts, and again with a decoder and an update of your own.
 
     python examples/06_own_parts.py
 
-Prints the dev accuracy of two tasks, with the built-in parts and with one's own, in about a minute on two cores, after
-a download of 91 MB. So few rows rank no parts: they show that it works.
+Prints the dev accuracy of both tasks, first with the built-in parts, then with yours, in about a minute on two cores,
+after a download of 91 MB. So few rows can't tell which parts are better, only that they work.
 
 The decoder pools a row by the mean and the maximum of its hidden states; the update learns how much each loss counts.
-Both are registered by name, and chosen as the built-in ones are. Kept in a file of their own they work on the command
-line, too: multitask train --plugin my_parts.py --set tasks.topic.pooling=mean-max ...
+Both are registered by name and chosen like the built-in ones. In a file of their own they work on the command line,
+too: multitask train --plugin my_parts.py --set tasks.topic.pooling=mean-max ...
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     :param argv: the command line's arguments; None for those of this process.
     :return: the exit status.
     """
-    parser = argparse.ArgumentParser(description="Train with parts of one's own, beside the built-in ones.")
+    parser = argparse.ArgumentParser(description="Train with parts of your own, beside the built-in ones.")
     parser.add_argument("--out", type=Path, help="folder of the two runs (runs/parts-TIME)")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="name, hub id or folder of the encoder")
     parser.add_argument("--epochs", type=int, default=6, help="epochs to train")

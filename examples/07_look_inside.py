@@ -2,10 +2,11 @@
 
     python examples/07_look_inside.py "I was charged twice this month."
 
-Attention pooling asks one question of a sentence, the pooler's output, and averages the tokens' states by how well each
-answers it. Trains a help desk's topics on 54 rows first, unless --run names a run. Prints the answer and for each token
-its share, the mean over the heads, in even shares: 1 is what a plain mean would take. After so few rows all are near 1;
-a bar shows the difference, the longest one the largest. --heads prints each head's as well.
+Attention pooling has one query for a sentence, made of the pooler's output, and averages the tokens' states by their
+attention weights. Trains a help desk's topics on 54 rows first, unless --run names a run. Prints the answer and for
+each token its weight, the mean over the heads, times the number of tokens: 1 is the weight in a plain mean. After so
+few rows all are near 1, so a bar shows the difference, the longest one the largest. --heads prints each head's weights
+as well.
 """
 
 import argparse

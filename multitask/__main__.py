@@ -124,7 +124,9 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--select", default="mean", metavar="mean|TASK[.METRIC]", help="whose dev score picks the best epoch (mean)"
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    train.add_argument("--save-every", type=_at_least(1), default=100, metavar="N", help="rounds a checkpoint (100)")
+    train.add_argument(
+        "--save-every", type=_at_least(1), default=100, metavar="N", help="rounds between checkpoints (100)"
+    )
     train.add_argument("--keep", type=_at_least(1), default=1, metavar="N", help="checkpoints to keep (1)")
     train.add_argument("--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run")
     _add_machine(train)

@@ -11,6 +11,7 @@ comment on the line right above it what is special:
   a line of its own for any lines.
 - ``<!-- file: NAME -->``: not run but saved under that name, for later blocks. A file that the project ships under
   that name must be the same; of a TOML file the page may show a part.
+- ``<!-- from: FILE -->``: not run; lines that stand so in a file of the project, indented or not.
 - ``<!-- command: NAME -->``: .ci/run runs it; its output is compared with that of its last command, run here.
 - ``<!-- not run: REASON -->``: any block that can't be run here, and a picture.
 
@@ -40,7 +41,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
-MARKER = re.compile(r"\s*<!-- (command|not run|file|exact)(?:: (.+))? -->")
+MARKER = re.compile(r"\s*<!-- (command|not run|file|from|exact)(?:: (.+))? -->")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 # The course's file names, and the sample rows that stand in for them.
 STAND_INS = {
@@ -68,7 +69,7 @@ class Block:
     line: int
     language: str
     text: str
-    marker: str = ""  # "command", "not run", "file", "exact" or none
+    marker: str = ""  # "command", "not run", "file", "from", "exact" or none
     value: str = ""  # what the marker says
     output: "Block | None" = None
 
@@ -230,6 +231,9 @@ def test_a_pages_blocks_run_as_they_stand(workshop: Workshop, page: Path, reques
             assert block.value, f"{where}: no reason"
         elif block.marker == "file":
             workshop.save(block)
+        elif block.marker == "from":
+            source = (ROOT / block.value).read_text(encoding="utf-8")
+            assert any(textwrap.indent(block.text, gap) in source for gap in ("", " " * 4, " " * 8)), where
         elif (block.marker != "command" or block.output) and "multitask fetch data" not in block.text:
             assert block.language in ("sh", "python"), f"{where}: a block that no test runs"
             code = block.text.rpartition(" && ")[2] if block.marker else block.text

@@ -1,4 +1,4 @@
-"""CAGrad as an update of one's own: one step for all tasks, in a direction that no task is far behind in.
+"""CAGrad as an update of your own: one step for all tasks, in a direction that no task is far behind in.
 
     multitask train --plugin examples/plugins/cagrad.py --set train.update=cagrad ...
 

@@ -1,4 +1,4 @@
-"""FAMO as an update of one's own: tasks' weights follow how fast their losses fall.
+"""FAMO as an update of your own: tasks' weights follow how fast their losses fall.
 
     multitask train --plugin examples/plugins/famo.py --set train.update=famo ...
 

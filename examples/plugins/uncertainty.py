@@ -1,4 +1,4 @@
-"""Uncertainty weighting as an update of one's own: how much each loss counts is learned, too.
+"""Uncertainty weighting as an update of your own: how much each loss counts is learned, too.
 
     multitask train --plugin examples/plugins/uncertainty.py --set train.update=uncertainty ...
 

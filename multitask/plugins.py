@@ -142,8 +142,8 @@ def require_parts(folder: Path, parts: object) -> None:
     if lacking:
         files = list(dict.fromkeys(lacking.values()))
         raise RunError(
-            f"{folder}: {' and '.join(lacking)} must be registered, by --plugin {' --plugin '.join(files)} or an import of"
-            f" {' and '.join(files)} first; a run folder brings no code"
+            f"{folder}: {' and '.join(lacking)} must be registered, by --plugin {' --plugin '.join(files)} or an import"
+            f" of {' and '.join(files)} first; a run folder brings no code"
         )
 
 

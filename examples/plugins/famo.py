@@ -1,6 +1,6 @@
 """FAMO as an update of your own: tasks' weights follow how fast their losses fall.
 
-    multitask train --plugin examples/plugins/famo.py --set train.update=famo ...
+    multitask train --tasks examples/tasks.toml --plugin examples/plugins/famo.py --set train.update=famo
 
 Source: Liu et al. 2023, FAMO: Fast Adaptive Multitask Optimization (arXiv 2306.03792), algorithm 1. Losses must be
 positive, as cross-entropies and squared errors are.

@@ -1,0 +1,68 @@
+"""What an update keeps where no checkpoint holds it: found out and refused, since a resumed run would lack it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from multitask.errors import RunError
+from multitask.updates.base import Update
+
+__all__ = ["OwnState"]
+
+# What torch and the caller keep in a module, and change.
+NOT_OWN = {*vars(nn.Module()), "tasks", "rng", "epoch"}
+
+
+class OwnState:
+    """An update's plain attributes and the shapes of its tensors, as they are when this is built."""
+
+    def __init__(self, update: Update) -> None:
+        self._update = update
+        self._attributes, self._shapes = self._now()
+
+    def _now(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        attributes = {
+            f"{prefix}.{key}" if prefix else key: _content(value)
+            for prefix, module in self._update.named_modules()
+            for key, value in vars(module).items()
+            if key not in NOT_OWN
+        }
+        return attributes, {name: tuple(tensor.shape) for name, tensor in self._update.state_dict().items()}
+
+    def check(self, name: str) -> None:
+        """Compare with what was there at first.
+
+        :param name: what the settings call the update.
+        :raises RunError: for an attribute that has changed or is new, and for a tensor of another shape.
+        """
+        attributes, shapes = self._now()
+        for key, content in attributes.items():
+            if key not in self._attributes or self._attributes[key] != content:
+                raise RunError(
+                    f"train.update {name!r} must keep its state in parameters and buffers (register_buffer), which a"
+                    f" checkpoint holds, got {key}, which changed while it trained"
+                )
+        for key, shape in shapes.items():
+            if key not in self._shapes or self._shapes[key] != shape:
+                before = self._shapes.get(key, "none")
+                raise RunError(
+                    f"train.update {name!r} must keep tensors of one shape, to be resumed, got {key} of {shape} after"
+                    f" {before}"
+                )
+
+
+def _content(value: Any) -> Any:
+    """Return what can be compared: of numbers, words, tensors and what holds them all, of anything else its type."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().float().numpy()
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes()
+    if isinstance(value, Mapping):
+        return [(_content(key), _content(entry)) for key, entry in value.items()]
+    if isinstance(value, list | tuple | set | frozenset) or type(value).__name__ == "deque":
+        return [_content(entry) for entry in value]
+    if isinstance(value, bool | int | float | complex | str | bytes | None):
+        return repr(value)
+    return type(value)

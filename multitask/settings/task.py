@@ -187,7 +187,11 @@ class Task:
         :raises ConfigError: naming those that fit.
         """
         name, colon, label = metric.partition(":")
-        fitting = list(dict.fromkeys([*METRICS.fitting(classes=self.rules.has_classes), *filter(METRICS.__contains__, self.rules.metrics)]))
+        fitting = list(
+            dict.fromkeys(
+                [*METRICS.fitting(classes=self.rules.has_classes), *filter(METRICS.__contains__, self.rules.metrics)]
+            )
+        )
         if name not in fitting or (colon and name != "f1"):
             names = ", ".join("f1, f1:LABEL" if each == "f1" else each for each in fitting)
             raise ConfigError(f"{key} of a {self.kind} must be one of {names}, got {shown(metric)}")

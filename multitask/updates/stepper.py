@@ -234,6 +234,8 @@ class Stepper:
         if not isinstance(optimizer, torch.optim.Optimizer):
             found = type(optimizer).__name__
             raise ConfigError(f"train.optimizer {self.settings.optimizer!r} must give a torch optimizer, got {found}")
+        if not all("lr" in group for group in optimizer.param_groups):
+            raise ConfigError(f"train.optimizer {self.settings.optimizer!r} must have lr in all groups, lacks it")
         return optimizer
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from multitask.errors import RunError
 
 __all__ = [
+    "broadcast_buffers",
     "broadcast_from_main",
     "gathered",
     "is_main",
@@ -124,6 +125,15 @@ def broadcast_from_main(value: Any) -> Any:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         dist.broadcast(data, 0)
     return json.loads(data.numpy().tobytes())
+
+
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give the buffers of all processes the main one's values: what follows from each one's own rows would differ."""
+    if size() == 1:
+        return
+    with _lost_ranks(), torch.no_grad():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 @contextmanager

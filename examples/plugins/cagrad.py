@@ -1,7 +1,6 @@
 """CAGrad as an update of your own: one step for all tasks, in a direction that no task is far behind in.
 
     multitask train --tasks examples/tasks.toml --plugin examples/plugins/cagrad.py --set train.update=cagrad
-        --set train.update=cagrad --out runs/cagrad
 
 Source: Liu et al. 2021, Conflict-Averse Gradient Descent for Multi-task Learning (arXiv 2110.14048), equation 4 and
 algorithm 1. With g_0 the mean gradient, it looks for weights w on the simplex that minimize g_w . g_0 + c |g_0| |g_w|,

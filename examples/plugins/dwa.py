@@ -1,4 +1,4 @@
-"""Dynamic weight averaging as an update of one's own: a loss that falls slowly counts more.
+"""Dynamic weight averaging as an update of your own: a loss that falls slowly counts more.
 
     multitask train --tasks examples/tasks.toml --plugin examples/plugins/dwa.py --set train.update=dwa
 

@@ -1,7 +1,6 @@
 """Uncertainty weighting as an update of your own: how much each loss counts is learned, too.
 
     multitask train --tasks examples/tasks.toml --plugin examples/plugins/uncertainty.py --set train.update=uncertainty
-        --set train.update=uncertainty --out runs/uncertainty
 
 Source: Kendall, Gal and Cipolla 2018, Multi-Task Learning Using Uncertainty to Weigh Losses (arXiv 1705.07115),
 equation 10, with s = log sigma^2, which is what their section 3.2 trains: the sum of exp(-s) / 2 * loss + s / 2.

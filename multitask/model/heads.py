@@ -46,7 +46,8 @@ class CosineHead(nn.Module):
 
 def build_head(task: Task, width: int) -> nn.Module:
     """Build a task's head; ConfigError for an entry that builds no module."""
-    head = HEADS[task.head](task, width)
+    entry = HEADS[task.head]
+    head = entry(task, width) if not isinstance(entry, type) or issubclass(entry, nn.Module) else None
     if not isinstance(head, nn.Module):
-        raise ConfigError(f"tasks.{task.name}.head {task.head!r} must be an nn.Module class, got {HEADS[task.head]!r}")
+        raise ConfigError(f"tasks.{task.name}.head {task.head!r} must be an nn.Module class, got {entry!r}")
     return head

@@ -1,8 +1,12 @@
 """A task's loss and its predictions; settings/kinds.py has what differs between kinds."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from multitask.errors import ConfigError
+from multitask.settings.checks import shown
 from multitask.settings.task import Task
 
 __all__ = ["predicted_values", "task_loss"]
@@ -20,10 +24,13 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
     :param whole: labels of the whole batch (whole,), where these rows are one process's share of it: the mean divides
         by all of them, so that the shares' losses, and their gradients, add up to the batch's.
     :return: (), in the type of the outputs.
+    :raises ConfigError: for a kind of one's own whose losses are not one a row: they would be broadcast to other sums.
     """
     if outputs.dtype in (torch.bfloat16, torch.float16):
         outputs = outputs.float()
     rows = task.rules.row_losses(outputs, labels)  # (batch,)
+    if not torch.compiler.is_compiling():
+        _check(task, "row_losses", rows, labels.shape)
     total = (rows * _weights(task, labels, rows)).sum()
     if task.reduction == "sum":
         return task.loss_weight * total
@@ -43,5 +50,32 @@ def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None
     """Return the predicted classes or numbers (batch,), and probabilities (batch, classes) or None.
 
     :param outputs: (batch, num_outputs).
+    :raises ConfigError: for a kind of one's own that predicts no classes, or not one for each row.
     """
-    return task.rules.predict(outputs.float())
+    predicted = task.rules.predict(outputs.float())
+    if not isinstance(predicted, tuple) or len(predicted) != 2:
+        raise ConfigError(
+            f"predict of tasks.{task.name}.kind {task.kind!r} must return predictions, and probabilities or None,"
+            f" got {shown(predicted)}"
+        )
+    values, probabilities = predicted
+    _check(task, "predict", values, outputs.shape[:1])
+    if probabilities is not None:
+        _check(task, "the probabilities of predict", probabilities, (len(outputs), len(task.classes)))
+    if task.rules.has_classes:
+        classes = len(task.classes)
+        if values.is_floating_point() or ((values < 0) | (values >= classes)).any():
+            raise ConfigError(
+                f"predict of tasks.{task.name}.kind {task.kind!r} must return whole numbers from 0 to {classes - 1},"
+                f" got {shown(values.tolist())}"
+            )
+    return values, probabilities
+
+
+def _check(task: Task, what: str, found: object, shape: Sequence[int]) -> None:
+    """Check the shape of what a task's kind computed; ConfigError says both."""
+    if not isinstance(found, Tensor) or found.shape != torch.Size(shape):
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(
+            f"{what} of tasks.{task.name}.kind {task.kind!r} must return a tensor {tuple(shape)}, got {got}"
+        )

@@ -114,13 +114,15 @@ class MultitaskModel(nn.Module):
         }
         model = cls(encoders, tasks)
         tensors = read_tensors(folder / "decoders.safetensors")
-        own = model.decoders.state_dict()
+        own = model.decoders.state_dict(keep_vars=True)
         wrong = sorted(set(own) ^ set(tensors))
         wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
         if wrong:
             raise WeightsError(f"{folder / 'decoders.safetensors'}: must fit tasks.json, differs at {', '.join(wrong)}")
         for name, tensor in tensors.items():
-            if fault := fault_of(tensor, own[name].dtype):
+            # Of a pooling or head of one's own, a buffer may hold other than finite numbers, such as a count.
+            fault = fault_of(tensor, own[name].dtype) if isinstance(own[name], nn.Parameter) else ""
+            if fault:
                 raise WeightsError(f"{folder / 'decoders.safetensors'}: {name} {fault}")
         model.decoders.load_state_dict(tensors)
         return model.eval()

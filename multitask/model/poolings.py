@@ -132,9 +132,10 @@ class _Function(nn.Module):
 def build_pooling(task: Task, config: BertConfig) -> nn.Module:
     """Build a task's pooling; ConfigError for an entry that is neither a module's class nor a function."""
     entry = POOLINGS[task.pooling]
-    pooling = entry(task, config) if isinstance(entry, type) else _Function(entry)
-    if not isinstance(pooling, nn.Module) or not callable(entry):
+    if not isinstance(entry, type):
+        return _Function(entry)
+    if not issubclass(entry, nn.Module):
         raise ConfigError(
             f"tasks.{task.name}.pooling {task.pooling!r} must be an nn.Module class or a function, got {entry!r}"
         )
-    return pooling
+    return entry(task, config)

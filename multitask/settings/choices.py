@@ -86,6 +86,8 @@ class Registry(Mapping[str, T], Generic[T]):
                     f"the name of a new {self.what} must be letters, digits, '_' and '-', a letter first,"
                     f" got {shown(name)}"
                 )
+            if not callable(entry):
+                raise ConfigError(f"a new {self.what} must be a class or a function, got {shown(entry)}")
             origin = _origin(entry, caller)
             if name in self and not _replaces(self._origins.get(name), origin):
                 there = self._origins.get(name)
@@ -123,7 +125,7 @@ def _origin(entry: object, caller: FrameType) -> Origin | None:
     module = caller.f_globals
     if module.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
         return None
-    qualname = getattr(entry, "__qualname__", repr(entry))
+    qualname = getattr(entry, "__qualname__", type(entry).__qualname__)  # of a partial: its repr has an address
     file = module.get("__file__")
     if file is not None and Path(file).is_file():
         path = Path(file).resolve()

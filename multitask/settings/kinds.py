@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from multitask.settings.task import Task
 
-__all__ = ["KINDS", "Binary", "Classification", "Kind", "Regression", "label_key", "parse_number"]
+__all__ = ["KINDS", "Binary", "Classification", "Kind", "Regression", "kind_of", "label_key", "parse_number"]
 
 # Not float(): that takes "1_000", "nan", "infinity" and the digits of every script.
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -88,6 +88,23 @@ class Kind(ABC):
 
 
 KINDS: Registry[type[Kind]] = Registry("kind")
+
+
+def kind_of(key: str, name: str) -> Kind:
+    """Build the kind of that name.
+
+    :param key: what messages call it.
+    :raises ConfigError: for an entry that is no kind, or lacks something of one.
+    """
+    entry: Any = KINDS[name]
+    if not isinstance(entry, type) or not issubclass(entry, Kind):
+        raise ConfigError(f"{key} {name!r} must be derived from multitask.Kind, got {shown(entry)}")
+    missing = [*sorted(entry.__abstractmethods__), *(each for each in Kind.__annotations__ if not hasattr(entry, each))]
+    if missing:
+        raise ConfigError(f"{key} {name!r} must have {', '.join(missing)}, which {entry.__qualname__} lacks")
+    if not isinstance(entry.metrics, tuple | list) or not entry.metrics:
+        raise ConfigError(f"metrics of {key} {name!r} must name at least one metric, got {shown(entry.metrics)}")
+    return entry()
 
 
 @KINDS.register("classification")

@@ -17,7 +17,7 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import OWN_PART, check_integer, check_known, check_number, check_string, shown
 from multitask.settings.choices import HEADS, METRICS, POOLINGS
 from multitask.settings.fields import check_settings, setting, settings_of
-from multitask.settings.kinds import KINDS, Kind, label_key
+from multitask.settings.kinds import KINDS, Kind, kind_of, label_key
 
 __all__ = ["FILES", "TASK_KEYS", "Task"]
 
@@ -149,8 +149,7 @@ class Task:
             )
         self._check_class_weights()
         self._check_cosine()
-        if self.metric is not None:
-            self.check_metric(self._key("metric"), self.metric)
+        self.check_metric(self._key("metric"), self.scored_by)
 
     def _key(self, field: str) -> str:
         return f"tasks.{self.name}.{field}"
@@ -188,7 +187,11 @@ class Task:
         :raises ConfigError: naming those that fit.
         """
         name, colon, label = metric.partition(":")
-        fitting = list(dict.fromkeys([*METRICS.fitting(classes=self.rules.has_classes), *self.rules.metrics]))
+        fitting = list(
+            dict.fromkeys(
+                [*METRICS.fitting(classes=self.rules.has_classes), *filter(METRICS.__contains__, self.rules.metrics)]
+            )
+        )
         if name not in fitting or (colon and name != "f1"):
             names = ", ".join("f1, f1:LABEL" if each == "f1" else each for each in fitting)
             hint = "" if name in METRICS else OWN_PART
@@ -205,7 +208,7 @@ class Task:
     @cached_property
     def rules(self) -> Kind:
         """What the task's kind decides: loss, labels, metrics, width of the head, spelling of predictions."""
-        return KINDS[self.kind]()
+        return kind_of(self._key("kind"), self.kind)
 
     @property
     def is_pair(self) -> bool:
@@ -220,7 +223,7 @@ class Task:
     @property
     def num_outputs(self) -> int:
         """Width of the head; ConfigError where it follows from labels that are not known yet."""
-        return self.rules.num_outputs(self)
+        return check_integer(f"num_outputs of {self._key('kind')} {self.kind!r}", self.rules.num_outputs(self), low=1)
 
     @property
     def scored_by(self) -> str:

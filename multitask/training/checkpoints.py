@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def restore_checkpoint(folder: Path, model: MultitaskModel, stepper: Stepper, st
                 for group, before in zip(optimizer.state_dict()["param_groups"], saved["groups"], strict=True)
             ]
             optimizer.load_state_dict({"state": entries, "param_groups": groups})
+            _keep_types(optimizer, entries)
         torch.set_rng_state(generators[f"cpu/{rank()}"])
         if f"cuda/{rank()}" in generators and torch.cuda.is_available():
             torch.cuda.set_rng_state(generators[f"cuda/{rank()}"])
@@ -163,32 +165,55 @@ def _optimizer_states(stepper: Stepper) -> tuple[dict[str, torch.Tensor], dict[s
     values: dict[str, Any] = {}
     for name, optimizer in stepper.optimizers.items():
         state = optimizer.state_dict()
+        more = [key for key in state if key not in ("state", "param_groups")]
+        more += [key for key in state["state"] if not isinstance(key, int)]
+        if more:
+            raise RunError(f"the optimizer {name!r} must keep its state by parameter or in groups, got {more[0]!r}")
         plain: dict[str, dict[str, Any]] = {}
         for index, entry in state["state"].items():
             for key, value in entry.items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"{name}/{index}/{key}"] = value
                 else:
-                    plain.setdefault(str(index), {})[key] = _plain(name, key, value)
+                    plain.setdefault(str(index), {})[key] = _plain(name, key, value, "a tensor, ")
         groups = [
-            {key: _plain(name, key, value) for key, value in group.items() if key != "params"}
+            {key: _plain_or_list(name, key, value) for key, value in group.items() if key != "params"}
             for group in state["param_groups"]
         ]
         values[name] = {"state": plain, "groups": groups}
     return tensors, values
 
 
-def _plain(optimizer: str, key: str, value: Any) -> Any:
-    """Return a value that JSON holds as it is, or raise RunError."""
-    for each in value if isinstance(value, tuple | list) else (value,):
-        if not isinstance(each, bool | int | float | str | None) or (
-            isinstance(each, float) and not math.isfinite(each)
-        ):
-            raise RunError(
-                f"{key} of the optimizer {optimizer!r} must be a tensor, a finite number or a string to be saved,"
-                f" got {shown(value)}"
-            )
+def _plain(optimizer: str, key: str, value: Any, other: str = "") -> Any:
+    """Return a value that JSON holds as it is, or raise RunError.
+
+    :param other: what it may be, too.
+    """
+    if not isinstance(value, bool | int | float | str | None) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        raise RunError(
+            f"{key} of the optimizer {optimizer!r} must be {other}a finite number or a string to be saved,"
+            f" got {shown(value)}"
+        )
     return value
+
+
+def _plain_or_list(optimizer: str, key: str, value: Any) -> Any:
+    """Return a value of a group, or a list of them; see _plain."""
+    if isinstance(value, tuple | list):
+        return [_plain(optimizer, key, each) for each in value]
+    return _plain(optimizer, key, value)
+
+
+def _keep_types(optimizer: torch.optim.Optimizer, entries: Mapping[int, Mapping[str, Any]]) -> None:
+    """Put tensors of other types back as they were saved: torch casts them to their parameter's on loading."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entry in entries.items():
+        loaded = optimizer.state[parameters[index]]
+        for key, value in entry.items():
+            if isinstance(value, torch.Tensor) and loaded[key].dtype != value.dtype:
+                loaded[key] = value.to(loaded[key].device)
 
 
 def _as_before(now: Any, saved: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 
 from multitask.data.batches import TaskData
 from multitask.data.sampling import CheckedSampler, Indices, Sampler
-from multitask.distributed import size
+from multitask.distributed import broadcast_buffers, size
 from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
@@ -95,6 +95,7 @@ def train_rounds(
         except NonFiniteError as error:
             where = [f"{name}, {_lines(data[name], chosen[name], model.tasks[name])}" for name in error.tasks]
             raise RunError(f"round {number + 1}, task {' + '.join(where)}: {error.what}") from None
+        broadcast_buffers(model)
         state.round += 1
         if state.round == per_epoch:
             state.epoch, state.round = epoch + 1, 0
@@ -122,10 +123,14 @@ def estimate_seconds(
 ) -> float:
     """Estimate the seconds of a round: the first round's passes, timed once, without a step.
 
-    Nothing of it reaches the training: the generator's state is put back and the gradients are cleared.
+    Nothing of it reaches the training: the generator's state and buffers are put back, and the gradients cleared.
     """
     model.train()
     seconds = 0.0
+    # Such as running means of a pooling of one's own, which may write to a buffer or put another in its place.
+    buffers = [
+        (module, name, b, b.clone()) for module in model.modules() for name, b in module.named_buffers(recurse=False)
+    ]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for warm in (True, False):
             began = time.perf_counter()
@@ -137,4 +142,6 @@ def estimate_seconds(
                 task_loss(model.tasks[name], outputs, batch.labels).backward()
                 model.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began
+    for module, name, buffer, before in buffers:
+        setattr(module, name, buffer.copy_(before))
     return seconds

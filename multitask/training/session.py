@@ -170,7 +170,7 @@ class Session:
             if signals.agree() or done.number % save_every == 0:
                 self._save(keep)
             self._stop_if_told(signals)
-            if self._end_if_time_is_up() and self.state.round:  # the epoch ends here
+            if self.state.round and self._end_if_time_is_up():  # the epoch ends here
                 self.state.epoch, self.state.round = epoch, 0
                 break
 
@@ -178,7 +178,7 @@ class Session:
         """Return whether there is nothing left to train."""
         if self.state.epoch == self.config.train.epochs:
             return True
-        if self.state.epoch and not self.state.round:
+        if self.ended is None and self.state.epoch and not self.state.round:
             self._end_if_time_is_up()
         return self.ended is not None
 

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from multitask.errors import RunError
+from multitask.settings.checks import shown
+
 if TYPE_CHECKING:
     from multitask.updates.gradients import TaskGradients
 
@@ -87,7 +90,8 @@ class GramWeighting(Weighting):
 
     def weigh(self, gram: Tensor, losses: Losses) -> Tensor:
         """Ask the function."""
-        return torch.as_tensor(self._weigh(gram, self.rng))
+        weights: Tensor = self._weigh(gram, self.rng)
+        return weights
 
 
 class Objective(Update):
@@ -101,13 +105,21 @@ class Objective(Update):
         """Weigh each task's gradient by the objective's derivative with respect to its loss (the chain rule).
 
         So the objective sees the loss of the whole batch, over all of its parts and all processes.
+
+        :raises RunError: for an objective that is no tensor (), or does not follow from the losses.
         """
         rows = tasks.collect()  # (tasks, parameters)
         losses = {
             name: torch.tensor(loss, dtype=torch.float64, requires_grad=True) for name, loss in tasks.losses.items()
         }
         with torch.enable_grad():
-            self.objective(losses).backward()
+            goal = self.objective(losses)
+            if not isinstance(goal, Tensor) or goal.shape != () or not goal.requires_grad:
+                name = type(self).__qualname__
+                raise RunError(
+                    f"objective of {name} must return a tensor () that follows from losses, got {shown(goal)}"
+                )
+            goal.backward()
         unused = torch.zeros((), dtype=torch.float64)
         weights = [unused if loss.grad is None else loss.grad for loss in losses.values()]
         tasks.put(rows, torch.stack(weights), decoders=True)

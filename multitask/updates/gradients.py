@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,9 @@ from multitask.data.batches import Batch
 from multitask.distributed import size, sum_over_ranks
 from multitask.errors import NonFiniteError, RunError
 from multitask.model.model import MultitaskModel
+from multitask.settings.checks import shown
 
-__all__ = ["TaskGradients", "sum_gradients", "trainable"]
+__all__ = ["TaskGradients", "not_finite", "sum_gradients", "trainable"]
 
 
 class TaskGradients:
@@ -54,6 +56,7 @@ class TaskGradients:
         """Compute the gradient of each task by itself, summed over all processes.
 
         :return: those of all encoders, (tasks, parameters), zero where there is none; the decoders' are in ``.grad``.
+        :raises NonFiniteError: for a loss or a gradient's norm that is not finite.
         """
         rows = []
         for name in self:
@@ -61,25 +64,31 @@ class TaskGradients:
             own = trainable(self._model.decoders[name])
             sum_gradients([*self._shared, *own])
             flat = _flat_gradient(self._shared, self._batches[name].labels.device)
-            self.norms[name] = math.hypot(
-                flat.norm().item(), *(p.grad.norm().item() for p in own if p.grad is not None)
-            )
+            norm = math.hypot(flat.norm().item(), *(p.grad.norm().item() for p in own if p.grad is not None))
+            if not math.isfinite(norm):  # before an update of one's own keeps anything of it
+                raise NonFiniteError([name], not_finite(norm))
+            self.norms[name] = norm
             rows.append(flat)
             self._used.update(parameter for parameter in self._shared if parameter.grad is not None)
             self._clear_encoders()
         self.summed = True
         return torch.stack(rows)
 
-    def put(self, rows: Tensor, weights: Tensor, *, decoders: bool = False) -> None:
+    def put(self, rows: Tensor, weights: Any, *, decoders: bool = False) -> None:
         """Put the weighted sum of what ``collect`` returned into ``.grad``.
 
-        :param weights: (tasks,).
+        :param weights: (tasks,), a tensor or what makes one.
         :param decoders: scale each decoder's gradient by its task's weight, too.
-        :raises RunError: for weights of another shape.
+        :raises RunError: for weights of another shape, or that are no numbers.
         :raises NonFiniteError: for weights that are not finite.
         """
-        if weights.shape != (len(rows),):
-            raise RunError(f"an update's weights must be one for each of {len(rows)} tasks, got {tuple(weights.shape)}")
+        wanted = f"an update's weights must be one for each of {len(rows)} tasks, got"
+        try:
+            weights = weights if isinstance(weights, Tensor) else torch.as_tensor(weights, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise RunError(f"{wanted} {shown(weights)}") from None
+        if weights.shape != (len(rows),) or weights.is_complex():
+            raise RunError(f"{wanted} {tuple(weights.shape)}{' complex ones' if weights.is_complex() else ''}")
         if not weights.isfinite().all():
             raise NonFiniteError(list(self), f"the update's weights are {weights.tolist()}, no step was taken")
         weights = weights.detach().to(rows)
@@ -95,6 +104,11 @@ class TaskGradients:
                 for parameter in trainable(self._model.decoders[name]):
                     if parameter.grad is not None:
                         parameter.grad.mul_(weight)
+
+
+def not_finite(norm: float) -> str:
+    """Say that a gradient's norm is not finite."""
+    return f"the gradient's norm is {norm}, no step was taken; lower lr or loss_weight"
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

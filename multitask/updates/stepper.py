@@ -5,7 +5,7 @@ built once a run.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,14 @@ from minbert.fast.embedding import SpareGradients
 from minbert.optim import AdamW, parameter_groups
 from multitask.data.batches import Batch
 from multitask.distributed import size, totals_over_ranks
-from multitask.errors import ConfigError, NonFiniteError
+from multitask.errors import ConfigError, NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 from multitask.settings.choices import OPTIMIZERS, UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.updates.base import GramWeighting, Update
-from multitask.updates.gradients import TaskGradients, sum_gradients, trainable
+from multitask.updates.gradients import TaskGradients, not_finite, sum_gradients, trainable
 
 __all__ = ["OWN", "StepRecord", "Stepper"]
 
@@ -77,7 +77,7 @@ class Stepper:
 
         :param batches: by task, in the order in which they are trained on.
         :param factor: multiplies every learning rate.
-        :return: by task, what it did.
+        :return: by task, what it did; without those that the update left out.
         :raises NonFiniteError: for a loss or norm that is not finite, unless ``train.on_nonfinite`` skips the step.
         """
         for optimizer in self.optimizers.values():
@@ -88,40 +88,62 @@ class Stepper:
         try:
             for step in steps:
                 losses, norms = self._step_or_skip(step)
-                for name, batch in step.items():
+                for name in filter(losses.__contains__, step):
                     rate = self.model.tasks[name].lr * factor
-                    records[name] = StepRecord(batch.rows, losses.get(name), rate, norms.get(name))
+                    records[name] = StepRecord(step[name].rows, losses[name], rate, norms[name])
         finally:
             self._clear()
         return records
 
-    def _step_or_skip(self, batches: Mapping[str, Batch]) -> tuple[dict[str, float], dict[str, float]]:
-        """Take one step; losses and norms by task, none of them for a step that is skipped."""
+    def _step_or_skip(self, batches: Mapping[str, Batch]) -> tuple[Mapping[str, float | None], ...]:
+        """Take one step; losses and norms of the tasks that took part, None for a step that is skipped."""
         self._clear()
         try:
             tasks = self._step(batches)
         except NonFiniteError:
             if self.settings.on_nonfinite != "skip":
                 raise
-            return {}, {}
+            return dict.fromkeys(batches), dict.fromkeys(batches)
         return tasks.losses, tasks.norms
 
     def _step(self, batches: Mapping[str, Batch]) -> TaskGradients:
         """Take one step on the batches of one task, or of all."""
         tasks = TaskGradients(self.model, batches, self._backward, self._clear_encoders)
         self.update.gradients(tasks)
+        if not tasks.losses:
+            if self.update.own_steps:  # the task is left out
+                return tasks
+            raise RunError(f"the update {self.settings.update!r} must make the backward pass of a task, made none")
         owner = next(iter(batches)) if self.update.own_steps else "all"
         optimizer = self.optimizers[owner]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if not tasks.summed:
             sum_gradients(parameters)
         norm = self._clip(parameters, list(batches))
-        tasks.norms = {name: tasks.norms.get(name, norm) for name in batches}
+        tasks.norms = {name: tasks.norms.get(name, norm) for name in tasks.losses}
+        self._refuse_own_gradients(batches, "no step was taken")
         optimizer.step()
         self.update.after_step(dict(tasks.losses), lambda: self._losses(batches))
-        if OWN in self.optimizers:
-            self.optimizers[OWN].step()
+        self._step_own(batches)
         return tasks
+
+    def _step_own(self, batches: Mapping[str, Batch]) -> None:
+        """Step on the update's own parameters; of gradients that are not finite, skip this step alone if any are."""
+        if OWN not in self.optimizers:
+            return
+        try:
+            self._refuse_own_gradients(batches, "its step was not taken")
+        except NonFiniteError:
+            if self.settings.on_nonfinite != "skip":
+                raise
+            return
+        self.optimizers[OWN].step()
+
+    def _refuse_own_gradients(self, tasks: Iterable[str], so: str) -> None:
+        """Raise NonFiniteError if the update's own parameters have gradients that are not finite."""
+        for name, parameter in self.update.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                raise NonFiniteError(list(tasks), f"the gradient of the update's own {name} is not finite, {so}")
 
     def _backward(self, name: str, batch: Batch) -> float:
         """Add the gradient of this process's share of a task's loss to ``.grad``.
@@ -167,7 +189,7 @@ class Stepper:
         # A dot product with itself is one pass of a product library, twice as fast as torch's norm.
         norm = math.sqrt(sum(torch.dot(part.flatten(), part.flatten()).item() for part in gradients))
         if not math.isfinite(norm):
-            raise NonFiniteError(tasks, f"the gradient's norm is {norm}, no step was taken; lower lr or loss_weight")
+            raise NonFiniteError(tasks, not_finite(norm))
         if self.settings.clip is not None and norm > self.settings.clip:
             for gradient in gradients:
                 gradient.mul_(self.settings.clip / norm)
@@ -212,7 +234,14 @@ class Stepper:
                 )
             if users:
                 groups += parameter_groups(encoder, *rates[users[0]])
+        owners: dict[nn.Parameter, str] = {}
         for name in self.model.tasks:
+            for parameter in trainable(self.model.decoders[name]):
+                if owners.setdefault(parameter, name) != name:
+                    raise ConfigError(
+                        f"tasks {owners[parameter]} and {name} must have no parameter in common, since train.update ="
+                        f" {self.settings.update!r} makes one step for all; 'separate' may"
+                    )
             if not trainable(self.model.encoder_of(name)) and not trainable(self.model.decoders[name]):
                 self._optimizer([], f"task {name}")  # which says why
             groups += self._decoder_groups(name)
@@ -234,6 +263,8 @@ class Stepper:
         if not isinstance(optimizer, torch.optim.Optimizer):
             found = type(optimizer).__name__
             raise ConfigError(f"train.optimizer {self.settings.optimizer!r} must give a torch optimizer, got {found}")
+        if not all("lr" in group for group in optimizer.param_groups):
+            raise ConfigError(f"train.optimizer {self.settings.optimizer!r} must have lr in all groups, lacks it")
         return optimizer
 
 
@@ -244,4 +275,7 @@ def _build_update(name: str, tasks: tuple[str, ...], rng: np.random.Generator) -
         return GramWeighting(entry, tasks, rng)
     if not issubclass(entry, Update):
         raise ConfigError(f"train.update {name!r} must be derived from multitask.Update, got {entry.__name__}")
+    if entry.__abstractmethods__:
+        missing = ", ".join(sorted(entry.__abstractmethods__))
+        raise ConfigError(f"train.update {name!r} must have {missing}, which {entry.__name__} lacks")
     return entry(tasks, rng)

@@ -249,6 +249,10 @@ def test_a_file_is_loaded_once_and_again_when_it_has_changed(tmp_path: Path) -> 
             "from multitask import HEADS\nHEADS.register('a.b')(abs)\n",
             "part.py:2: the name of a new head must be letters, digits, '_' and '-', a letter first, got 'a.b'",
         ),
+        (
+            "from multitask import UPDATES\nUPDATES.register('mine')('nonsense')\n",
+            "part.py:2: a new update must be a class or a function, got 'nonsense'",
+        ),
         ("x = '\0'\n", "part.py: the plugin raised SyntaxError: source code string cannot contain null bytes"),
     ],
 )

@@ -108,12 +108,14 @@ def test_a_head_of_a_wrong_shape_is_named(own_parts: None, make_model: Any, make
 
 
 def test_what_is_no_part_is_refused(own_parts: None, make_model: Any) -> None:
-    POOLINGS.register("word")("nonsense")
+    POOLINGS.register("number")(int)
     POOLINGS.register("narrow")(type("Narrow", (AttentionPooling,), {"width": 0}))
+    HEADS.register("number")(int)
     HEADS.register("word")(lambda task, width: 3)
     for values, message in (
-        ({"pooling": "word"}, "tasks.t.pooling 'word' must be an nn.Module class or a function, got 'nonsense'"),
+        ({"pooling": "number"}, "tasks.t.pooling 'number' must be an nn.Module class or a function, got <class 'int"),
         ({"pooling": "narrow"}, "the width of tasks.t.pooling 'narrow' must be at least 1, got 0"),
+        ({"head": "number"}, "tasks.t.head 'number' must be an nn.Module class, got <class 'int'>"),
         ({"head": "word"}, "tasks.t.head 'word' must be an nn.Module class, got <function "),
     ):
         with pytest.raises(ConfigError) as caught:

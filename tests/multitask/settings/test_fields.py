@@ -129,6 +129,6 @@ class TestRegistry:
     @pytest.mark.parametrize("name", ["one", "two"])
     def test_a_name_is_given_once(self, name: str) -> None:
         registry: Registry[Any] = Registry("thing", {"one": "math:pi"})
-        registry.register("two")(2)
+        registry.register("two")(abs)
         with pytest.raises(ConfigError, match=f"the name of a new thing must not be taken, got '{name}'"):
-            registry.register(name)(3)
+            registry.register(name)(max)

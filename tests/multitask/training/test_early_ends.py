@@ -170,6 +170,40 @@ def test_minutes_end_a_run_within_an_epoch_which_is_scored(
     assert Run.load(tmp_path / "run").predict("sst", ["good film"])
 
 
+def test_minutes_that_end_an_epoch_before_the_last_are_said_once_with_their_rounds(
+    make_config: MakeConfig, clock: list[float], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def pass_time(record: RoundRecord) -> None:
+        clock[0] += 25
+
+    train_run(make_config("train.minutes=3", "train.rounds=5", epochs=3), tmp_path / "run", on_round=pass_time)
+    assert record_of(tmp_path / "run")["ended_early"] == {"why": "minutes", "rounds": 8}
+    assert capsys.readouterr().err.count("stopped after") == 1
+
+
+def test_minutes_that_are_over_with_the_last_round_end_nothing_early(
+    make_config: MakeConfig, clock: list[float], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def pass_time(record: RoundRecord) -> None:
+        clock[0] += 100
+
+    train_run(make_config("train.minutes=3", "train.rounds=2", epochs=1), tmp_path / "run", on_round=pass_time)
+    assert record_of(tmp_path / "run")["ended_early"] is None
+    assert "stopped after" not in capsys.readouterr().err
+
+
+def test_what_ended_a_run_first_is_why(
+    make_config: MakeConfig, scores_by_epoch: Any, clock: list[float], tmp_path: Path
+) -> None:
+    def pass_time(scores: Any) -> None:
+        clock[0] += 100
+
+    scores_by_epoch([0.7, 0.5, 0.9])
+    config = make_config("train.patience=1", "train.minutes=3", "train.rounds=1", epochs=3)
+    train_run(config, tmp_path / "run", on_epoch=pass_time, progress=False)
+    assert record_of(tmp_path / "run")["ended_early"] == {"why": "patience", "rounds": 2}
+
+
 def test_minutes_that_are_over_with_the_epoch_end_the_run_there(
     short_config: MakeConfig, read_log: Any, clock: list[float], tmp_path: Path
 ) -> None:

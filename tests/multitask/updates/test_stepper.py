@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,73 @@ def test_every_optimizer_steps_saves_and_goes_on(
         assert torch.equal(parameter, other.model.get_parameter(name)), name
 
 
+class Keeping(torch.optim.Optimizer):
+    """Steps down the gradient, and calls a function that keeps something."""
+
+    def __init__(self, groups: Any, keep: Callable[[Any, Any, Tensor], None]) -> None:
+        super().__init__(groups, {"weight_decay": 0.0, "pair": (1, 2)})
+        self.keep = keep
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.keep(self, group, parameter)
+                    parameter.sub_(group["lr"] * parameter.grad)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.float64, torch.bool, torch.bfloat16])
+def test_what_an_optimizer_keeps_comes_back_in_its_type(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, registered: Any, kind: torch.dtype, tmp_path: Path
+) -> None:
+    def keep(optimizer: Any, group: Any, parameter: Tensor) -> None:
+        optimizer.state[parameter]["seen/here"] = (parameter * 1000).to(kind)
+
+    registered(OPTIMIZERS, "keeping", lambda groups, settings: Keeping(groups, keep))
+    one, two = (
+        Stepper(make_model(three_tasks, seed=seed).float(), TrainConfig(optimizer="keeping"), np.random.default_rng(0))
+        for seed in range(2)
+    )
+    one.round(make_batches(one.model), 1.0)
+    save_checkpoint(tmp_path, one.model, one, {}, number=1, scored=False, keep=1)
+    (folder,) = tmp_path.iterdir()
+    restore_checkpoint(folder, two.model, two, read_state(folder))
+    for name, optimizer in two.optimizers.items():
+        expected, found = one.optimizers[name].state_dict(), optimizer.state_dict()
+        assert found["param_groups"] == expected["param_groups"]  # tuples included
+        assert found["state"].keys() == expected["state"].keys()
+        for index, entry in expected["state"].items():
+            assert found["state"][index]["seen/here"].dtype == kind
+            assert torch.equal(found["state"][index]["seen/here"], entry["seen/here"])
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (lambda o, g, p: o.state[p].update(x=[p]), r"^x of .* must be a tensor, a finite number or .* got \[Parameter"),
+        (lambda o, g, p: o.state[p].update(x=(1, 2)), r"^x of .* must be a tensor, a finite .*, got \(1, 2\)$"),
+        (lambda o, g, p: o.state[p].update(x=float("inf")), "^x of the optimizer 'sst' .* to be saved, got inf$"),
+        (lambda o, g, p: g.update(x=p), "^x of .* must be a finite number or a string to be saved, got Parameter"),
+        (lambda o, g, p: g.update(x=[[1]]), r"^x of .* must be a finite number or a string to be saved, got \[1\]$"),
+        (lambda o, g, p: o.state.update(x={"n": 1}), "^the optimizer 'sst' must keep its state by .*, got 'x'$"),
+        (lambda o, g, p: o.state.update(x=1), "^the optimizer 'sst' must keep its state by .*, got 'x'$"),
+        (
+            lambda o, g, p: setattr(o, "state_dict", lambda: {**Keeping.state_dict(o), "more": 1}),
+            "^the optimizer 'sst' must keep its state by parameter or in groups, got 'more'$",
+        ),
+    ],
+)
+def test_what_can_not_be_saved_is_refused_at_the_first_save(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, registered: Any, keep: Any, message: str, tmp_path: Path
+) -> None:
+    registered(OPTIMIZERS, "keeping", lambda groups, settings: Keeping(groups, keep))
+    stepper = Stepper(make_model(three_tasks), TrainConfig(optimizer="keeping"), np.random.default_rng(0))
+    stepper.round(make_batches(stepper.model), 1.0)
+    with pytest.raises(RunError, match=message):
+        save_checkpoint(tmp_path, stepper.model, stepper, {}, number=1, scored=False, keep=1)
+
+
 def test_torchs_adamw_is_ours(make_model: Any, make_batches: Any, three_tasks: Tasks) -> None:
     models = [make_model(three_tasks) for _ in range(2)]
     for model, optimizer in zip(models, ("adamw", "torch-adamw"), strict=True):
@@ -169,6 +237,9 @@ def test_what_is_no_update_or_optimizer_is_refused(make_model: Any, three_tasks:
     registered(OPTIMIZERS, "nothing", lambda groups, settings: None)
     with pytest.raises(ConfigError, match=r"^train.optimizer 'nothing' must give a torch optimizer, got NoneType"):
         Stepper(model, TrainConfig(optimizer="nothing"), np.random.default_rng(0))
+    registered(OPTIMIZERS, "rateless", lambda groups, settings: torch.optim.Optimizer(model.parameters(), {}))
+    with pytest.raises(ConfigError, match=r"^train.optimizer 'rateless' must have lr in all groups, lacks it"):
+        Stepper(model, TrainConfig(optimizer="rateless"), np.random.default_rng(0))
 
 
 def test_a_function_of_the_gram_matrix_may_return_a_list(

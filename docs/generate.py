@@ -35,7 +35,7 @@ COMMANDS = """\
 | 130, 143 | interrupted (Ctrl-C), terminated (SIGTERM); `train --resume` goes on from there |
 | 141 | the reader of the output has left, as in `... \\| head` |
 
-A traceback is a bug: please report it.
+A traceback is a bug, unless it ends in a part of your own: please report it.
 """
 
 SETTINGS = """\

@@ -25,7 +25,7 @@ NUMBERED = {
     "07_look_inside.py",
 }
 CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
-PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "famo", "uncertainty")}  # run by tests/multitask/updates
+PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa", "famo", "uncertainty")}  # run by tests/multitask/updates
 SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS
 
 

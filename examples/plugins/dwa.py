@@ -21,6 +21,10 @@ T = 2.0  # the temperature: the higher, the more equal the weights
 class DynamicWeightAverage(Objective):
     """One step on the weighted sum of the losses."""
 
+    sums: Tensor
+    counts: Tensor
+    last: Tensor
+
     def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
         super().__init__(tasks, rng)
         self.register_buffer("sums", torch.zeros(3, len(tasks)))  # of this epoch's losses, and of the two before

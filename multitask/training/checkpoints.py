@@ -161,6 +161,7 @@ def _optimizer_states(stepper: Stepper) -> tuple[dict[str, torch.Tensor], dict[s
     :return: tensors, such as moments; and by optimizer the other values of its parameters' states and of its groups.
     :raises RunError: for a value that neither safetensors nor JSON can hold.
     """
+    stepper.check_state()
     tensors = {f"{_OF_UPDATE}{name}": value for name, value in stepper.update.state_dict().items()}
     values: dict[str, Any] = {}
     for name, optimizer in stepper.optimizers.items():

@@ -91,7 +91,7 @@ def train_rounds(
         chosen = sampler.round(epoch, state.round)
         batches = {name: data[name].batch(rows).to(device) for name, rows in chosen.items()}
         try:
-            records = stepper.round(batches, schedule(number, total, warmup))
+            records = stepper.round(batches, schedule(number, total, warmup), epoch)
         except NonFiniteError as error:
             where = [f"{name}, {_lines(data[name], chosen[name], model.tasks[name])}" for name in error.tasks]
             raise RunError(f"round {number + 1}, task {' + '.join(where)}: {error.what}") from None

@@ -29,6 +29,7 @@ class Update(nn.Module, ABC):
     Parameters and buffers that a subclass gives itself are checkpointed, and resumed to the bit. At the end of a step
     those of its parameters that have a gradient are stepped on, too, by an AdamW of their own.
 
+    epoch: the one that is trained, from 0; its caller sets it before each step.
     own_steps: every task has a step and an optimizer of its own, over its encoder and its decoder; else there is one
     step for all tasks of a round, and one optimizer.
     lr: learning rate of the update's own parameters; it follows the run's schedule.
@@ -42,7 +43,7 @@ class Update(nn.Module, ABC):
 
     def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
         super().__init__()
-        self.tasks, self.rng = tuple(tasks), rng
+        self.tasks, self.rng, self.epoch = tuple(tasks), rng, 0
 
     @abstractmethod
     def gradients(self, tasks: "TaskGradients") -> None:

@@ -25,6 +25,7 @@ from multitask.settings.choices import OPTIMIZERS, UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.updates.base import GramWeighting, Update
 from multitask.updates.gradients import TaskGradients, not_finite, sum_gradients, trainable
+from multitask.updates.own_state import OwnState
 
 __all__ = ["OWN", "StepRecord", "Stepper"]
 
@@ -67,19 +68,26 @@ class Stepper:
         own = trainable(self.update)
         if own:
             self.optimizers[OWN] = AdamW(own, lr=self.update.lr, eps=settings.eps, weight_decay=0.0)
+        self._own_state, self._checked = OwnState(self.update), False
         self._spare_gradients = SpareGradients()
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
 
-    def round(self, batches: Mapping[str, Batch], factor: float) -> dict[str, StepRecord]:
+    def check_state(self) -> None:
+        """Raise RunError if the update keeps what no checkpoint would hold."""
+        self._own_state.check(self.settings.update)
+
+    def round(self, batches: Mapping[str, Batch], factor: float, epoch: int = 0) -> dict[str, StepRecord]:
         """Update on one batch of each task.
 
         :param batches: by task, in the order in which they are trained on.
         :param factor: multiplies every learning rate.
+        :param epoch: the one that is trained, from 0.
         :return: by task, what it did; without those that the update left out.
         :raises NonFiniteError: for a loss or norm that is not finite, unless ``train.on_nonfinite`` skips the step.
         """
+        self.update.epoch = epoch
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
@@ -93,6 +101,9 @@ class Stepper:
                     records[name] = StepRecord(step[name].rows, losses[name], rate, norms[name])
         finally:
             self._clear()
+        if not self._checked:  # rather than at the first save, which may be an hour away
+            self._checked = True
+            self.check_state()
         return records
 
     def _step_or_skip(self, batches: Mapping[str, Batch]) -> tuple[Mapping[str, float | None], ...]:
@@ -131,6 +142,11 @@ class Stepper:
         """Step on the update's own parameters; of gradients that are not finite, skip this step alone if any are."""
         if OWN not in self.optimizers:
             return
+        if not self._checked and all(parameter.grad is None for parameter in self.update.parameters()):
+            raise RunError(
+                f"train.update {self.settings.update!r} must give its parameters a gradient, in objective or"
+                " after_step, got none; what is not learned is a buffer (register_buffer)"
+            )
         try:
             self._refuse_own_gradients(batches, "its step was not taken")
         except NonFiniteError:

@@ -11,10 +11,10 @@ from multitask.plugins import REGISTRIES, load_plugin
 
 @pytest.fixture(scope="package")
 def example_updates() -> Iterator[list[str]]:
-    """The names of CAGrad, FAMO and uncertainty weighting, registered from their files."""
+    """The names of CAGrad, DWA, FAMO and uncertainty weighting, registered from their files."""
     before = {what: copy.copy(vars(registry)) for what, registry in REGISTRIES.items()}
     before = {what: {key: copy.copy(value) for key, value in state.items()} for what, state in before.items()}
-    names = ["cagrad", "famo", "uncertainty"]
+    names = ["cagrad", "dwa", "famo", "uncertainty"]
     for name in names:
         load_plugin(Path(__file__).parents[3] / "examples" / "plugins" / f"{name}.py")
     yield names

@@ -15,6 +15,7 @@ from multitask.model.model import MultitaskModel
 from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
+from multitask.updates.gradients import TaskGradients
 from multitask.updates.stepper import OWN, Stepper
 
 Tasks = tuple[Task, ...]
@@ -123,3 +124,22 @@ def test_famo_is_its_authors_loop(kernels: str, make_model: Any, make_batches: A
 
 def test_cagrad_takes_at_most_forty_lines(root: Path) -> None:
     assert len((root / "examples" / "plugins" / "cagrad.py").read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_dwa_weighs_by_how_slowly_losses_fell(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Liu et al. 2019, equation 7, on the losses as they were recorded: epochs of two rounds."""
+    stepper = stepper_of("dwa", make_model(same_rates(three_tasks)))
+    put, weights = TaskGradients.put, []
+    monkeypatch.setattr(
+        TaskGradients, "put", lambda self, rows, w, decoders: (weights.append(w), put(self, rows, w, decoders=decoders))
+    )
+    means = []
+    for epoch in range(5):
+        records = [stepper.round(make_batches(stepper.model, seed), 1.0, epoch) for seed in range(2)]
+        means.append(torch.tensor([sum(each[name].loss for each in records) / 2 for name in stepper.model.tasks]))
+        expected = torch.ones(3) if epoch < 2 else 3 * (means[epoch - 1] / means[epoch - 2] / 2.0).softmax(0)
+        for found in weights[-2:]:
+            assert torch.allclose(found, expected.double(), atol=1e-5)
+    assert not torch.allclose(weights[-1], torch.ones(3).double(), atol=1e-3)

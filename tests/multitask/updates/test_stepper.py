@@ -279,3 +279,74 @@ def test_an_objective_may_leave_a_loss_out(
     after = dict(model.decoders.named_parameters())
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"sst"}
+
+
+def keeps_a_list(update: Any, losses: Any) -> None:
+    update.history = [*getattr(update, "history", []), 1.0]
+
+
+def changes_an_array(update: Any, losses: Any) -> None:
+    update.weights[0] += 1
+
+
+def grows_a_buffer(update: Any, losses: Any) -> None:
+    update.seen = torch.cat([update.seen, torch.ones(1)])
+
+
+class Keeper(Objective):
+    """Does in each round what a test puts in its place."""
+
+    def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
+        super().__init__(tasks, rng)
+        self.weights = np.ones(3)
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("count", torch.zeros(()))
+
+    def objective(self, losses: dict[str, Tensor]) -> Tensor:
+        type(self).keep(self, losses)  # type: ignore[attr-defined]
+        self.count += 1
+        return torch.stack(list(losses.values())).sum()
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (keeps_a_list, r"must keep its state in parameters and buffers .*, got history, which changed"),
+        (changes_an_array, r"must keep its state in parameters and buffers .*, got weights, which changed"),
+        (grows_a_buffer, r"must keep tensors of one shape, to be resumed, got seen of \(2,\) after \(1,\)"),
+        (lambda update, losses: None, ""),
+    ],
+)
+def test_state_that_no_checkpoint_holds_is_refused_after_the_first_round(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, registered: Any, tmp_path: Any, keep: Any, message: str
+) -> None:
+    registered(UPDATES, "keeper", type("KeeperOf", (Keeper,), {"keep": keep}))
+    model = make_model(same_rates(three_tasks))
+    stepper = Stepper(model, TrainConfig(update="keeper"), np.random.default_rng(0))
+    if message:
+        with pytest.raises(RunError, match=rf"^train.update 'keeper' {message}"):
+            stepper.round(make_batches(model), 1.0)
+        return
+    stepper.round(make_batches(model), 1.0)
+    stepper.update.late = 1  # type: ignore[assignment]
+    with pytest.raises(RunError, match="got late, which changed while it trained"):
+        save_checkpoint(tmp_path, model, stepper, {}, number=1, scored=False, keep=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_that_are_never_stepped_on_are_refused(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, registered: Any
+) -> None:
+    class Idle(Weighting):
+        def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
+            super().__init__(tasks, rng)
+            self.logits = torch.nn.Parameter(torch.zeros(3))
+
+        def weigh(self, gram: Tensor, losses: dict[str, float]) -> Tensor:
+            return self.logits.softmax(0)
+
+    registered(UPDATES, "idle", Idle)
+    model = make_model(same_rates(three_tasks))
+    stepper = Stepper(model, TrainConfig(update="idle"), np.random.default_rng(0))
+    with pytest.raises(RunError, match="^train.update 'idle' must give its parameters a gradient, .*, got none"):
+        stepper.round(make_batches(model), 1.0)

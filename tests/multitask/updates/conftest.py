@@ -1,8 +1,9 @@
 """The updates of examples/plugins, which are registered for the tests of this folder alone."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +21,13 @@ def example_updates() -> Iterator[list[str]]:
     yield names
     for what, registry in REGISTRIES.items():
         vars(registry).update(before[what])
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, Any], None]:
+    """A function of a registry, a name and an entry, which is forgotten after the test."""
+
+    def register(registry: Any, name: str, entry: Any) -> None:
+        monkeypatch.setitem(registry._entries, name, entry)
+
+    return register

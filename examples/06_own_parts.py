@@ -50,11 +50,12 @@ class LearnedWeights(Objective):
 
     def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
         super().__init__(tasks, rng)
-        self.s = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in tasks})
+        self.s = nn.ParameterList(torch.zeros(()) for _ in tasks)
 
     def objective(self, losses: dict[str, Tensor]) -> Tensor:
         """Sum the weighted losses."""
-        return torch.stack([(-self.s[name]).exp() * loss + self.s[name] for name, loss in losses.items()]).sum()
+        pairs = [(self.s[self.tasks.index(name)], loss) for name, loss in losses.items()]
+        return torch.stack([(-s).exp() * loss + s for s, loss in pairs]).sum()
 
 
 def tasks(pooling: str) -> list[Task]:

@@ -129,8 +129,8 @@ def evaluate_tasks(
 def mean_score(scores: Sequence[Score]) -> float | None:
     """Return the plain mean of the tasks' scores; None where one is an error, of which less is better.
 
-    An undefined one (a constant prediction's Pearson) counts as 0.
+    An undefined one (a constant prediction's Pearson) counts as 0, as does an infinite one.
     """
     if not all(METRICS.greater_is_better(score.metric) for score in scores):
         return None
-    return sum(0.0 if math.isnan(score.value) else score.value for score in scores) / len(scores)
+    return sum(score.value if math.isfinite(score.value) else 0.0 for score in scores) / len(scores)

@@ -59,9 +59,9 @@ class Score:
     others: Mapping[str, float] = field(default_factory=dict)
 
     def defined(self) -> dict[str, float | None]:
-        """Return the score and the others by metric, None for those that are undefined."""
+        """Return the score and the others by metric, None for those that are not finite."""
         values = {self.metric: self.value, **self.others}
-        return {metric: None if math.isnan(value) else value for metric, value in values.items()}
+        return {metric: value if math.isfinite(value) else None for metric, value in values.items()}
 
 
 def accuracy(predictions: Values, labels: Values) -> float:
@@ -162,7 +162,7 @@ def baseline_score(task: Task, train_labels: Values, dev_labels: Values) -> Scor
     if not len(train):
         raise InputError("train_labels must hold at least one label, got none")
     metric = task.scored_by
-    if metric.startswith("f1"):
+    if metric.partition(":")[0] == "f1":
         constant = _resolve(metric, task.classes)[1]
     elif task.rules.has_classes:
         classes, counts = np.unique(train, return_counts=True)
@@ -188,7 +188,7 @@ def _resolve(metric: str, classes: Sequence[str]) -> tuple[Callable[[Any, Any], 
 
 
 def _number(name: str, function: Callable[[Any, Any], Any], predicted: Any, wanted: Any) -> float:
-    value = function(predicted, wanted)
+    value = function(np.array(predicted), np.array(wanted))  # copies: one of a user's own may write to them
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -23,9 +23,9 @@ class Uncertainty(Objective):
 
     def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
         super().__init__(tasks, rng)
-        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in tasks})
+        self.log_variances = nn.ParameterList(torch.zeros(()) for _ in tasks)
 
     def objective(self, losses: dict[str, Tensor]) -> Tensor:
         """Sum the weighted losses of the round's tasks."""
-        terms = [(-self.log_variances[name]).exp() * loss + self.log_variances[name] for name, loss in losses.items()]
-        return torch.stack(terms).sum() / 2
+        pairs = [(self.log_variances[self.tasks.index(name)], loss) for name, loss in losses.items()]
+        return torch.stack([(-s).exp() * loss + s for s, loss in pairs]).sum() / 2

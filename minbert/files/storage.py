@@ -106,17 +106,22 @@ def staged(path: Path) -> Iterator[Path]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file whole or not at all, also onto the file that the tensors were read from.
 
-    :raises WeightsError: if the disk refuses.
+    :raises WeightsError: if the disk refuses, or for what a safetensors file can't hold.
     """
     from safetensors.torch import save_file
 
     whole, seen = {}, set[int]()
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):  # the extra state of a module of someone's own
+            raise WeightsError(f"{path}: {name} must be a tensor to be written, got {type(tensor).__name__}")
         own = tensor.detach().contiguous()
         whole[name] = own.clone() if own.data_ptr() in seen else own  # safetensors refuses tied tensors
         seen.add(own.data_ptr())
     with staged(path) as temporary:
-        save_file(whole, temporary, metadata)
+        try:
+            save_file(whole, temporary, metadata)
+        except RuntimeError as error:  # tensors that share a part of their memory
+            raise WeightsError(f"{path}: can't be written ({str(error).strip().splitlines()[0]})") from None
 
 
 def write_json(path: Path, content: Any) -> None:

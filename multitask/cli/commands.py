@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,20 +46,21 @@ def train(args: argparse.Namespace) -> None:
     from multitask.training.train import train as train_run
 
     _use_threads(args.threads)
-    run = train_run(
-        config,
-        args.out,
-        device=args.device,
-        select=args.select,
-        limit=args.limit,
-        bad_rows=args.bad_rows,
-        resume=args.resume,
-        save_every=args.save_every,
-        keep=args.keep,
-        keep_optimizer=args.keep_optimizer,
-        progress=not args.quiet,
-    )
-    scores = run.evaluate("dev", bad_rows=args.bad_rows)
+    with _prints_aside():
+        run = train_run(
+            config,
+            args.out,
+            device=args.device,
+            select=args.select,
+            limit=args.limit,
+            bad_rows=args.bad_rows,
+            resume=args.resume,
+            save_every=args.save_every,
+            keep=args.keep,
+            keep_optimizer=args.keep_optimizer,
+            progress=not args.quiet,
+        )
+        scores = run.evaluate("dev", bad_rows=args.bad_rows)
     if is_main():
         print_scores(scores)
         record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
@@ -71,8 +73,9 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a run on labelled rows: print a table, or one JSON object."""
-    run = _load(args)
-    scores = run.evaluate(args.split, data=args.data, bad_rows=args.bad_rows)
+    with _prints_aside():
+        run = _load(args)
+        scores = run.evaluate(args.split, data=args.data, bad_rows=args.bad_rows)
     from multitask.distributed import is_main
 
     if not is_main():
@@ -91,10 +94,11 @@ def predict(args: argparse.Namespace) -> None:
 
     if size() > 1 and (args.input == STANDARD_STREAM or not Path(args.input).is_file()):
         raise ConfigError(f"--input must be a file, which {size()} processes can all read, got {args.input}")
-    run = _load(args)
+    with _prints_aside():
+        run = _load(args)
     task = _chosen_task(run, args.task)
     tally = Tally()
-    with open_output(args.output if is_main() else os.devnull) as sink:
+    with open_output(args.output if is_main() else os.devnull) as sink, _prints_aside():
         source = sys.stdin.buffer if args.input == STANDARD_STREAM else Path(args.input)
         examples = iter_examples(source, task, labelled=False, on_bad=args.bad_rows, skipped=tally)
         write_predictions(sink, task, tally.counted(run.predict_stream(task.name, examples)))
@@ -189,9 +193,15 @@ def _load_plugins(args: argparse.Namespace) -> None:
     from multitask.plugins import load_plugin, registered_by
 
     for path in args.plugins:
-        load_plugin(path)
+        with _prints_aside():
+            load_plugin(path)
         if not registered_by(path) and not args.quiet:
             print(f"--plugin {path} registers nothing", file=sys.stderr)
+
+
+def _prints_aside() -> AbstractContextManager[object]:
+    """Send what a part of a user's own prints to standard error: standard output is rows or JSON for other programs."""
+    return redirect_stdout(sys.stderr)
 
 
 def _use_threads(threads: int | None) -> None:
@@ -243,14 +253,14 @@ def print_scores(scores: Mapping[str, "Score"]) -> None:
 
 
 def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, object]:
-    """Return what ``evaluate --json`` prints; a score that is not defined is null, since JSON has no NaN."""
+    """Return what ``evaluate --json`` prints; a score that is not finite is null, since JSON has no NaN."""
     from dataclasses import asdict
 
     from multitask.evaluation import mean_score
 
     tasks = {
         name: {
-            key: None if isinstance(value, float) and math.isnan(value) else value
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in asdict(score).items()
             if key != "others"  # which only a training asks for
         }

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.checks import check_number
 from multitask.settings.choices import SAMPLERS, SCHEDULES
 from multitask.settings.config import RunConfig, TrainConfig
 from multitask.settings.task import Task
@@ -79,6 +82,7 @@ def train_rounds(
     :param state: where to start; moved on before a round is yielded, so what the caller saves then is whole.
     :return: each round's record, as soon as it is trained.
     :raises RunError: for a loss or norm that is not finite, naming the round, the task and the rows.
+    :raises ConfigError: for a part of one's own that gives something else than it has to.
     """
     per_epoch = sampler.rounds_per_epoch
     total = per_epoch * settings.epochs
@@ -91,7 +95,8 @@ def train_rounds(
         chosen = sampler.round(epoch, state.round)
         batches = {name: data[name].batch(rows).to(device) for name, rows in chosen.items()}
         try:
-            records = stepper.round(batches, schedule(number, total, warmup), epoch)
+            factor = _factor(settings.schedule, schedule(number, total, warmup), number)
+            records = stepper.round(batches, factor, epoch)
         except NonFiniteError as error:
             where = [f"{name}, {_lines(data[name], chosen[name], model.tasks[name])}" for name in error.tasks]
             raise RunError(f"round {number + 1}, task {' + '.join(where)}: {error.what}") from None
@@ -101,6 +106,12 @@ def train_rounds(
             state.epoch, state.round = epoch + 1, 0
         # A generator shares its caller's context: no choice of kernels, autocast or lent gradient may be open here.
         yield RoundRecord(number + 1, epoch + 1, records, time.perf_counter() - began)
+
+
+def _factor(schedule: str, value: Any, step: int) -> float:
+    """Check what a schedule gives, which may be one of a user's own."""
+    number = float(value) if isinstance(value, Real) else value
+    return check_number(f"what train.schedule {schedule!r} gives for step {step}", number)
 
 
 def _lines(rows: TaskData, chosen: Indices, task: Task) -> str:

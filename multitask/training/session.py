@@ -15,7 +15,7 @@ from minbert.files.storage import write_json
 from multitask.data.batches import TaskData
 from multitask.data.examples import Dataset
 from multitask.data.load import Prepared, to_task_data
-from multitask.distributed import is_main, rank, size, totals_over_ranks, wait_for_all
+from multitask.distributed import broadcast_from_main, is_main, rank, size, totals_over_ranks, wait_for_all
 from multitask.errors import ConfigError, RunError
 from multitask.evaluation import Selection, evaluate_tasks, mean_score
 from multitask.metrics import Score
@@ -238,7 +238,7 @@ class Session:
             for metric, value in score.defined().items():
                 self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=value)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
-        chosen = selection.value(scores)
+        chosen: float = broadcast_from_main(selection.value(scores))  # a metric of a user's own may draw
         mean, select = mean_score(list(scores.values())), self.identity["select"]
         self.report.scores(epoch, scores, mean, select=select, kept=chosen > self.best)
         self.since_best += 1

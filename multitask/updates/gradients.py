@@ -48,7 +48,10 @@ class TaskGradients:
         """Add the gradient of a task's loss to ``.grad``; the loss.
 
         :raises NonFiniteError: if it is not finite.
+        :raises RunError: after ``collect``, which has summed over all processes what is in ``.grad``.
         """
+        if self.summed:
+            raise RunError("an update must not call backward after collect")
         self.losses[name] = self._backward(name, self._batches[name])
         return self.losses[name]
 
@@ -59,7 +62,10 @@ class TaskGradients:
         :raises NonFiniteError: for a loss or a gradient's norm that is not finite.
         """
         rows = []
+        self.summed = False
+        self._clear_encoders()  # of a backward pass or a collection before
         for name in self:
+            self._model.decoders[name].zero_grad(set_to_none=True)
             self.backward(name)
             own = trainable(self._model.decoders[name])
             sum_gradients([*self._shared, *own])
@@ -79,9 +85,11 @@ class TaskGradients:
 
         :param weights: (tasks,), a tensor or what makes one.
         :param decoders: scale each decoder's gradient by its task's weight, too.
-        :raises RunError: for weights of another shape, or that are no numbers.
+        :raises RunError: for weights of another shape, or that are no numbers; before ``collect``.
         :raises NonFiniteError: for weights that are not finite.
         """
+        if not self.summed:
+            raise RunError("an update must call collect before put")
         wanted = f"an update's weights must be one for each of {len(rows)} tasks, got"
         try:
             weights = weights if isinstance(weights, Tensor) else torch.as_tensor(weights, dtype=torch.float64)

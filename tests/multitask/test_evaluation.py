@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from multitask.cli.commands import scores_as_json
 from multitask.errors import ConfigError
 from multitask.evaluation import Selection, mean_score
 from multitask.metrics import Score
@@ -105,3 +106,11 @@ def test_the_epoch_of_the_least_error_is_kept(
     ]
     assert best == ["mcc", "mcc"]
     assert (run.evaluate()["sts"].metric, run.evaluate()["sst"].metric) == ("pearson", "mcc")
+
+
+def test_a_score_that_is_not_finite_counts_as_nothing() -> None:
+    """Of predictions that overflowed, mae is infinite, which JSON has no word for."""
+    scores = [score(value, mae=value) for value in (math.inf, -math.inf, math.nan)]
+    assert [score.defined() for score in scores] == [{"accuracy": None, "mae": None}] * 3
+    assert mean_score([*scores, score(0.8)]) == 0.2
+    assert json.loads(json.dumps(scores_as_json({"a": scores[0]}, split="dev"), allow_nan=False))["mean"] == 0

@@ -98,6 +98,10 @@ def test_a_metric_of_ones_own_has_an_interval_too(monkeypatch: pytest.MonkeyPatc
     assert own.value == built_in.value
     assert [own.low, own.high] == pytest.approx([built_in.low, built_in.high], abs=0.015)
     assert set(seen) == {np.dtype("int64")}  # classes come as indices
+    METRICS.register("sorts")(lambda predictions, labels: (predictions.sort(), labels.sort(), 1.0)[-1])
+    before = x.copy(), y.copy()
+    bootstrap_score("sorts", x, y)
+    assert np.array_equal((x, y), before)  # the labels are those of every later epoch
     METRICS.register("undefined")(lambda predictions, labels: float("nan"))
     assert math.isnan(bootstrap_score("undefined", x, y).low)
     METRICS.register("nothing")(lambda predictions, labels: None)
@@ -107,7 +111,7 @@ def test_a_metric_of_ones_own_has_an_interval_too(monkeypatch: pytest.MonkeyPatc
         METRICS.register("odd", labels="words")
     METRICS.register("error", greater_is_better=False, labels="classes")(mine)
     assert [METRICS.greater_is_better(name) for name in ("mine", "error", "mae", "f1:x")] == [True, False, False, True]
-    assert METRICS.fitting(classes=False) == ["pearson", "spearman", "mae", "mine", "undefined", "nothing"]
+    assert METRICS.fitting(classes=False) == ["pearson", "spearman", "mae", "mine", "sorts", "undefined", "nothing"]
 
 
 def test_correlations_by_hand() -> None:
@@ -262,7 +266,7 @@ def test_baselines() -> None:
         baseline_score(classes, [], [1])
 
 
-def test_the_baseline_of_each_metric() -> None:
+def test_the_baseline_of_each_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     def classes(metric: str) -> Task:
         return Task(name="a", text=("t",), label="l", labels=("no", "yes"), metric=metric)
 
@@ -271,6 +275,8 @@ def test_the_baseline_of_each_metric() -> None:
     assert baseline_score(classes("macro_f1"), train, dev).value == pytest.approx((6 / 8 + 0) / 2)  # all "no"
     assert baseline_score(classes("f1"), train, dev).value == pytest.approx(4 / 7)  # all "yes"
     assert baseline_score(classes("f1:no"), train, dev).value == pytest.approx(6 / 8)
+    monkeypatch.setitem(METRICS._entries, "f1-own", accuracy)
+    assert baseline_score(classes("f1-own"), train, dev).value == 3 / 5  # all "no"
     for metric in ("spearman", "pearson"):
         number = Task(name="b", text=("t",), label="l", kind="regression", metric=metric)
         score = baseline_score(number, [1.0, 2.0], [3.0, 4.0])

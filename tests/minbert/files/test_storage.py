@@ -129,3 +129,14 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
         read_tensors(tmp_path / "none.safetensors")
     with pytest.raises(WeightsError, match="can't be read as safetensors"):
         read_tensors(tmp_path)
+
+
+def test_what_a_file_of_tensors_can_not_hold_is_said(tmp_path: Path) -> None:
+    numbers = torch.arange(9.0)
+    with pytest.raises(WeightsError, match=r"x: part\._extra_state must be a tensor to be written, got dict$"):
+        write_tensors(tmp_path / "x", {"part._extra_state": {"a": 1}})  # type: ignore[dict-item]
+    with pytest.raises(WeightsError, match=r"x: can't be written \(Some tensors share memory"):
+        write_tensors(tmp_path / "x", {"a": numbers[:6], "b": numbers[3:]})
+    assert list(tmp_path.iterdir()) == []
+    write_tensors(tmp_path / "x", {"a": numbers[:3], "b": numbers[3:], "c": numbers[:3]})
+    assert read_tensors(tmp_path / "x")["c"].tolist() == [0, 1, 2]

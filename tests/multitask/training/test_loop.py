@@ -12,11 +12,12 @@ import torch
 from minbert.optim import AdamW
 from multitask.data.load import prepare, to_task_data
 from multitask.data.sampling import RoundSampler
-from multitask.errors import RunError
+from multitask.errors import ConfigError, RunError
 from multitask.evaluation import outputs_of
 from multitask.model.build import build_model
 from multitask.model.losses import task_loss
 from multitask.precision import choose_device
+from multitask.settings.choices import SCHEDULES
 from multitask.settings.config import TrainConfig
 from multitask.settings.presets import PRESETS
 from multitask.settings.task import Task
@@ -162,6 +163,22 @@ def test_the_estimate_leaves_no_trace(make_config: Any, state_of: Any) -> None:
     assert torch.equal(generator, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.5, math.inf, None, "1", torch.tensor(1.0)])
+def test_what_a_schedule_may_not_give(
+    make_model: Any, make_batch: Any, three_tasks: tuple[Task, ...], monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    settings, data = TrainConfig(epochs=1), {task.name: Rows(task, make_batch) for task in three_tasks}
+    update = Stepper(make_model(three_tasks), settings, np.random.default_rng(0))
+    monkeypatch.setitem(SCHEDULES._entries, settings.schedule, lambda *_: value)
+    with pytest.raises(ConfigError, match=r"^what train.schedule 'linear' gives for step 0 must be "):
+        run_epochs(update, RoundSampler(SIZES, BATCHES, seed=3), data, settings)
+
+
+def test_a_schedule_may_give_any_number(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEDULES._entries, "linear", lambda *_: np.float32(0.5))
+    train(make_config(), tmp_path / "run", progress=False)
 
 
 # Presets

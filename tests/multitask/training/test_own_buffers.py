@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from minbert.files.storage import write_json
 from multitask.plugins import load_plugin
 from multitask.run import Run
-from multitask.settings.choices import POOLINGS
+from multitask.settings.choices import METRICS, POOLINGS
 from multitask.training.train import train as train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +21,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 PLUGIN = """
 import torch
 from torch import nn
-from multitask import POOLINGS
+from multitask import METRICS, POOLINGS
+from multitask.distributed import is_main
+
+calls = 0
+
+@METRICS.register("drawn")
+def drawn(predictions, labels):  # falls in the main process, rises in others
+    global calls
+    calls += 1
+    return -calls if is_main() else calls
 
 @POOLINGS.register("running")
 class Running(nn.Module):
@@ -41,8 +50,9 @@ SETS = ("tasks.sst.pooling=running", "train.precision=float32")
 
 @pytest.fixture(autouse=True)
 def plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in ("_entries", "_origins"):
-        monkeypatch.setattr(POOLINGS, name, dict(getattr(POOLINGS, name)))
+    for registry in (POOLINGS, METRICS):
+        for name in ("_entries", "_origins"):
+            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     file = tmp_path / "running.py"
     file.write_text(PLUGIN)
     load_plugin(file)
@@ -69,11 +79,11 @@ def test_the_estimate_moves_no_buffer(short_config: Any, train: Any, contents: A
     assert contents(tmp_path / "run") == contents(tmp_path / "quiet")
 
 
-def test_all_processes_have_the_main_ones_buffers(
+def test_all_processes_have_the_main_ones_buffers_and_scores(
     make_config: Any, read_log: Any, plugin: Path, tmp_path: Path
 ) -> None:
     """Each process scores a share of the dev rows: with buffers of its own it would be another model's score."""
-    config = make_config(*SETS, "train.rounds=6", epochs=1)
+    config = make_config(*SETS, "train.rounds=3", "train.patience=1", "tasks.sts.metric=drawn", epochs=4)
     write_json(tmp_path / "config.json", config.to_dict())
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -81,9 +91,14 @@ def test_all_processes_have_the_main_ones_buffers(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
-    logged = {line["task"]: line["value"] for line in read_log(tmp_path / "run" / "metrics.jsonl") if "split" in line}
+    lines = [line for line in read_log(tmp_path / "run" / "metrics.jsonl") if "split" in line]
+    logged = {line["task"]: line["value"] for line in lines}
+    assert logged.pop("sts") == -2  # all have stopped after the second epoch, as the main process scored it
     found = {name: score.value for name, score in Run.load(tmp_path / "run").evaluate("dev").items()}
-    assert found == pytest.approx(logged, abs=1e-6)
+    logged = {line["task"]: line["value"] for line in lines if line["epoch"] == 1}
+    assert {name: found[name] for name in ("sst", "para")} == pytest.approx(
+        {name: logged[name] for name in ("sst", "para")}, abs=1e-6
+    )
     one, two = (load_file(tmp_path / f"run-{rank}.safetensors") for rank in range(2))
     assert len(one) == 4
     assert all(torch.equal(value, two[name]) for name, value in one.items())
@@ -108,5 +123,5 @@ def finished(self, keep_optimizer):
 
 session.Session.finish = finished
 with process_group():
-    train(config, sys.argv[3], progress=False)
+    train(config, sys.argv[3], progress=False, select="sts")
 """

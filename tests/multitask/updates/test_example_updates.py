@@ -71,13 +71,13 @@ def test_uncertainty_weighting_is_one_gradient_of_equation_10(
     stepper = stepper_of("uncertainty", model)
     logs = stepper.update.log_variances
     with torch.no_grad():
-        for value, name in zip((0.5, -1.0, 2.0), model.tasks, strict=True):
-            logs[name].fill_(value)
+        for value, log in zip((0.5, -1.0, 2.0), logs, strict=True):
+            log.fill_(value)
     names = {parameter: name for name, parameter in model.named_parameters()}
     steps = spy(stepper, monkeypatch)
     for seed in range(3):
         batches = make_batches(model, seed)
-        variances = torch.stack([logs[name].detach() for name in model.tasks]).requires_grad_()
+        variances = torch.stack([log.detach() for log in logs]).requires_grad_()
         objective = ((-variances).exp() * losses_of(model, batches) + variances).sum() / 2
         parameters = list(model.parameters())
         *expected, own = torch.autograd.grad(objective, [*parameters, variances], allow_unused=True)
@@ -90,7 +90,7 @@ def test_uncertainty_weighting_is_one_gradient_of_equation_10(
                 assert names[parameter] not in seen
             else:
                 assert torch.allclose(seen[names[parameter]], gradient, rtol=1e-8, atol=1e-11), names[parameter]
-        found = torch.stack([own_seen[f"log_variances.{name}"] for name in model.tasks])
+        found = torch.stack([own_seen[f"log_variances.{number}"] for number in range(3)])
         assert torch.allclose(found, own, rtol=1e-9)
         assert all(record.loss > 0 for record in records.values())
     assert {round(state["step"].item()) for state in stepper.optimizers[OWN].state.values()} == {3}
@@ -143,3 +143,13 @@ def test_dwa_weighs_by_how_slowly_losses_fell(
         for found in weights[-2:]:
             assert torch.allclose(found, expected.double(), atol=1e-5)
     assert not torch.allclose(weights[-1], torch.ones(3).double(), atol=1e-3)
+
+
+@pytest.mark.parametrize("update", ["cagrad", "dwa", "famo", "uncertainty"])
+def test_tasks_may_be_called_as_torchs_containers_call_their_methods(
+    make_model: Any, make_batches: Any, three_tasks: Tasks, update: str
+) -> None:
+    names = ("get", "copy", "setdefault")
+    tasks = [replace(task, name=name) for task, name in zip(same_rates(three_tasks), names, strict=True)]
+    model = make_model(tasks)
+    assert tuple(stepper_of(update, model).round(make_batches(model), 1.0)) == names

@@ -225,3 +225,35 @@ def test_decoders_that_share_a_parameter_need_steps_of_their_own(
         with pytest.raises(ConfigError, match=rf"^tasks sst and para must have no .* train.update = '{update}' makes"):
             Stepper(model, TrainConfig(update=update), np.random.default_rng(0))
     Stepper(model, TrainConfig(), np.random.default_rng(0)).round(make_batches(model), 1.0)
+
+
+def test_collecting_begins_afresh(step_with: Any, make_batches: Any) -> None:
+    class Twice(Update):
+        def gradients(self, tasks: TaskGradients) -> None:
+            first = tasks.backward("sst")
+            rows = tasks.collect()
+            again = tasks.collect()
+            assert torch.equal(rows, again)
+            assert tasks.losses["sst"] == first
+            tasks.put(again, torch.ones(3))
+
+    one, two = step_with(Twice), step_with(lambda gram, rng: torch.ones(3))
+    batches = make_batches(one.model)
+    assert one.round(batches, 1.0) == two.round(batches, 1.0)
+    for name, parameter in one.model.named_parameters():
+        assert torch.equal(parameter, two.model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (lambda tasks: (tasks.collect(), tasks.backward("sst")), "^an update must not call backward after collect$"),
+        (lambda tasks: tasks.put(torch.zeros(3, 4), torch.ones(3)), "^an update must call collect before put$"),
+    ],
+)
+def test_an_order_that_would_lose_gradients_is_refused(
+    steps: Any, message: str, step_with: Any, make_batches: Any
+) -> None:
+    stepper = step_with(type("Odd", (Update,), {"gradients": lambda self, tasks: steps(tasks)}))
+    with pytest.raises(RunError, match=message):
+        stepper.round(make_batches(stepper.model), 1.0)

@@ -137,7 +137,10 @@ def test_a_part_trains_resumes_and_predicts_from_its_file(
     assert f"run: the {what} '{name}' must be registered, by --plugin {door.file} or an import" in message
     assert message.count("\n") == 1
     assert main([*words(tmp_path / "other", *door.options)]) == 2
-    assert re.search(rf"must be one of .*, got '{name}'\n$", capfd.readouterr().err)
+    assert re.search(
+        rf"must be one of .*, got '{name}'; one of your own has to be loaded first \(--plugin FILE.py\)\n$",
+        capfd.readouterr().err,
+    )
 
 
 @pytest.fixture

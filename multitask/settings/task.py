@@ -119,7 +119,11 @@ class Task:
     decoder_lr: float | None = setting(
         "another learning rate for the decoder; unset: `lr`", _non_negative, default=2e-4
     )
-    weight_decay: float = setting("of AdamW", _non_negative, default=0.0)
+    weight_decay: float = setting(
+        "of weights, not of biases and norms; AdamW's is decoupled, sgd's is added to the gradient",
+        _non_negative,
+        default=0.0,
+    )
     batch_size: int = setting("rows in each round", _count, default=32)
     sample_size: int | None = setting("rows drawn each epoch; unset: as many as the rounds take", _count, default=None)
     encoder: str = setting("the encoder's name; tasks that name the same one share it", _check_name, default="shared")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from multitask.model.losses import task_loss
 from multitask.settings.choices import HEADS, UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
+from multitask.training.checkpoints import read_state, restore_checkpoint, save_checkpoint
 from multitask.updates.base import Objective, Update, Weighting
 from multitask.updates.gradients import TaskGradients
 from multitask.updates.stepper import Stepper
@@ -257,3 +259,31 @@ def test_an_order_that_would_lose_gradients_is_refused(
     stepper = step_with(type("Odd", (Update,), {"gradients": lambda self, tasks: steps(tasks)}))
     with pytest.raises(RunError, match=message):
         stepper.round(make_batches(stepper.model), 1.0)
+
+
+def test_buffers_that_begin_as_none_or_grow_come_back(step_with: Any, make_batches: Any, tmp_path: Path) -> None:
+    class Recent(Objective):
+        def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
+            super().__init__(tasks, rng)
+            self.inner = nn.Module()
+            self.inner.register_buffer("last", None)
+            self.register_buffer("recent", torch.zeros(0, dtype=torch.float64))
+
+        def objective(self, losses: dict[str, Tensor]) -> Tensor:
+            total = torch.stack(list(losses.values())).sum()
+            self.inner.last = total.detach()[None]
+            self.recent = torch.cat([self.recent, self.inner.last])[-3:]
+            return total / self.recent.mean()
+
+    one, two = step_with(Recent), step_with(Recent)
+    for seed in range(2):
+        one.round(make_batches(one.model, seed), 1.0)
+    save_checkpoint(tmp_path, one.model, one, {}, number=2, scored=False, keep=1)
+    (folder,) = tmp_path.iterdir()
+    restore_checkpoint(folder, two.model, two, read_state(folder))
+    assert torch.equal(two.update.inner.last, one.update.inner.last)
+    assert len(two.update.recent) == 2
+    for each in (one, two):
+        each.round(make_batches(each.model, 5), 1.0)
+    for name, parameter in one.model.named_parameters():
+        assert torch.equal(parameter, two.model.get_parameter(name)), name

@@ -16,40 +16,31 @@ NOT_OWN = {*vars(nn.Module()), "tasks", "rng", "epoch"}
 
 
 class OwnState:
-    """An update's plain attributes and the shapes of its tensors, as they are when this is built."""
+    """An update's plain attributes as they are when this is built."""
 
     def __init__(self, update: Update) -> None:
         self._update = update
-        self._attributes, self._shapes = self._now()
+        self._attributes = self._now()
 
-    def _now(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        attributes = {
+    def _now(self) -> dict[str, Any]:
+        return {
             f"{prefix}.{key}" if prefix else key: _content(value)
             for prefix, module in self._update.named_modules()
             for key, value in vars(module).items()
             if key not in NOT_OWN
         }
-        return attributes, {name: tuple(tensor.shape) for name, tensor in self._update.state_dict().items()}
 
     def check(self, name: str) -> None:
         """Compare with what was there at first.
 
         :param name: what the settings call the update.
-        :raises RunError: for an attribute that has changed or is new, and for a tensor of another shape.
+        :raises RunError: for an attribute that has changed or is new.
         """
-        attributes, shapes = self._now()
-        for key, content in attributes.items():
+        for key, content in self._now().items():
             if key not in self._attributes or self._attributes[key] != content:
                 raise RunError(
                     f"train.update {name!r} must keep its state in parameters and buffers (register_buffer), which a"
                     f" checkpoint holds, got {key}, which changed while it trained"
-                )
-        for key, shape in shapes.items():
-            if key not in self._shapes or self._shapes[key] != shape:
-                before = self._shapes.get(key, "none")
-                raise RunError(
-                    f"train.update {name!r} must keep tensors of one shape, to be resumed, got {key} of {shape} after"
-                    f" {before}"
                 )
 
 

@@ -132,7 +132,10 @@ def test_predictions_of_ones_own_are_one_class_a_row(task_of: Any, predicted: An
     ("own", "message"),
     [
         ({"metrics": ()}, r"^metrics of tasks.t.kind 'odd' must name at least one metric, got \(\)$"),
-        ({"metrics": ("acuracy",)}, r"^tasks.t.metric of a odd must be one of accuracy, .*, got 'acuracy'; one of your own"),
+        (
+            {"metrics": ("acuracy",)},
+            r"^tasks.t.metric of a odd must be one of accuracy, .*, got 'acuracy'; one of your own",
+        ),
         ({"metrics": ("f1",)}, "^tasks.t.metric of more than two classes must be f1:LABEL, got 'f1'$"),
         ({"num_outputs": lambda self, task: 0}, "^num_outputs of tasks.t.kind 'odd' must be at least 1, got 0$"),
         ({"num_outputs": lambda self, task: 2.5}, "^num_outputs .* must be a whole number, got 2.5$"),

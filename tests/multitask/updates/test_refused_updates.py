@@ -159,7 +159,7 @@ class Keeper(Objective):
     [
         (keeps_a_list, r"must keep its state in parameters and buffers .*, got history, which changed"),
         (changes_an_array, r"must keep its state in parameters and buffers .*, got weights, which changed"),
-        (grows_a_buffer, r"must keep tensors of one shape, to be resumed, got seen of \(2,\) after \(1,\)"),
+        (grows_a_buffer, ""),
         (lambda update, losses: None, ""),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from multitask.plugins import REGISTRIES, load_plugin
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def example_updates() -> Iterator[list[str]]:
     """The names of CAGrad, DWA, FAMO and uncertainty weighting, registered from their files."""
     before = {what: copy.copy(vars(registry)) for what, registry in REGISTRIES.items()}

@@ -1,6 +1,7 @@
 """What tests of both packages share: weights and data, with a skip that says what is not there."""
 
 import ast
+import copy
 import http.server
 import os
 import re
@@ -262,3 +263,28 @@ def attempt() -> Callable[[Callable[[], Any]], tuple[Any, str]]:
             return None, str(error)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def remember_parts() -> Callable[[], Callable[[], None]]:
+    """A function that remembers which parts are registered, and gives one that forgets whatever came since."""
+    from multitask import plugins
+
+    def states() -> dict[str, dict[str, Any]]:
+        return {
+            what: {key: copy.copy(value) for key, value in vars(registry).items()}
+            for what, registry in plugins.REGISTRIES.items()
+        }
+
+    def remember() -> Callable[[], None]:
+        before = states()
+
+        def forget() -> None:
+            for what, registry in plugins.REGISTRIES.items():
+                vars(registry).update({key: copy.copy(value) for key, value in before[what].items()})
+            plugins._loaded.clear()
+            plugins._warned.clear()
+
+        return forget
+
+    return remember

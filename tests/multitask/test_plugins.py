@@ -1,6 +1,5 @@
 """Each door walked through from a file outside of the package: train, stop, resume, predict, and what is refused."""
 
-import copy
 import json
 import os
 import re
@@ -51,17 +50,9 @@ SECOND = "import sys, json; from multitask.__main__ import main; sys.exit(max(ma
 
 
 @pytest.fixture(autouse=True)
-def own_registries() -> Iterator[Callable[[], None]]:
+def own_registries(remember_parts: Callable[[], Callable[[], None]]) -> Iterator[Callable[[], None]]:
     """Whatever a test registers is forgotten after it; or before, when this is called."""
-    before = {what: copy.copy(vars(registry)) for what, registry in REGISTRIES.items()}
-    before = {what: {key: copy.copy(value) for key, value in state.items()} for what, state in before.items()}
-
-    def forget() -> None:
-        for what, registry in REGISTRIES.items():
-            vars(registry).update({key: copy.copy(value) for key, value in before[what].items()})
-        plugins._loaded.clear()
-        plugins._warned.clear()
-
+    forget = remember_parts()
     yield forget
     forget()
 

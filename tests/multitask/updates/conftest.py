@@ -1,26 +1,23 @@
 """The updates of examples/plugins, which are registered for the tests of this folder alone."""
 
-import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from multitask.plugins import REGISTRIES, load_plugin
+from multitask.plugins import load_plugin
 
 
 @pytest.fixture(scope="module")
-def example_updates() -> Iterator[list[str]]:
+def example_updates(root: Path, remember_parts: Callable[[], Callable[[], None]]) -> Iterator[list[str]]:
     """The names of CAGrad, DWA, FAMO and uncertainty weighting, registered from their files."""
-    before = {what: copy.copy(vars(registry)) for what, registry in REGISTRIES.items()}
-    before = {what: {key: copy.copy(value) for key, value in state.items()} for what, state in before.items()}
+    forget = remember_parts()
     names = ["cagrad", "dwa", "famo", "uncertainty"]
     for name in names:
-        load_plugin(Path(__file__).parents[3] / "examples" / "plugins" / f"{name}.py")
+        load_plugin(root / "examples" / "plugins" / f"{name}.py")
     yield names
-    for what, registry in REGISTRIES.items():
-        vars(registry).update(before[what])
+    forget()
 
 
 @pytest.fixture

@@ -128,11 +128,25 @@ def broadcast_from_main(value: Any) -> Any:
 
 
 def broadcast_buffers(module: nn.Module) -> None:
-    """Give the buffers of all processes the main one's values: what follows from each one's own rows would differ."""
-    if size() == 1:
+    """Give the buffers of all processes the main one's values: what follows from each one's own rows would differ.
+
+    A buffer may be None in some, or of other shapes.
+    """
+    places = [(part, name) for part in module.modules() for name in part._buffers]
+    if size() == 1 or not places:
         return
-    with _lost_ranks(), torch.no_grad():
-        for buffer in module.buffers():
+    own = [part._buffers[name] for part, name in places]
+    described = [None if each is None else [list(each.shape), str(each.dtype).removeprefix("torch.")] for each in own]
+    device = next((parameter.device for parameter in module.parameters()), None)
+    for (part, name), buffer, main in zip(places, own, broadcast_from_main(described), strict=True):
+        if main is None:
+            part._buffers[name] = None
+            continue
+        shape, dtype = main
+        if buffer is None or list(buffer.shape) != shape:
+            buffer = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+        part._buffers[name] = buffer = buffer.detach().contiguous()
+        with _lost_ranks():
             dist.broadcast(buffer, 0)
 
 

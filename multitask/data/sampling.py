@@ -41,6 +41,8 @@ class CheckedSampler:
         self._sampler, self._sizes, self._name = sampler, dict(sizes), type(sampler).__qualname__
         count = getattr(sampler, "rounds_per_epoch", None)
         self.rounds_per_epoch = check_integer(f"rounds_per_epoch of the sampler {self._name}", count, low=1)
+        if not callable(getattr(sampler, "round", None)):
+            raise ConfigError(f"the sampler {self._name} must have a method round, got none")
         first, again = self.round(0, 0), self.round(0, 0)
         if list(first) != list(again) or any(not np.array_equal(first[name], again[name]) for name in first):
             raise ConfigError(

@@ -19,7 +19,7 @@ from multitask.plugins import own_parts, require_parts
 from multitask.settings.choices import POOLINGS
 from multitask.settings.task import Task
 
-__all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder", "needs_pooler"]
+__all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder", "fit_buffers", "needs_pooler"]
 
 FORMAT_VERSION = 2
 
@@ -114,6 +114,7 @@ class MultitaskModel(nn.Module):
         }
         model = cls(encoders, tasks)
         tensors = read_tensors(folder / "decoders.safetensors")
+        fit_buffers(model.decoders, tensors)
         own = model.decoders.state_dict(keep_vars=True)
         wrong = sorted(set(own) ^ set(tensors))
         wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
@@ -139,6 +140,18 @@ def best_folder(folder: Path) -> Path:
         if (candidate / "tasks.json").is_file():
             return candidate
     raise RunError(f"{folder}: must be a run folder, with best/tasks.json or tasks.json in it")
+
+
+def fit_buffers(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Make room for buffers that were None, or of another shape, when the module was built, and have grown since.
+
+    :param tensors: what is about to be loaded, by the names of the module's state.
+    """
+    for prefix, part in module.named_modules():
+        for name, buffer in part._buffers.items():
+            found = tensors.get(f"{prefix}.{name}" if prefix else name)
+            if found is not None and (buffer is None or found.shape != buffer.shape):
+                part._buffers[name] = found.clone() if buffer is None else found.to(buffer)
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from minbert.errors import WeightsError
 from minbert.files.storage import read_tensors, sha256_of, write_json, write_tensors
 from multitask.distributed import gathered, is_main, rank
 from multitask.errors import RunError
-from multitask.model.model import MultitaskModel
+from multitask.model.model import MultitaskModel, fit_buffers
 from multitask.settings.checks import shown
 from multitask.updates.stepper import Stepper
 
@@ -110,9 +109,11 @@ def restore_checkpoint(folder: Path, model: MultitaskModel, stepper: Stepper, st
     """
     try:
         weights, tensors, generators = (read_tensors(folder / name) for name in _FILES[:3])
-        _load(model, weights)
+        fit_buffers(model, weights)
+        model.load_state_dict(weights)
         own = {key.removeprefix(_OF_UPDATE): tensors.pop(key) for key in list(tensors) if key.startswith(_OF_UPDATE)}
-        _load(stepper.update, own)
+        fit_buffers(stepper.update, own)
+        stepper.update.load_state_dict(own)
         for name, optimizer in stepper.optimizers.items():
             saved = state["optimizers"][name]
             entries = {int(index): dict(entry) for index, entry in saved["state"].items()}
@@ -206,18 +207,6 @@ def _plain_or_list(optimizer: str, key: str, value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(optimizer, key, each) for each in value]
     return _plain(optimizer, key, value)
-
-
-def _load(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Load a module's parameters and buffers; a buffer may have been None, or of another shape, when it was built."""
-    for prefix, part in module.named_modules():
-        for name, buffer in part.named_buffers(recurse=False):
-            found = tensors.get(f"{prefix}.{name}" if prefix else name)
-            if found is not None and found.shape != buffer.shape:
-                setattr(part, name, found.to(buffer.device, buffer.dtype))
-        for name in [name for name, buffer in part._buffers.items() if buffer is None]:
-            setattr(part, name, tensors.get(f"{prefix}.{name}" if prefix else name))
-    module.load_state_dict(tensors)
 
 
 def _keep_types(optimizer: torch.optim.Optimizer, entries: Mapping[int, Mapping[str, Any]]) -> None:

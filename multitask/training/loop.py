@@ -139,9 +139,9 @@ def estimate_seconds(
     model.train()
     seconds = 0.0
     # Such as running means of a pooling of one's own, which may write to a buffer or put another in its place.
-    buffers = [
-        (module, name, b, b.clone()) for module in model.modules() for name, b in module.named_buffers(recurse=False)
-    ]
+    places = [(part, name) for part in model.modules() for name in part._buffers]
+    buffers = [part._buffers[name] for part, name in places]
+    copies = [None if buffer is None else buffer.clone() for buffer in buffers]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for warm in (True, False):
             began = time.perf_counter()
@@ -153,6 +153,6 @@ def estimate_seconds(
                 task_loss(model.tasks[name], outputs, batch.labels).backward()
                 model.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began
-    for module, name, buffer, before in buffers:
-        setattr(module, name, buffer.copy_(before))
+    for (part, name), buffer, copy in zip(places, buffers, copies, strict=True):
+        part._buffers[name] = buffer if buffer is None or copy is None else buffer.copy_(copy)
     return seconds

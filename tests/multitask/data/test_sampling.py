@@ -1,5 +1,6 @@
 """RoundSampler: counts, no row twice, any position at once, and the refusals with their sizes."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,7 @@ def test_a_sampler_of_ones_own_may_leave_out_tasks_and_repeat_rows() -> None:
     [
         (Own({"a": [0]}, count=None), "rounds_per_epoch of the sampler Own must be a whole number, got None"),
         (Own({"a": [0]}, count=0), "rounds_per_epoch of the sampler Own must be at least 1, got 0"),
+        (SimpleNamespace(rounds_per_epoch=2), "the sampler SimpleNamespace must have a method round, got none"),
         (Own({}), "round 0 of epoch 0 of the sampler Own must be a dict of at least one task's row indices, got {}"),
         (Own([0]), "round 0 of epoch 0 of the sampler Own must be a dict of at least one task's row indices, got [0]"),
         (Own({"c": [0]}), "a task in round 0 of epoch 0 of the sampler Own must be one of a, b, got 'c'"),

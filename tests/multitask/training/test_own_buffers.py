@@ -17,7 +17,7 @@ from multitask.settings.choices import METRICS, POOLINGS
 from multitask.training.train import train as train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-# One buffer counts, two are written to, and one is replaced.
+# One buffer counts, two are written to, one is replaced, one begins as None and one grows.
 PLUGIN = """
 import torch
 from torch import nn
@@ -38,13 +38,19 @@ class Running(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(config.hidden_size)
         self.register_buffer("lowest", torch.full((config.hidden_size,), float("inf")))
+        self.register_buffer("first", None)
+        self.register_buffer("recent", torch.zeros(0, config.hidden_size))
 
     def forward(self, encoded):
         pooled = encoded.packing.mean(encoded.packed)
         if self.training:
             self.lowest = torch.minimum(self.lowest, pooled.detach().amin(0))
+            self.first = pooled.detach().clone() if self.first is None else self.first
+            self.recent = torch.cat([self.recent, pooled.detach()])[-100:]
         return self.norm(pooled) - self.lowest.clamp(max=0)
 """
+# The last of two rounds has 7 rows: 4 of the main process and 3 of the other.
+ODD = ("train.rounds=none", *(f"tasks.{name}.sample_size=23" for name in ("sst", "para", "sts")))
 SETS = ("tasks.sst.pooling=running", "train.precision=float32")
 
 
@@ -83,7 +89,7 @@ def test_all_processes_have_the_main_ones_buffers_and_scores(
     make_config: Any, read_log: Any, plugin: Path, tmp_path: Path
 ) -> None:
     """Each process scores a share of the dev rows: with buffers of its own it would be another model's score."""
-    config = make_config(*SETS, "train.rounds=3", "train.patience=1", "tasks.sts.metric=drawn", epochs=4)
+    config = make_config(*SETS, *ODD, "train.patience=1", "tasks.sts.metric=drawn", epochs=4)
     write_json(tmp_path / "config.json", config.to_dict())
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -100,7 +106,7 @@ def test_all_processes_have_the_main_ones_buffers_and_scores(
         {name: logged[name] for name in ("sst", "para")}, abs=1e-6
     )
     one, two = (load_file(tmp_path / f"run-{rank}.safetensors") for rank in range(2))
-    assert len(one) == 4
+    assert len(one) == 6
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 

@@ -46,7 +46,13 @@ class Decoder(nn.Module):
 
     def take(self, ours: nn.Module) -> "Decoder":
         """Copy the weights of multitask's decoder."""
-        renamed = {name.removeprefix("attention."): tensor for name, tensor in ours.state_dict().items()}
+        places = (("pooling.attention.", ""), ("pooling.project.", "projection."), ("head.linear.", "head."))
+        renamed = {
+            name.replace(there, here): tensor
+            for name, tensor in ours.state_dict().items()
+            for there, here in places
+            if name.startswith(there)
+        }
         self.load_state_dict(renamed)
         return self
 

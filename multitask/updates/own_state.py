@@ -23,12 +23,12 @@ class OwnState:
         self._attributes = self._now()
 
     def _now(self) -> dict[str, Any]:
-        return {
-            f"{prefix}.{key}" if prefix else key: _content(value)
-            for prefix, module in self._update.named_modules()
-            for key, value in vars(module).items()
-            if key not in NOT_OWN
-        }
+        found = {}
+        for prefix, module in self._update.named_modules():
+            plain = {key: value for key, value in vars(module).items() if key not in NOT_OWN}
+            plain |= {key: getattr(module, key) for key in module._non_persistent_buffers_set}
+            found.update({f"{prefix}.{key}" if prefix else key: _content(value) for key, value in plain.items()})
+        return found
 
     def check(self, name: str) -> None:
         """Compare with what was there at first.

@@ -135,6 +135,10 @@ def changes_an_array(update: Any, losses: Any) -> None:
     update.weights[0] += 1
 
 
+def changes_what_is_not_persistent(update: Any, losses: Any) -> None:
+    update.lost += 1
+
+
 def grows_a_buffer(update: Any, losses: Any) -> None:
     update.seen = torch.cat([update.seen, torch.ones(1)])
 
@@ -147,6 +151,7 @@ class Keeper(Objective):
         self.weights = np.ones(3)
         self.register_buffer("seen", torch.zeros(1))
         self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("lost", torch.zeros(()), persistent=False)
 
     def objective(self, losses: dict[str, Tensor]) -> Tensor:
         type(self).keep(self, losses)  # type: ignore[attr-defined]
@@ -159,6 +164,7 @@ class Keeper(Objective):
     [
         (keeps_a_list, r"must keep its state in parameters and buffers .*, got history, which changed"),
         (changes_an_array, r"must keep its state in parameters and buffers .*, got weights, which changed"),
+        (changes_what_is_not_persistent, r"must keep its state in parameters and buffers .*, got lost, which changed"),
         (grows_a_buffer, ""),
         (lambda update, losses: None, ""),
     ],

@@ -121,7 +121,10 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
     )
     train.add_argument(
-        "--select", default="mean", metavar="mean|TASK[.METRIC]", help="whose dev score picks the best epoch (mean)"
+        "--select",
+        default="mean",
+        metavar="mean|TASK[.METRIC]",
+        help="whose dev score picks the best epoch, of equal ones the first (mean)",
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument(

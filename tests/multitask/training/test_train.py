@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import multitask.training.train
 from minbert.files.storage import read_tensors, write_tensors
 from minbert.model import BertModel
 from multitask.errors import ConfigError, RunError
 from multitask.metrics import Score
 from multitask.model.model import MultitaskModel
 from multitask.run import Run
+from multitask.training import session
 from multitask.training.train import train
 
 NAMES = ("sst", "para", "sts")
@@ -70,7 +70,7 @@ def test_the_best_epoch_is_kept(
         values = zip(NAMES, DEALT[len(seen) - 1], strict=True)
         return {name: Score(value, math.nan, math.nan, 24, "accuracy") for name, value in values}
 
-    monkeypatch.setattr(multitask.training.train, "evaluate_tasks", deal)
+    monkeypatch.setattr(session, "evaluate_tasks", deal)
     run = train(make_config("train.rounds=1", epochs=3), tmp_path / "run", select=select, progress=False)
     kept = run.model.state_dict()
     same = [all(torch.equal(kept[name], value) for name, value in state.items()) for state in seen]
@@ -81,7 +81,7 @@ def test_a_score_that_is_not_defined_keeps_the_first_epoch(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_log: Any
 ) -> None:
     nothing = {"sts": Score(math.nan, math.nan, math.nan, 24, "pearson")}
-    monkeypatch.setattr(multitask.training.train, "evaluate_tasks", lambda *_, **__: nothing)
+    monkeypatch.setattr(session, "evaluate_tasks", lambda *_, **__: nothing)
     run = train(make_config("train.rounds=1"), tmp_path / "run", select="sts", progress=False)
     assert (run.folder / "best" / "tasks.json").is_file()
     assert [line["value"] for line in read_log(run.folder / "metrics.jsonl") if "value" in line] == [None, None]

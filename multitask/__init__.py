@@ -10,7 +10,7 @@ from minbert.lazy import lazy_names
 
 if TYPE_CHECKING:
     from multitask.errors import ConfigError, DataError, RunError, StoppedError
-    from multitask.metrics import Score
+    from multitask.metrics import Score, baseline_score
     from multitask.model.model import MultitaskModel
     from multitask.plugins import load_plugin
     from multitask.run import Prediction, Run
@@ -52,6 +52,7 @@ __all__ = [
     "TrainConfig",
     "Update",
     "Weighting",
+    "baseline_score",
     "build_config",
     "load_plugin",
     "load_tasks",
@@ -87,6 +88,7 @@ _HOME = {
     "TrainConfig": "settings.tables",
     "Update": "updates.base",
     "Weighting": "updates.base",
+    "baseline_score": "metrics",
     "build_config": "settings.config",
     "load_plugin": "plugins",
     "load_tasks": "settings.config",

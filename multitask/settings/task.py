@@ -4,12 +4,10 @@ Tasks are data. A new one is a table in a TOML file (see config.py) or a ``Task(
 of code elsewhere. Choices that the published report leaves open are marked *our choice*.
 """
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,52 +16,19 @@ from multitask.settings.checks import OWN_PART, check_integer, check_known, chec
 from multitask.settings.choices import HEADS, METRICS, POOLINGS
 from multitask.settings.fields import check_settings, setting, settings_of
 from multitask.settings.kinds import KINDS, Kind, kind_of, label_key
+from multitask.settings.task_checks import (
+    check_columns,
+    check_count,
+    check_list,
+    check_name,
+    check_path,
+    check_rate,
+    check_weights,
+)
 
 __all__ = ["FILES", "TASK_KEYS", "Task"]
 
-# Names become keys of state dictionaries, of TOML and of --set: a dot would cut them in two.
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 FILES = ("train", "dev", "test")
-
-_non_negative = check_number
-_rate = partial(check_number, high=1.0, open_high=True)
-_count = partial(check_integer, low=1)
-
-
-def _check_name(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise ConfigError(f"{key} must be letters, digits, '_' and '-', a letter first, got {shown(value)}")
-    return value
-
-
-def _check_columns(key: str, value: Any) -> tuple[str, ...]:
-    # Typed as a tuple, but TOML and users also give a single name or a list.
-    columns = (value,) if isinstance(value, str) else value
-    if (
-        not isinstance(columns, tuple | list)
-        or len(columns) not in (1, 2)
-        or not all(isinstance(column, str) and column for column in columns)
-    ):
-        raise ConfigError(f"{key} must name one column or two, got {shown(value)}")
-    return tuple(columns)
-
-
-def _check_list(key: str, value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, tuple | list):
-        raise ConfigError(f"{key} must be a list, got {shown(value)}")
-    return tuple(value)
-
-
-def _check_weights(key: str, value: Any) -> tuple[float, ...]:
-    weights = tuple(check_number(key, weight) for weight in _check_list(key, value))
-    if not any(weights):
-        raise ConfigError(f"{key} must not all be zero, got {shown(value)}")
-    return weights
-
-
-def _check_path(key: str, value: Any) -> str:
-    # A Path is welcome from Python; config.json holds strings. A run must find its files from any folder.
-    return os.path.abspath(check_string(key, str(value) if hasattr(value, "__fspath__") else value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +42,7 @@ class Task:
     """
 
     name: str
-    text: str | Sequence[str] = setting("column of the text, or the two columns of a pair", _check_columns)
+    text: str | Sequence[str] = setting("column of the text, or the two columns of a pair", check_columns)
     label: str = setting("column of the label", check_string)
     id: str | None = setting(
         "column of the row's id; rows of a file without it are numbered", check_string, default="id"
@@ -88,7 +53,7 @@ class Task:
     labels: Sequence[str | float] | None = setting(
         "the classes in the order of their indices, each as predictions spell it, of two the second being the positive"
         " one (unset: those of the training file, sorted); for a regression the allowed low and high",
-        _check_list,
+        check_list,
         default=None,
     )
     input: str = setting(
@@ -108,33 +73,33 @@ class Task:
         choices=METRICS,
         default=None,
     )
-    dropout: float = setting("rate in the decoder, in [0, 1); the encoder has its own", _rate, default=0.3)
+    dropout: float = setting("rate in the decoder, in [0, 1); the encoder has its own", check_rate, default=0.3)
     # Our choice: with the mean one learning rate fits any batch size.
     reduction: str = setting(
         "the loss over a batch's rows; sum is the report's equation 3", choices=("mean", "sum"), default="mean"
     )
-    loss_weight: float = setting("factor of the loss", _non_negative, default=1.0)
-    class_weights: Sequence[float] | None = setting("one factor per class", _check_weights, default=None)
-    lr: float = setting("learning rate", _non_negative, default=5e-5)
-    decoder_lr: float | None = setting(
-        "another learning rate for the decoder; unset: `lr`", _non_negative, default=2e-4
-    )
+    loss_weight: float = setting("factor of the loss", check_number, default=1.0)
+    class_weights: Sequence[float] | None = setting("one factor per class", check_weights, default=None)
+    lr: float = setting("learning rate", check_number, default=5e-5)
+    decoder_lr: float | None = setting("another learning rate for the decoder; unset: `lr`", check_number, default=2e-4)
     weight_decay: float = setting(
         "of weights, not of biases and norms; AdamW's is decoupled, sgd's is added to the gradient",
-        _non_negative,
+        check_number,
         default=0.0,
     )
-    batch_size: int = setting("rows in each round", _count, default=32)
-    sample_size: int | None = setting("rows drawn each epoch; unset: as many as the rounds take", _count, default=None)
-    encoder: str = setting("the encoder's name; tasks that name the same one share it", _check_name, default="shared")
-    train: str | Path | None = setting("file of the training rows", _check_path, default=None)
-    dev: str | Path | None = setting(
-        "file of the dev rows; unset: a seeded, stratified tenth of `train`", _check_path, default=None
+    batch_size: int = setting("rows in each round", check_count, default=32)
+    sample_size: int | None = setting(
+        "rows drawn each epoch; unset: as many as the rounds take", check_count, default=None
     )
-    test: str | Path | None = setting("file of the test rows", _check_path, default=None)
+    encoder: str = setting("the encoder's name; tasks that name the same one share it", check_name, default="shared")
+    train: str | Path | None = setting("file of the training rows", check_path, default=None)
+    dev: str | Path | None = setting(
+        "file of the dev rows; unset: a seeded, stratified tenth of `train`", check_path, default=None
+    )
+    test: str | Path | None = setting("file of the test rows", check_path, default=None)
 
     def __post_init__(self) -> None:
-        _check_name("a task's name", self.name)
+        check_name("a task's name", self.name)
         if self.name == "mean":
             raise ConfigError("a task's name must not be 'mean', which --select and the table of scores have")
         check_settings(self, f"tasks.{self.name}")

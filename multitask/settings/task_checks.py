@@ -1,0 +1,58 @@
+"""The checks of a task's settings: each takes key and value, returns the tidied value and raises ConfigError."""
+
+import os
+import re
+from functools import partial
+from typing import Any
+
+from multitask.errors import ConfigError
+from multitask.settings.checks import check_integer, check_number, check_string, shown
+
+__all__ = ["check_columns", "check_count", "check_list", "check_name", "check_path", "check_rate", "check_weights"]
+
+# Names become keys of state dictionaries, of TOML and of --set: a dot would cut them in two.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+check_rate = partial(check_number, high=1.0, open_high=True)
+check_count = partial(check_integer, low=1)
+
+
+def check_name(key: str, value: Any) -> str:
+    """Check a task's or an encoder's name."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ConfigError(f"{key} must be letters, digits, '_' and '-', a letter first, got {shown(value)}")
+    return value
+
+
+def check_columns(key: str, value: Any) -> tuple[str, ...]:
+    """Check the column of a text, or the two of a pair."""
+    # Typed as a tuple, but TOML and users also give a single name or a list.
+    columns = (value,) if isinstance(value, str) else value
+    if (
+        not isinstance(columns, tuple | list)
+        or len(columns) not in (1, 2)
+        or not all(isinstance(column, str) and column for column in columns)
+    ):
+        raise ConfigError(f"{key} must name one column or two, got {shown(value)}")
+    return tuple(columns)
+
+
+def check_list(key: str, value: Any) -> tuple[Any, ...]:
+    """Check a list or tuple."""
+    if not isinstance(value, tuple | list):
+        raise ConfigError(f"{key} must be a list, got {shown(value)}")
+    return tuple(value)
+
+
+def check_weights(key: str, value: Any) -> tuple[float, ...]:
+    """Check the factors of a loss, of which one at least is not zero."""
+    weights = tuple(check_number(key, weight) for weight in check_list(key, value))
+    if not any(weights):
+        raise ConfigError(f"{key} must not all be zero, got {shown(value)}")
+    return weights
+
+
+def check_path(key: str, value: Any) -> str:
+    """Check a path, and make it absolute."""
+    # A Path is welcome from Python; config.json holds strings. A run must find its files from any folder.
+    return os.path.abspath(check_string(key, str(value) if hasattr(value, "__fspath__") else value))

@@ -24,12 +24,14 @@ class Prepared:
     """Checked rows by task, and the configuration with labels filled in from the training rows.
 
     :param given: the rows that came from memory.
+    :param notes: what was decided or noticed on the way, a sentence each: said at the start and recorded.
     """
 
     config: RunConfig
     train: dict[str, Dataset] = field(default_factory=dict)
     dev: dict[str, Dataset] = field(default_factory=dict)
     given: Given = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare(

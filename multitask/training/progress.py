@@ -51,6 +51,8 @@ class Reporter:
             cut, cut_dev = task["truncated_train_rows"], task["truncated_dev_rows"]
             if cut or cut_dev:
                 self._say(f"{name}: {cut} training and {cut_dev} dev rows cut to the encoder's length")
+        for note in record["notes"]:
+            self._say(note)
         rounds = settings.epochs * rounds_per_epoch
         minutes = estimate() * rounds / 60
         self._say(

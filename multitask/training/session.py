@@ -88,6 +88,7 @@ class Session:
             "plugins": plugins_of(config, identity["select"]),
             "weights": weights_records(self.model),
             "tasks": task_records(prepared, self.train_data, self.dev_data),
+            "notes": list(dict.fromkeys(prepared.notes)),
             "resumed_with_changes": [],
         }
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -65,6 +66,19 @@ class TokenizedTexts:
         """Count the tokens of each row, special tokens included: int64 (rows,)."""
         lengths: np.ndarray = np.diff(self.offsets)
         return lengths
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of all parts, one after another; of parts by one tokenizer, at least one."""
+        ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+        offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+        return cls(
+            np.concatenate([part.input_ids for part in parts]),
+            np.concatenate([part.token_type_ids for part in parts]),
+            np.concatenate([*offsets, ends[-1:]]),
+            np.concatenate([part.truncated for part in parts]),
+            parts[0].pad_token_id,
+        )
 
     def batch(self, indices: Sequence[int] | np.ndarray | range, *, width: int | None = None) -> TokenBatch:
         """Pad the rows at `indices`, in that order, to the longest of them, or to `width` if that is more.

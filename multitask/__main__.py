@@ -122,9 +122,10 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     train.add_argument(
         "--select",
-        default="mean",
-        metavar="mean|TASK[.METRIC]",
-        help="whose dev score picks the best epoch, of equal ones the first (mean)",
+        default="auto",
+        metavar="last|mean|TASK[.METRIC]",
+        help="whose dev score picks the epoch that is kept, of equal ones the last; or last"
+        " (mean, but last where a task has fewer than 100 dev rows)",
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument(

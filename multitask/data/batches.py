@@ -18,7 +18,7 @@ __all__ = ["Batch", "EncodedTexts", "TaskData", "label_tensor"]
 
 
 class EncodedTexts:
-    """Token ids of a task's rows: a joint pair is one text, a separate pair two.
+    """Token ids of a task's rows: a joint pair is one text, a separate pair two, with both inputs they are three.
 
     :param texts: one or two texts a row, one for each text column of the task.
     :param max_length: the most tokens of a row; longer ones are cut, longest text first.
@@ -36,15 +36,16 @@ class EncodedTexts:
         ahead: bool = True,
     ) -> None:
         self.rows = len(texts)
-        self.separate = task.two_encodings
+        self.encodings = task.encodings
         self._texts, self._tokenizer, self._max_length = texts, tokenizer, max_length
         self._tokens = self._tokenize(texts) if ahead else None
 
     def _tokenize(self, texts: Sequence[tuple[str, ...]]) -> TokenizedTexts:
-        columns = [list(column) for column in zip(*texts, strict=True)]
-        if self.separate:
-            columns = [[text for column in columns for text in column]]
-        return self._tokenizer.tokenize_all(*columns or [[]], max_length=self._max_length)
+        columns = [list(column) for column in zip(*texts, strict=True)] or [[]]
+        apart = [text for column in columns for text in column]
+        parts = {1: [columns], 2: [[apart]], 3: [columns, [apart]]}[self.encodings]
+        tokens = [self._tokenizer.tokenize_all(*part, max_length=self._max_length) for part in parts]
+        return tokens[0] if len(tokens) == 1 else TokenizedTexts.concatenate(tokens)
 
     @cached_property
     def truncated(self) -> np.ndarray:
@@ -66,19 +67,17 @@ class EncodedTexts:
         return self._by_row(self._tokens.lengths, np.add)
 
     def _by_row(self, values: np.ndarray, join: np.ufunc) -> np.ndarray:
-        """Join the values of a separate pair's two texts (texts,), first texts first, to one a row: (rows,)."""
-        if not self.separate:
-            return values
-        joined: np.ndarray = join(*np.split(values, 2))
+        """Join the values of what the rows are encoded as, in the order of ``tokens``, to one a row: (rows,)."""
+        joined: np.ndarray = join.reduce(values.reshape(self.encodings, -1), axis=0)
         return joined
 
     def tokens(self, indices: np.ndarray) -> TokenBatch:
-        """Return the rows at ``indices``; for separate input all first texts, then all second."""
+        """Return the rows at ``indices``: the pairs, if they are encoded as one, then all first texts, all second."""
         tokens, rows = self._tokens, self.rows
         if tokens is None:
             tokens, rows = self._tokenize([self._texts[row] for row in indices]), len(indices)
             indices = np.arange(rows)
-        return tokens.batch(np.concatenate([indices, indices + rows]) if self.separate else indices)
+        return tokens.batch(np.concatenate([indices + rows * text for text in range(self.encodings)]))
 
 
 def _most_tokens(texts: tuple[str, ...]) -> int:
@@ -90,7 +89,7 @@ def _most_tokens(texts: tuple[str, ...]) -> int:
 class Batch:
     """Rows of one task; where several processes train together, this one's share of them.
 
-    :param tokens: token ids; for separate input those of all first texts, then of all second.
+    :param tokens: token ids, in the order of ``EncodedTexts.tokens``.
     :param labels: of these rows, (rows,).
     :param whole: labels of the rows of all processes; None for a single process.
     :param counts: False where this process has no share of a small batch, and holds a row that must not count.
@@ -111,7 +110,7 @@ class Batch:
         if count == 1:
             return [self]
         own = len(self.labels)
-        texts = len(self.tokens.input_ids) // own  # 2 for separate input
+        texts = len(self.tokens.input_ids) // own  # more than one where texts of a pair are encoded apart
         parts = []
         for rows in torch.arange(own).tensor_split(min(count, own)):
             places = torch.cat([rows + own * text for text in range(texts)])

@@ -10,7 +10,7 @@ from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.memory import Given, MemoryRows
-from multitask.data.splits import stratified_split
+from multitask.data.splits import holds_out, stratified_split
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_choice
 from multitask.settings.config import RunConfig
@@ -60,11 +60,16 @@ def prepare(
         rows = read_examples(source, task, on_bad=bad_rows)
         if dev_source is not None:
             dev = read_examples(dev_source, task, on_bad=bad_rows)
-        else:
+        elif holds_out(config.train, len(rows)):
             rows, dev = stratified_split(rows, task, config.train.seed)
-        for name, dataset in (("train", rows), ("dev", dev)):
-            if not dataset.examples:
-                raise DataError(f"{dataset.path} must have usable {name} rows for task {task.name}, got none")
+        else:
+            dev = Dataset(rows.path, [])
+            result.notes.append(
+                f"{task.name}: all {len(rows)} rows are trained on, as too few to hold out any (train.hold_out); the"
+                " score of the decoder it starts from is cross-validated"
+                if config.train.hold_out is None
+                else f"{task.name}: all {len(rows)} rows are trained on (train.hold_out)"
+            )
         result.train[task.name], result.dev[task.name] = _sample(rows, limit, seed), _sample(dev, limit, seed)
     result.config = replace(config, tasks=tuple(tasks))
     return result
@@ -84,8 +89,9 @@ def read_split(
     :param bad_rows: as in prepare.
     :param given: rows in memory, which are taken instead of a file.
     :param from_memory: by task the splits of which the run was trained with rows in memory.
+    :return: by task; a task of whose rows none were held out has no dev rows, and is left out of them.
     :raises ConfigError: for another split, or a task without rows of it.
-    :raises DataError: for files and rows that can't be used, naming file and line.
+    :raises DataError: for files and rows that can't be used, naming file and line; and if no task has dev rows.
     """
     check_choice("split", split, FILES)
     result = {}
@@ -93,10 +99,18 @@ def read_split(
         before = (from_memory or {}).get(task.name, ())
         whole = split == "test" or "dev" in before or _find(task, "dev", given) is not None
         rows = read_examples(_source(task, split, given, before, held_out=not whole), task, on_bad=bad_rows)
-        if not whole:
+        if not whole and holds_out(config.train, len(rows)):
             train, dev = stratified_split(rows, task, config.train.seed)
             rows = train if split == "train" else dev
+        elif not whole and split == "dev":
+            continue
         result[task.name] = rows
+    if not result:
+        name = config.tasks[0].name
+        raise DataError(
+            f"tasks.{name}.dev must be a file of dev rows, or data[{name!r}]['dev'] the rows, for the run to be scored:"
+            " all its rows were trained on, got none"
+        )
     return result
 
 

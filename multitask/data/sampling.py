@@ -12,12 +12,22 @@ import numpy.typing as npt
 
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_choice, check_integer, check_known, shown
+from multitask.settings.task import Task
 
-__all__ = ["CheckedSampler", "Indices", "RoundSampler", "Sampler"]
+__all__ = ["CheckedSampler", "Indices", "RoundSampler", "Sampler", "batch_size_of"]
 
 Indices = npt.NDArray[np.int64]
 # Keeps the stream of task orders apart from the streams of rows, whose third word is the task's index.
 ORDER = 2**32 - 1
+
+
+def batch_size_of(task: Task, rows: int, processes: int = 1) -> int:
+    """Return the rows of a task's batch over all processes, never more than there are.
+
+    Unless it is set it is 32 a process; of fewer than 128 rows a quarter, but four at least.
+    """
+    wanted = min(32 * processes, max(4, rows // 4)) if task.batch_size is None else task.batch_size * processes
+    return min(wanted, max(rows, 1))
 
 
 class Sampler(Protocol):
@@ -76,6 +86,8 @@ class RoundSampler:
     :param batch_sizes: rows of each task in a round.
     :param sample_sizes: rows to draw each epoch, for tasks that set it; the last batch may then be smaller.
     :param rounds: per epoch; without this and sample_sizes, the smallest rows // batch_size over the tasks.
+    :param min_rounds: per epoch, of what was not set: tasks with too few rows for them are passed over again, in
+        another order and by whole batches.
     :param seed: any whole number from 0.
     :param task_order: "fixed", or "shuffled" anew each round.
     :raises ConfigError: where a task has too few rows, or tasks differ in their number of rounds.
@@ -88,6 +100,7 @@ class RoundSampler:
         *,
         sample_sizes: Mapping[str, int | None] | None = None,
         rounds: int | None = None,
+        min_rounds: int = 1,
         seed: int,
         task_order: str = "fixed",
     ) -> None:
@@ -97,6 +110,8 @@ class RoundSampler:
         self.task_order = check_choice("task_order", task_order, ("fixed", "shuffled"))
         samples = {name: size for name, size in (sample_sizes or {}).items() if size is not None}
         self.rounds_per_epoch = self._count_rounds(samples, rounds)
+        if not samples and rounds is None:
+            self.rounds_per_epoch = max(self.rounds_per_epoch, check_integer("min_rounds", min_rounds, low=1))
         self.rows_per_epoch = {
             name: min(samples.get(name, self.rounds_per_epoch * batch), self.rounds_per_epoch * batch)
             for name, batch in self.batch_sizes.items()
@@ -157,12 +172,17 @@ class RoundSampler:
     def _epoch_orders(self, epoch: int) -> dict[str, Indices]:
         """Draw the rows of each task; kept for the current epoch, since a draw passes over all rows."""
         if self._orders is None or self._orders[0] != epoch:
-            orders = {
-                name: self._generator(epoch, task).permutation(size)[: self.rows_per_epoch[name]]
-                for task, (name, size) in enumerate(self.sizes.items())
-            }
+            orders = {name: self._epoch_order(epoch, task, name) for task, name in enumerate(self.sizes)}
             self._orders = (epoch, orders)
         return self._orders[1]
+
+    def _epoch_order(self, epoch: int, task: int, name: str) -> Indices:
+        size, wanted = self.sizes[name], self.rows_per_epoch[name]
+        whole = size // self.batch_sizes[name] * self.batch_sizes[name]  # a batch must not hold a row twice
+        passes = [self._generator(epoch, task).permutation(size)]
+        while wanted > size and len(passes) * whole < wanted:
+            passes.append(self._generator(epoch, task, len(passes)).permutation(size))
+        return np.concatenate([each[:whole] for each in passes] if len(passes) > 1 else passes)[:wanted]
 
     def _generator(self, *words: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((self.seed, *words)))

@@ -6,9 +6,18 @@ import numpy as np
 
 from multitask.data.examples import Dataset, Example
 from multitask.errors import DataError
+from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
 
-__all__ = ["shared_rows", "stratified_split"]
+__all__ = ["holds_out", "shared_rows", "stratified_split"]
+
+# A tenth of fewer rows says little, and training needs them more.
+HOLD_OUT_FROM = 200
+
+
+def holds_out(settings: TrainConfig, rows: int) -> bool:
+    """Return whether dev rows are split off so many training rows, for a task without dev rows of its own."""
+    return rows >= HOLD_OUT_FROM if settings.hold_out is None else settings.hold_out
 
 
 def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, Dataset]:

@@ -19,8 +19,9 @@ __all__ = ["TaskDecoder"]
 class TaskDecoder(nn.Module):
     """Pooling, dropout, the pooling's projection if it has one, and the head.
 
-    With attention pooling and a linear head it is the rebuilt report's decoder. With ``input = "separate"`` each of the
-    two encodings goes through pooling, dropout and projection, and the head sees both.
+    With attention pooling and a linear head it is the rebuilt report's decoder. Of pairs with ``input = "separate"``
+    each of the two encodings goes through pooling, dropout and projection, and the head sees both; with "both" also the
+    joint encoding does, and dropout is the head's.
 
     :param task: says pooling, input, head, dropout and the number of outputs.
     :param config: of the encoder that feeds it.
@@ -44,24 +45,26 @@ class TaskDecoder(nn.Module):
     def forward(self, encoded: BertOutput) -> Tensor:
         """Compute a task's outputs.
 
-        :param encoded: of ``batch`` rows; of 2 * ``batch`` for separate input, all first texts before all second.
+        :param encoded: of ``batch`` rows; for pairs of ``task.encodings`` times as many texts: for separate input all
+            first texts before all second, for both inputs all pairs before these.
         :return: (batch, num_outputs): logits, or for a regression the prediction on the label's own scale.
         :raises ConfigError: for a pooling or head of one's own whose result is of another shape.
         """
         if not torch.compiler.is_compiling():
             refuse_quantized_autocast(self, encoded.packed.device)
-        call, rows = caller(encoded.packing), encoded.packing.mask.shape[0]
+        vectors = self.vectors(encoded)
+        return self._checked("head", self.head(*vectors), len(vectors[0]), self.task.num_outputs)
+
+    def vectors(self, encoded: BertOutput) -> tuple[Tensor, ...]:
+        """Return what the head is called with: ``task.encodings`` tensors (batch, width); parameters as in forward."""
+        call, texts = caller(encoded.packing), encoded.packing.mask.shape[0]
         project = getattr(self.pooling, "project", None)
-        pooled = self._checked("pooling", self.pool(encoded), rows, self.width if project is None else None)
-        pooled = call(self.dropout, pooled)
+        pooled = self._checked("pooling", self.pool(encoded), texts, self.width if project is None else None)
+        if self.task.encodings < 3:  # of three, the head drops what it makes of them: a cosine of holes is another one
+            pooled = call(self.dropout, pooled)
         if project is not None:
-            pooled = self._checked("pooling", call(project, pooled), rows, self.width)
-        if self.task.two_encodings:
-            rows //= 2
-            outputs = self.head(*pooled.chunk(2))
-        else:
-            outputs = self.head(pooled)
-        return self._checked("head", outputs, rows, self.task.num_outputs)
+            pooled = self._checked("pooling", call(project, pooled), texts, self.width)
+        return pooled.chunk(self.task.encodings)
 
     def pool(self, encoded: BertOutput) -> Tensor:
         """Pool each row to one vector, (rows, width before projection); masked positions take no part."""

@@ -2,12 +2,14 @@
 
 A pooling is a module built from the task and the encoder's config. Its ``width`` (hidden_size where it says nothing) is
 that of the vectors that reach the head; ``needs_pooler`` says that it reads ``pooler_output``; ``project``, if it has
-one, is applied to the vectors after the decoder's dropout. A function of the encoder's output alone is a pooling, too.
+one, is applied to the vectors after the decoder's dropout; ``start_as_mean`` is called before a decoder starts from a
+probe. A function of the encoder's output alone is a pooling, too.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from minbert.attention import MultiHeadAttention
@@ -61,6 +63,15 @@ class AttentionPooling(nn.Module):
         hidden = config.hidden_size
         self.attention = MultiHeadAttention(hidden, config.num_attention_heads, config.attention_probs_dropout_prob)
         self.project = nn.Linear(hidden, hidden)
+
+    @torch.no_grad()
+    def start_as_mean(self) -> None:
+        """Make it the mean of the last hidden states: queries of zero ask each token alike, values pass as they are."""
+        for linear in (self.attention.query, self.attention.value, self.project):
+            linear.bias.zero_()
+        self.attention.query.weight.zero_()
+        nn.init.eye_(self.attention.value.weight)
+        nn.init.eye_(self.project.weight)
 
     def forward(self, encoded: BertOutput) -> Tensor:
         """Return the context of each row's query, (rows, hidden_size)."""

@@ -74,10 +74,22 @@ class TrainConfig:
     )
     epochs: int = setting("epochs to train", partial(check_integer, low=1), default=3, option=True)
     rounds: int | None = setting(
-        "rounds in an epoch; unset: the smallest `rows // batch_size` over the tasks",
+        "rounds in an epoch; unset: the smallest `rows // batch_size` over the tasks, but see `min_rounds`",
         partial(check_integer, low=1),
         default=None,
         option=True,
+    )
+    min_rounds: int | None = setting(
+        "rounds of all epochs together, at least: few rows are passed over several times in an epoch; where `rounds` is"
+        " set it does not count",
+        partial(check_integer, low=1),
+        default=60,
+    )
+    hold_out: bool | None = setting(
+        "hold out a tenth of the training rows of tasks without a dev file; unset: of 200 rows or more; tasks without"
+        " dev rows train on all rows, and their first decoder's score is cross-validated",
+        check_flag,
+        default=None,
     )
     minutes: float | None = setting(
         "stop after so many minutes of training and scoring, score what was trained and finish; unset: no limit",

@@ -29,6 +29,7 @@ from multitask.settings.task_checks import (
 __all__ = ["FILES", "TASK_KEYS", "Task"]
 
 FILES = ("train", "dev", "test")
+INPUTS = {"joint": 1, "separate": 2, "both": 3}  # the texts that a pair is encoded as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,11 @@ class Task:
         check_list,
         default=None,
     )
-    input: str = setting(
-        "pairs as `[CLS] a [SEP] b [SEP]`, or as two encodings", choices=("joint", "separate"), default="joint"
+    input: str | None = setting(
+        "pairs as `[CLS] a [SEP] b [SEP]`, as two encodings, or as both, which the linear head compares;"
+        " unset: both for the linear head, joint for any other",
+        choices=INPUTS,
+        default=None,
     )
     pooling: str = setting("what of the encoder's output reaches the head", choices=POOLINGS, default="attention")
     head: str = setting(
@@ -65,6 +69,11 @@ class Task:
         " `2.5 * (1 + cos)` for STS",
         choices=HEADS,
         default="linear",
+    )
+    start: str = setting(
+        "of the decoder: from a linear probe on the encoder as it comes, if its head is linear; or from random weights",
+        choices=("probe", "random"),
+        default="probe",
     )
     metric: str | None = setting(
         "what the task is scored by, one that fits its kind; `f1` is of the positive class, `f1:LABEL` of another;"
@@ -87,7 +96,9 @@ class Task:
         check_number,
         default=0.0,
     )
-    batch_size: int = setting("rows in each round", check_count, default=32)
+    batch_size: int | None = setting(
+        "rows in each round; unset: 32, or of few rows a quarter, but four at least", check_count, default=None
+    )
     sample_size: int | None = setting(
         "rows drawn each epoch; unset: as many as the rounds take", check_count, default=None
     )
@@ -100,8 +111,8 @@ class Task:
 
     def __post_init__(self) -> None:
         check_name("a task's name", self.name)
-        if self.name == "mean":
-            raise ConfigError("a task's name must not be 'mean', which --select and the table of scores have")
+        if self.name in ("auto", "last", "mean"):
+            raise ConfigError(f"a task's name must not be {self.name!r}, a word of --select")
         check_settings(self, f"tasks.{self.name}")
         columns = [*self.text, self.label, *([self.id] if self.id is not None else [])]
         twice = sorted({column for column in columns if columns.count(column) > 1})
@@ -112,7 +123,7 @@ class Task:
         if self.labels is not None:
             labels = self.rules.check_labels(self._key("labels"), self.labels)
             object.__setattr__(self, "labels", labels)
-        if self.sample_size is not None and self.sample_size < self.batch_size:
+        if None not in (self.sample_size, self.batch_size) and self.sample_size < self.batch_size:
             raise ConfigError(
                 f"{self._key('sample_size')} must be at least its batch_size {self.batch_size}, got {self.sample_size}"
             )
@@ -185,9 +196,9 @@ class Task:
         return len(self.text) == 2
 
     @property
-    def two_encodings(self) -> bool:
-        """Whether a row's two texts are encoded each on its own."""
-        return self.is_pair and self.input == "separate"
+    def encodings(self) -> int:
+        """How many texts a row is encoded as: 1, or of pairs INPUTS' number."""
+        return INPUTS[self.input or ("both" if self.head == "linear" else "joint")] if self.is_pair else 1
 
     @property
     def num_outputs(self) -> int:

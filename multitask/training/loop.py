@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from multitask.data.batches import TaskData
-from multitask.data.sampling import CheckedSampler, Indices, Sampler
+from multitask.data.sampling import CheckedSampler, Indices, Sampler, batch_size_of
 from multitask.distributed import broadcast_buffers, size
 from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
@@ -53,15 +53,19 @@ def build_sampler(config: RunConfig, sizes: Mapping[str, int]) -> Sampler:
     :raises ConfigError: for rows that can't be drawn as the settings say, or a sampler of one's own that is none.
     """
     samples = {task.name: task.sample_size for task in config.tasks if task.sample_size is not None}
-    sampler = SAMPLERS[config.train.sampler](
+    batches = {task.name: batch_size_of(task, sizes[task.name], size()) for task in config.tasks}
+    settings, own = config.train, SAMPLERS.origin(config.train.sampler) is not None
+    floor = {} if own or settings.min_rounds is None else {"min_rounds": -(-settings.min_rounds // settings.epochs)}
+    sampler = SAMPLERS[settings.sampler](
         dict(sizes),
-        {task.name: task.batch_size * size() for task in config.tasks},
+        batches,
         sample_sizes=samples or None,
-        rounds=config.train.rounds,
-        seed=config.train.seed,
-        task_order=config.train.task_order,
+        rounds=settings.rounds,
+        seed=settings.seed,
+        task_order=settings.task_order,
+        **floor,
     )
-    return sampler if SAMPLERS.origin(config.train.sampler) is None else CheckedSampler(sampler, sizes)
+    return CheckedSampler(sampler, sizes) if own else sampler
 
 
 def train_rounds(

@@ -84,7 +84,9 @@ class Reporter:
                 yield done
 
     def scores(self, epoch: int, scores: Mapping[str, Score], mean: float | None, *, select: str, kept: bool) -> None:
-        """Say the dev scores of an epoch, and whether it is the best so far by ``select``."""
+        """Say the dev scores of an epoch, if there are any, and whether it is the best so far by ``select``."""
+        if not scores:
+            return
         shown = ", ".join(f"{name} {score.value:.3f}" for name, score in scores.items())
         shown += "".join(
             f", {name} {metric} {value:.3f}" for name, score in scores.items() for metric, value in score.others.items()

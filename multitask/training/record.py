@@ -1,9 +1,10 @@
 """record.json: what a reader of a run has to know beside its configuration."""
 
 import json
+import math
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import minbert
 from multitask.data.batches import TaskData
 from multitask.data.load import Prepared
 from multitask.data.splits import shared_rows
+from multitask.distributed import size
+from multitask.metrics import Score
 from multitask.model.model import MultitaskModel
 
-__all__ = ["changes", "environment_of", "skipped_steps", "task_records", "weights_records"]
+__all__ = ["changes", "environment_of", "opening_record", "score_record", "skipped_steps"]
 
 
 def environment_of(dtype: torch.dtype) -> dict[str, Any]:
@@ -42,6 +45,31 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
     return {key: [before.get(key), value] for key, value in now.items() if before.get(key) != value}
 
 
+def opening_record(
+    prepared: Prepared,
+    model: MultitaskModel,
+    train_data: Mapping[str, TaskData],
+    dev_data: Mapping[str, TaskData],
+    *,
+    environment: Mapping[str, Any],
+    precision: str,
+    plugins: Mapping[str, Any],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Return what is known before the first round; the parameters are those of the session."""
+    return {
+        **environment,
+        "precision_chosen": precision,
+        "ranks": size(),
+        "plugins": plugins,
+        "weights": weights_records(model),
+        "tasks": task_records(prepared, train_data, dev_data),
+        "notes": list(dict.fromkeys([*prepared.notes, *notes])),
+        "cross_validated": {},
+        "resumed_with_changes": [],
+    }
+
+
 def weights_records(model: MultitaskModel) -> dict[str, str]:
     """Describe by encoder what was loaded into it."""
     return {name: str(encoder.load_report) for name, encoder in model.encoders.items()}
@@ -65,6 +93,12 @@ def task_records(
         }
         for task in prepared.config.tasks
     }
+
+
+def score_record(score: Score) -> dict[str, Any]:
+    """Return a score as JSON has it: None for what is not finite."""
+    values = {key: getattr(score, key) for key in ("metric", "value", "low", "high", "n")}
+    return {key: None if isinstance(each, float) and not math.isfinite(each) else each for key, each in values.items()}
 
 
 def skipped_steps(log: Path) -> dict[str, int]:

@@ -3,9 +3,10 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,7 +15,7 @@ from typing import Any
 from multitask.distributed import size, totals_over_ranks
 from multitask.errors import RunError, StoppedError
 
-__all__ = ["JsonLines", "NoLines", "Signals", "locked"]
+__all__ = ["JsonLines", "NoLines", "Signals", "locked", "replace_best"]
 
 
 class JsonLines:
@@ -128,3 +129,15 @@ class Signals:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def replace_best(out: Path, save: Callable[[Path], None]) -> None:
+    """Let ``save`` write a model beside ``best/`` and swap the two, so that no mixture of epochs is ever there."""
+    best, new, old = (out / name for name in ("best", ".best.new", ".best.old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    save(new)
+    if best.exists():
+        best.rename(old)
+    new.rename(best)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,9 +1,8 @@
 """One call of train: everything that the loop needs, and what is done between its rounds."""
 
 import math
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from multitask.data.examples import Dataset
 from multitask.data.load import Prepared, to_task_data
 from multitask.distributed import broadcast_from_main, is_main, rank, size, totals_over_ranks, wait_for_all
 from multitask.errors import ConfigError, RunError
-from multitask.evaluation import Selection, evaluate_tasks, mean_score
+from multitask.evaluation import evaluate_tasks, mean_score
 from multitask.metrics import Score
 from multitask.model.build import build_model
 from multitask.precision import choose_device, choose_precision
@@ -29,11 +28,13 @@ from multitask.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
+from multitask.training.decisions import selection_for, training_notes
 from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.progress import Reporter
-from multitask.training.record import changes, environment_of, skipped_steps, task_records, weights_records
-from multitask.training.run_folder import JsonLines, NoLines, Signals
+from multitask.training.record import changes, environment_of, opening_record, score_record, skipped_steps
+from multitask.training.run_folder import JsonLines, NoLines, Signals, replace_best
+from multitask.training.start import start_decoders
 from multitask.updates.stepper import Stepper
 
 __all__ = ["OnEpoch", "OnRound", "Session"]
@@ -80,26 +81,35 @@ class Session:
         self.stepper = Stepper(self.model, config.train, order_rng, self.dtype)
         self.train_data = self._tokenized(prepared.train, ahead=False)
         self.dev_data = self._tokenized(prepared.dev, ahead=True)
+        self.selection = selection_for(identity["select"], prepared)
         self.environment = environment_of(self.dtype)
-        self.record: dict[str, Any] = {
-            **self.environment,
-            "precision_chosen": precision,
-            "ranks": size(),
-            "plugins": plugins_of(config, identity["select"]),
-            "weights": weights_records(self.model),
-            "tasks": task_records(prepared, self.train_data, self.dev_data),
-            "notes": list(dict.fromkeys(prepared.notes)),
-            "resumed_with_changes": [],
-        }
+        self.record = opening_record(
+            prepared,
+            self.model,
+            self.train_data,
+            self.dev_data,
+            environment=self.environment,
+            precision=precision,
+            plugins=plugins_of(config, identity["select"]),
+            notes=training_notes(prepared, self.sampler),
+        )
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0
         self.spent, self.began = 0.0, time.monotonic()
         self.ended: dict[str, Any] | None = None
         log_lengths = self._restore() if resume else {}
+        if self.state == TrainState():
+            self.record["cross_validated"] = self._start([name for name, rows in prepared.dev.items() if not len(rows)])
         refuse_different_starts(out, self.model, (self.state.epoch, self.state.round))
         self._open_logs(log_lengths)
 
     def _tokenized(self, datasets: Mapping[str, Dataset], *, ahead: bool) -> dict[str, TaskData]:
         return to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length, ahead=ahead)
+
+    def _start(self, unscored: Sequence[str]) -> dict[str, Any]:
+        """Give new decoders their start, and return what cross-validation says of those that have no dev rows."""
+        names, seed = list(self.model.tasks), self.config.train.seed
+        scores = start_decoders(self.model, self.train_data, names, device=self.device, seed=seed, score=unscored)
+        return {name: score_record(score) for name, score in scores.items()}
 
     def _restore(self) -> dict[str, int]:
         """Put everything back to where the last checkpoint was saved, if there is one.
@@ -117,6 +127,7 @@ class Session:
         self.since_best, self.spent, self.ended = state["since_best"], state["seconds"], state["ended"]
         changed = changes(state["environment"], self.environment)
         self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
+        self.record["cross_validated"] = state["cross_validated"]
         lengths: dict[str, int] = state["log_lengths"]
         return lengths
 
@@ -230,9 +241,8 @@ class Session:
             signals.check()
 
     def _score_epoch(self, signals: Signals) -> None:
-        """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
-        began = time.perf_counter()
-        selection = Selection.parse(self.identity["select"], self.config.tasks)
+        """Score the dev rows, and keep the epoch in ``best/`` if none before it scored higher."""
+        began, selection = time.perf_counter(), self.selection
         scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection)
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
@@ -240,28 +250,18 @@ class Session:
                 self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=value)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
         chosen: float = broadcast_from_main(selection.value(scores))  # a metric of a user's own may draw
-        mean, select = mean_score(list(scores.values())), self.identity["select"]
-        self.report.scores(epoch, scores, mean, select=select, kept=chosen > self.best)
-        self.since_best += 1
-        if chosen > self.best:
-            self.best, self.since_best = chosen, 0
+        mean = mean_score(list(scores.values()))
+        select = "mean" if self.identity["select"] == "auto" else self.identity["select"]
+        self.report.scores(epoch, scores, mean, select=select, kept=chosen >= self.best and not selection.last)
+        self.since_best = 0 if chosen > self.best else self.since_best + 1
+        if chosen >= self.best:  # of equal epochs the later: it has learned more
+            self.best = chosen
             if is_main():
-                self._replace_best()
+                replace_best(self.out, lambda folder: self.model.save_pretrained(folder, self.tokenizer))
         patience, last = self.config.train.patience, epoch == self.config.train.epochs
         if patience is not None and self.since_best >= patience and not last and self.ended is None:
             self._end("patience", f"no better dev score in {patience} epoch{'s' if patience > 1 else ''}")
         self._ask("on_epoch", self.on_epoch, scores, signals)
-
-    def _replace_best(self) -> None:
-        """Write the epoch beside ``best/`` and swap the two, so that no mixture of epochs is ever there."""
-        best, new, old = (self.out / name for name in ("best", ".best.new", ".best.old"))
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.model.save_pretrained(new, self.tokenizer)
-        if best.exists():
-            best.rename(old)
-        new.rename(best)
-        shutil.rmtree(old, ignore_errors=True)
 
     def _save(self, keep: int) -> None:
         """Save a checkpoint; _restore reads its state."""
@@ -277,6 +277,7 @@ class Session:
             "identity": self.identity,
             "environment": self.environment,
             "resumed_with_changes": self.record["resumed_with_changes"],
+            "cross_validated": self.record["cross_validated"],
         }
         save_checkpoint(
             self.out / "checkpoints",

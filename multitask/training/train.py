@@ -37,7 +37,7 @@ def train(
     epochs: int | None = None,
     seed: int | None = None,
     device: str = "auto",
-    select: str = "mean",
+    select: str = "auto",
     limit: int | None = None,
     bad_rows: OnBad = "missing",
     resume: bool = False,
@@ -58,7 +58,8 @@ def train(
         file: lists of dicts, pandas DataFrames, datasets.Dataset or any iterable of mappings.
     :param weights: name, hub id or folder of the encoder's weights, or an EncoderConfig.
     :param settings: with ``tasks``, all else; ``epochs`` and ``seed`` are shorthands of its.
-    :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC.
+    :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC; or
+        ``"last"``, the last one; ``"auto"`` is the mean if each task has 100 dev rows, else the last.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
     :param bad_rows: ``"missing"`` leaves out rows without text or label and refuses any other that can't be used,
         ``"error"`` refuses both, ``"skip"`` leaves both out; record.json names each row that was left out.

@@ -87,7 +87,7 @@ def make_batch() -> MakeBatch:
 
     def make(task: Task, rows: int = 9, seed: int = 0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
-        texts = rows * (2 if task.is_pair and task.input == "separate" else 1)
+        texts = rows * task.encodings
         lengths = torch.randint(2, 11, (texts, 1), generator=generator)
         mask = (torch.arange(int(lengths.max())) < lengths).long()
         ids = torch.randint(1, 40, mask.shape, generator=generator) * mask

@@ -117,7 +117,7 @@ def test_toml_over_preset_and_set_over_toml(tmp_path: Path) -> None:
     topic, sts = config.tasks
     assert topic.train == str(tmp_path / "rows" / "topic.tsv")
     assert (topic.text, topic.labels, topic.dev, topic.pooling) == (("title",), None, None, "mean")
-    assert (topic.lr, topic.decoder_lr, topic.batch_size) == (5e-5, 2e-4, 32)
+    assert (topic.lr, topic.decoder_lr, topic.batch_size) == (5e-5, 2e-4, None)
     assert (sts.lr, sts.decoder_lr, sts.batch_size, sts.dev) == (1e-5, 2e-4, 22, "/data/sts-dev.csv")
     assert load_tasks(path)[0] == build_config(tasks_file=path).tasks[0]
 
@@ -212,9 +212,9 @@ def test_presets_are_not_written_to() -> None:
         ("tasks.sst.train=3", "tasks.sst.train must be a non-empty string, got 3"),
         (
             "tasks.sts.head=cosine",
-            "head = 'cosine' must have two text columns and input = 'separate', got 2 and 'joint'",
+            "head = 'cosine' must have two text columns and input = 'separate', got 2 and None",
         ),
-        ("tasks.sst.head=cosine", "head = 'cosine' must have two text columns and input = 'separate', got 1 and '"),
+        ("tasks.sst.head=cosine", "head = 'cosine' must have two text columns and input = 'separate', got 1 and None"),
     ],
 )
 def test_refused_sets(assignment: str, message: str | None) -> None:

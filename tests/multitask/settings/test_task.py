@@ -90,7 +90,7 @@ def test_number_spellings() -> None:
         ({"text": "mood"}, "text, label and id must be different columns, got 'mood' twice"),
         ({"label": ""}, "tasks.mood.label must be a non-empty string"),
         ({"kind": "multi"}, "must be one of classification, binary, regression, got 'multi'"),
-        ({"input": "both"}, "must be one of joint, separate"),
+        ({"input": "all"}, "must be one of joint, separate, both"),
         ({"pooling": "avg"}, "must be one of attention, pooler, cls, mean, max, got 'avg'"),
         ({"head": "mlp"}, "must be one of linear, cosine"),
         ({"reduction": "none"}, "must be one of mean, sum"),

@@ -1,0 +1,77 @@
+"""A linear probe: the affine map of frozen features that fits a task's labels best, by the task's own loss.
+
+A decoder whose head is linear starts from it, so that training the whole model begins with what the encoder knows
+already and does not bend it to a head of random weights.
+
+Source: Kumar et al. 2022 (arXiv 2202.10054), section 4, linear probing and then fine-tuning.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from multitask.model.losses import task_loss
+from multitask.settings.task import Task
+
+__all__ = ["FOLDS", "cross_validate", "fit_probe"]
+
+FOLDS = 5
+# Factor of the weights' squares beside the summed loss, for features whose mean square norm is 1. Our choice, on few
+# rows of SST-5, SST-2, Quora and STS (docs/few_rows.md); for classes it is scikit-learn's C = 1.
+PENALTY_OF_CLASSES, PENALTY_OF_NUMBERS = 0.5, 4.0
+
+
+def fit_probe(task: Task, features: Tensor, labels: Tensor, free: int = 0) -> tuple[Tensor, Tensor]:
+    """Minimize the summed loss of ``features @ weight.T + bias`` and a penalty on the weights, by L-BFGS.
+
+    :param features: (rows, features).
+    :param labels: (rows,), as data.batches.label_tensor gives them.
+    :param free: features, the last ones, whose weights are not penalized; nor is the bias.
+    :return: the weight (num_outputs, features) and the bias (num_outputs,), float64.
+    """
+    x = features.double()
+    center, penalized = x.mean(0), x.shape[1] - free
+    size = x[:, :penalized].square().sum(1).mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+    scale = torch.cat([size.expand(penalized), torch.ones(free, dtype=torch.float64)])
+    x = (x - center) / scale
+    plain = replace(task, loss_weight=1.0, reduction="mean")
+    penalty = PENALTY_OF_CLASSES if task.rules.has_classes else PENALTY_OF_NUMBERS
+    outputs, width = task.num_outputs, x.shape[1]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        both = torch.from_numpy(flat).requires_grad_()
+        weight, bias = both[outputs:].view(outputs, width), both[:outputs]
+        loss = len(x) * task_loss(plain, x @ weight.T + bias, labels)
+        loss = loss + penalty * weight[:, :penalized].square().sum()
+        (gradient,) = torch.autograd.grad(loss, both)
+        return loss.item(), gradient.numpy()
+
+    with torch.enable_grad():
+        start = np.zeros(outputs * (width + 1))
+        found = scipy.optimize.minimize(
+            objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "maxfun": 1500, "gtol": 1e-6}
+        )
+    both = torch.from_numpy(found.x)
+    weight = both[outputs:].view(outputs, width) / scale
+    return weight, both[:outputs] - weight @ center
+
+
+def cross_validate(task: Task, features: Tensor, labels: Tensor, free: int = 0) -> Tensor:
+    """Return the outputs of each row by a probe that was fitted without it and its part of the rows.
+
+    The rows are dealt to FOLDS parts in the order of their labels, so that each has its share of the classes.
+
+    :return: (rows, num_outputs), float64.
+    """
+    order = np.lexsort(labels.numpy().reshape(len(labels), -1).T)
+    part = np.empty(len(order), dtype=np.int64)
+    part[order] = np.arange(len(order)) % FOLDS
+    result = torch.zeros(len(order), task.num_outputs, dtype=torch.float64)
+    for held in range(min(FOLDS, len(order))):
+        rest, out = torch.from_numpy(part != held), torch.from_numpy(part == held)
+        weight, bias = fit_probe(task, features[rest], labels[rest], free)
+        result[out] = features[out].double() @ weight.T + bias
+    return result

@@ -1,0 +1,45 @@
+"""What is decided by the number of rows where the user leaves it open; each decision is one sentence that is noted."""
+
+from collections.abc import Mapping
+
+from multitask.data.load import Prepared
+from multitask.data.sampling import Sampler
+from multitask.distributed import size
+from multitask.evaluation import FEWEST_TO_CHOOSE, Selection
+
+__all__ = ["selection_for", "training_notes"]
+
+
+def selection_for(select: str, prepared: Prepared) -> Selection:
+    """Decide by what the epoch that is kept is chosen, and note it in ``prepared`` where it is not the dev score."""
+    train, tasks = prepared.config.train, prepared.config.tasks
+    dev_rows = {name: len(rows) for name, rows in prepared.dev.items()}
+    # Patience is patience with the dev score.
+    asked = "mean" if select == "auto" and train.patience is not None else select
+    selection = Selection.parse(asked, tasks, dev_rows)
+    if asked == "auto" and selection.last and train.epochs > 1:
+        fewest = min(dev_rows, key=lambda name: dev_rows[name])
+        prepared.notes.append(
+            f"the last epoch is kept, as {dev_rows[fewest]} dev rows of {fewest} are fewer than the {FEWEST_TO_CHOOSE}"
+            " that one is chosen by (--select)"
+        )
+    return selection
+
+
+def training_notes(prepared: Prepared, sampler: Sampler) -> list[str]:
+    """Say by task how its rows are drawn, where they are fewer than a batch or are passed over more than once an epoch.
+
+    :param sampler: of this package; one of a user's own decides for itself.
+    """
+    batches: Mapping[str, int] = getattr(sampler, "batch_sizes", {})
+    rounds = sampler.rounds_per_epoch
+    notes = []
+    for task in prepared.config.tasks:
+        rows, batch = len(prepared.train[task.name]), batches.get(task.name, 0)
+        wanted = None if task.batch_size is None else task.batch_size * size()
+        if batch and batch < (wanted or 32 * size()):
+            notes.append(f"{task.name}: batches of {batch} of its {rows} rows (tasks.{task.name}.batch_size)")
+        if batch and rounds * batch > rows:
+            times = rounds * batch / rows
+            notes.append(f"{task.name}: {rows} rows are passed over {times:.1f} times in an epoch (train.min_rounds)")
+    return notes

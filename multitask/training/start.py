@@ -1,0 +1,78 @@
+"""Where decoders start: from a probe on the encoder as it comes, or from random weights."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minbert.fast.casts import hold_casts
+from multitask.data.batches import TaskData
+from multitask.distributed import broadcast_from_main
+from multitask.metrics import Score, bootstrap_score
+from multitask.model.heads import LinearHead
+from multitask.model.losses import predicted_values
+from multitask.model.model import MultitaskModel
+from multitask.model.probe import cross_validate, fit_probe
+
+__all__ = ["PROBE_ROWS", "start_decoders"]
+
+PROBE_ROWS = 2000  # of more rows, as many are drawn
+_BATCH = 32
+
+
+def start_decoders(
+    model: MultitaskModel,
+    data: Mapping[str, TaskData],
+    names: Collection[str],
+    *,
+    device: torch.device,
+    seed: int,
+    score: Collection[str] = (),
+) -> dict[str, Score]:
+    """Give the decoders of the tasks ``names`` the start that their tasks ask for.
+
+    A probe is fitted in float32 and without dropout to PROBE_ROWS of the training rows at most, drawn by the seed.
+
+    :param data: each task's training rows.
+    :param score: tasks whose probe is also scored, by cross-validation on those rows.
+    :return: their scores.
+    """
+    scores: dict[str, Score] = {}
+    model.eval()
+    for name in names:
+        task, decoder = model.tasks[name], model.decoders[name]
+        head = decoder.head
+        if task.start != "probe" or not isinstance(head, LinearHead):
+            continue
+        if hasattr(decoder.pooling, "start_as_mean"):
+            decoder.pooling.start_as_mean()
+        rows = _rows(len(data[name]), seed)
+        features, labels = _features(model, name, data[name], rows, device), data[name].labels[rows]
+        free = int(head.compares)  # the cosine alone may be all that few rows can tell
+        found = broadcast_from_main([part.tolist() for part in fit_probe(task, features, labels, free)])
+        with torch.no_grad():
+            for parameter, value in zip((head.linear.weight, head.linear.bias), found, strict=True):
+                parameter.copy_(torch.tensor(value))
+        if name in score:
+            values, _ = predicted_values(task, cross_validate(task, features, labels, free))
+            scores[name] = bootstrap_score(task.scored_by, values.numpy(), labels.numpy(), classes=task.classes)
+    return scores
+
+
+def _rows(count: int, seed: int) -> np.ndarray:
+    if count <= PROBE_ROWS:
+        return np.arange(count)
+    return np.sort(np.random.default_rng((seed, count)).permutation(count)[:PROBE_ROWS])
+
+
+@torch.inference_mode()
+def _features(model: MultitaskModel, name: str, data: TaskData, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Return what the head's affine map sees of the rows: (rows, features), float32, on the CPU."""
+    decoder, encoder = model.decoders[name], model.encoder_of(name)
+    parts = []
+    with hold_casts():
+        for batch in np.array_split(rows, -(-len(rows) // _BATCH)):
+            encoded = encoder(**data.texts.tokens(batch).to(device))
+            parts.append(decoder.head.features(*decoder.vectors(encoded)).float().cpu())
+    return torch.cat(parts)

@@ -32,7 +32,7 @@ from multitask.training.checkpoints import (
 from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.progress import Reporter
-from multitask.training.record import changes, environment_of, skipped_steps, task_records, weights_records
+from multitask.training.record import changes, environment_of, row_notes, skipped_steps, task_records, weights_records
 from multitask.training.run_folder import JsonLines, NoLines, Signals
 from multitask.updates.stepper import Stepper
 
@@ -87,8 +87,8 @@ class Session:
             "ranks": size(),
             "plugins": plugins_of(config, identity["select"]),
             "weights": weights_records(self.model),
-            "tasks": task_records(prepared, self.train_data, self.dev_data),
-            "notes": list(dict.fromkeys(prepared.notes)),
+            "tasks": (tasks := task_records(prepared, self.train_data, self.dev_data)),
+            "notes": list(dict.fromkeys([*prepared.notes, *row_notes(tasks)])),
             "resumed_with_changes": [],
         }
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0

@@ -34,7 +34,7 @@ _WINDOW = 4096
 class Prediction:
     """The answer for one row: the label as the training file spells it, or a number, and each class's probability.
 
-    :param truncated: the row was longer than the encoder's positions; only its beginning was used.
+    :param truncated: the row was longer than the encoder's positions, or its windows; only a part of it was used.
     """
 
     id: str

@@ -63,6 +63,15 @@ class Task:
         choices=INPUTS,
         default=None,
     )
+    long: str = setting(
+        "what is read of a text with more tokens than the encoder has positions: its beginning; a quarter from the"
+        " beginning, the rest from the end; or all, in windows that overlap by half, whose outputs are averaged",
+        choices=("head", "head-tail", "windows"),
+        default="head",
+    )
+    windows: int = setting(
+        'most windows of a text with `long = "windows"`; what follows is cut', check_count, default=8
+    )
     pooling: str = setting("what of the encoder's output reaches the head", choices=POOLINGS, default="attention")
     head: str = setting(
         "cosine is for pairs with separate input and a regression: `low + (high - low) / 2 * (1 + cos)`, which is"
@@ -108,6 +117,12 @@ class Task:
         "file of the dev rows; unset: a seeded, stratified tenth of `train`", check_path, default=None
     )
     test: str | Path | None = setting("file of the test rows", check_path, default=None)
+    group: str | Sequence[str] | None = setting(
+        "column whose equal cells keep rows on one side where dev is held out of `train`, such as a user's id; for"
+        " pairs also two, such as the ids of both questions, which are compared with each other",
+        check_columns,
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         check_name("a task's name", self.name)
@@ -119,6 +134,16 @@ class Task:
         if twice:
             raise ConfigError(
                 f"tasks.{self.name}: text, label and id must be different columns, got {shown(twice[0])} twice"
+            )
+        if self.long == "windows" and self.is_pair:
+            raise ConfigError(
+                f"{self._key('long')} must be 'head' or 'head-tail' for a pair, since any window of one text would have"
+                " to be read with any of the other, got 'windows'"
+            )
+        if self.group is not None and (len(self.group) > len(self.text) or self.label in self.group):
+            raise ConfigError(
+                f"{self._key('group')} must be one column, or two for a pair, and not the label's,"
+                f" got {shown(list(self.group))}"
             )
         if self.labels is not None:
             labels = self.rules.check_labels(self._key("labels"), self.labels)

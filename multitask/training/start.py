@@ -73,6 +73,9 @@ def _features(model: MultitaskModel, name: str, data: TaskData, rows: np.ndarray
     parts = []
     with hold_casts():
         for batch in np.array_split(rows, -(-len(rows) // _BATCH)):
-            encoded = encoder(**data.texts.tokens(batch).to(device))
-            parts.append(decoder.head.features(*decoder.vectors(encoded)).float().cpu())
+            tokens, windows = data.texts.batch(batch)
+            features = decoder.head.features(*decoder.vectors(encoder(**tokens.to(device)))).float().cpu()
+            # An affine map of windows' mean features is the mean of its outputs.
+            rowwise = [features] if windows is None else [part.mean(0, True) for part in features.split(list(windows))]
+            parts += rowwise
     return torch.cat(parts)

@@ -10,7 +10,7 @@ from multitask import HEADS, ConfigError, Task
 class Difference(nn.Module):
     def __init__(self, task: Task, width: int) -> None:
         super().__init__()
-        if not task.two_encodings:
+        if task.encodings != 2:
             raise ConfigError(f"tasks.{task.name}.head = 'difference' must have two text columns and separate input")
         self.output = nn.Linear(3 * width, task.num_outputs)
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SINGLE = Task(name="mood", text="text", label="mood")
 PAIR = Task(name="alike", text=("a", "b"), label="score", kind="regression")
 STILL = TrainConfig(epochs=1, rounds=1, precision="float32")  # with rates of 0 a round that changes nothing
-WORDS = "warm cold good bad long short new old red blue".split()
+WORDS = ["warm", "cold", "good", "bad", "long", "short", "new", "old", "red", "blue"]
 
 
 def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from multitask.__main__ import build_parser
+from multitask.cli.parser import build_parser
 from multitask.settings.config import REQUIRED, TABLES
 from multitask.settings.fields import Setting
 from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_rows

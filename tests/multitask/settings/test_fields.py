@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import minbert
-from multitask.__main__ import build_parser
+from multitask.cli.parser import build_parser
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer
 from multitask.settings.choices import SCHEDULES, UPDATES, Registry

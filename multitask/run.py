@@ -24,7 +24,7 @@ from multitask.settings.checks import shown
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prediction", "Run"]
+__all__ = ["Prediction", "Run", "read_config"]
 
 # Rows that prediction holds at a time: enough to group like lengths, however long the input.
 _WINDOW = 4096
@@ -77,17 +77,9 @@ class Run:
         :raises RunError: for a folder that holds no run, or a broken one, or without a part of one's own that it needs.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise RunError(f"{folder}: there is no such run folder")
+        _require_folder(folder)
         best = best_folder(folder)
-        require_parts(folder, _plugins_of(folder))
-        path = folder / "config.json"
-        try:
-            config = RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: can't be read ({error})") from None
-        except ConfigError as error:
-            raise RunError(f"{path}: {error}") from None
+        config = read_config(folder)
         model = MultitaskModel.from_pretrained(best)
         tokenizer = BertTokenizer.from_pretrained(_first_encoder_folder(best))
         return cls(folder, config, model, tokenizer, device=device, precision=precision, given=given)
@@ -171,6 +163,27 @@ class Run:
         spread = [None] * len(window) if probabilities is None else [tuple(row) for row in probabilities.tolist()]
         for example, value, row, cut in zip(window, values.tolist(), spread, texts.truncated.tolist(), strict=True):
             yield Prediction(example.id, task.rules.spell(task, value), row, cut)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the settings of a run folder.
+
+    :raises RunError: for one without them, or without a part of one's own that they name.
+    """
+    _require_folder(folder)
+    require_parts(folder, _plugins_of(folder))
+    path = folder / "config.json"
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: can't be read ({error})") from None
+    except ConfigError as error:
+        raise RunError(f"{path}: {error}") from None
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such run folder")
 
 
 def _plugins_of(folder: Path) -> object:

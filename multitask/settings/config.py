@@ -152,12 +152,14 @@ def build_config(
     tasks_file: str | Path | None = None,
     sets: Sequence[str] = (),
     data: str | Path | None = None,
+    base: RunConfig | None = None,
     **options: Any,
 ) -> RunConfig:
     """Build the configuration of a run from all that may be said about it.
 
     :param sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a string.
     :param data: folder of the preset's files.
+    :param base: what is taken instead of a preset: the configuration of a run.
     :param options: ``weights``, ``epochs`` and whatever else OPTIONS has; shorthands of a set, None sets nothing.
     :raises ConfigError: for a setting that is unknown, not allowed, or set twice.
     """
@@ -171,6 +173,9 @@ def build_config(
         if data is not None:
             task.update({key: os.path.join(data, task[key]) for key in FILES if key in task})
     result: Table = {section: source[section] for section in TABLES}
+    if base is not None:
+        moved = base if data is None else base.with_data(data)
+        result, preset = {section: moved.to_dict()[section] for section in TABLES}, base.preset
     if tasks_file is not None:
         _overlay_file(result, Path(tasks_file), known, defaults)
     given: set[str] = set()

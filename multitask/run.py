@@ -98,8 +98,14 @@ class Run:
         if data is not None and not isinstance(data, str | Path):
             for name, splits in rows_by_task(data, config.tasks, split=split).items():
                 given[name] = {**given.get(name, {}), **splits}
+        before = _recorded_tasks(self.folder)
         datasets = read_split(
-            config, split, bad_rows=bad_rows, given=given, from_memory=_splits_from_memory(self.folder)
+            config,
+            split,
+            bad_rows=bad_rows,
+            given=given,
+            from_memory={name: task.get("from_memory", []) for name, task in before.items()},
+            held_with={name: task.get("held_with", []) for name, task in before.items()} or None,
         )
         rows = to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length)
         scores = evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
@@ -218,10 +224,10 @@ def _example(number: int, row: Any) -> Example:
     return Example(id=str(number), texts=tuple(texts), label=None, line=number)
 
 
-def _splits_from_memory(folder: Path) -> dict[str, list[str]]:
-    """Return by task the splits of which a run was trained with rows in memory, as its record says."""
+def _recorded_tasks(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what a run's record says by task, such as the splits that it was trained with from memory."""
     try:
         tasks = json.loads((folder / "record.json").read_text(encoding="utf-8"))["tasks"]
-        return {name: list(task["from_memory"]) for name, task in tasks.items()}
+        return {name: dict(task) for name, task in tasks.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # of a run before rows in memory, or a folder of which only the model was kept

@@ -42,12 +42,14 @@ class Example(NamedTuple):
 
     :param label: a class's index (int), a regression's number (float), None without labels.
     :param line: its line in the file, or its number among rows in memory, from 1.
+    :param groups: what it must not be parted from where dev rows are held out, by the task's ``group``.
     """
 
     id: str
     texts: tuple[str, ...]
     label: int | float | None
     line: int
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,15 @@ class BadRows(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The usable rows of a file, or in memory, in their order, and those left out."""
+    """The usable rows of a file, or in memory, in their order, and those left out.
+
+    :param unlabelled: how many rows have no label of this task, where they serve others.
+    """
 
     path: str
     examples: list[Example]
     skipped: list[BadRow] = field(default_factory=list)
+    unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -112,21 +118,41 @@ class Dataset:
 
 
 def read_examples(
-    source: str | Path | MemoryRows, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing"
+    source: str | Path | MemoryRows,
+    task: Task,
+    *,
+    labelled: bool = True,
+    on_bad: OnBad = "missing",
+    shared: bool = False,
+    grouped: bool = False,
 ) -> Dataset:
     """Read all rows of a file, or all in memory.
 
     :param on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
         for both, "skip" leaves both out, and lists them in ``skipped``.
+    :param shared: the rows serve other tasks, too: those without this one's label are counted, and no bad rows.
+    :param grouped: read the rows' groups, too.
     :raises DataError: for a bad row, as ``on_bad`` says, and if no row is usable.
     """
     skipped: list[BadRow] = []
-    rows = _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=False)
-    examples = list(rows)
+    unlabelled: list[int] = []
+    examples = list(
+        _examples(
+            source,
+            task,
+            labelled=labelled,
+            on_bad=on_bad,
+            skipped=skipped,
+            plain=False,
+            unlabelled=unlabelled if shared and labelled else None,
+            grouped=grouped,
+        )
+    )
     if not examples:
         first = f": {skipped[0]}" if skipped else ""
+        first += f" ({len(unlabelled)} rows without its label, column {task.label!r})" if unlabelled else ""
         raise DataError(f"{_name(source)} must have a usable row for task {task.name}, got none{first}")
-    return Dataset(_name(source), examples, skipped)
+    return Dataset(_name(source), examples, skipped, len(unlabelled))
 
 
 def iter_examples(
@@ -202,7 +228,15 @@ def _rows(
 
 
 def _examples(
-    source: Source | MemoryRows, task: Task, *, labelled: bool, on_bad: OnBad, skipped: BadRows | None, plain: bool
+    source: Source | MemoryRows,
+    task: Task,
+    *,
+    labelled: bool,
+    on_bad: OnBad,
+    skipped: BadRows | None,
+    plain: bool,
+    unlabelled: list[int] | None = None,
+    grouped: bool = False,
 ) -> Iterator[Example]:
     check_choice("on_bad", on_bad, ON_BAD)
     if labelled and task.rules.has_classes:
@@ -210,9 +244,14 @@ def _examples(
     name, in_memory = _name(source), isinstance(source, MemoryRows)
     width = len(task.text)
     required = [*task.text, task.label] if labelled else list(task.text)
+    groups = slice(len(required), len(required) + len(task.group or ()) if grouped else len(required))
+    required += task.group or () if grouped else ()
     for number, row in enumerate(_rows(source, required, task.id, plain=width if plain else 0), 1):
         fault = row.fault
         label: int | float | None = None
+        if fault is None and unlabelled is not None and _lacks_label(task, row.cells[width]):
+            unlabelled.append(row.line)
+            continue
         if fault is None:
             missing = frozenset({""}) if row.plain else MISSING
             faults = (_text_fault(column, row.cells[place], missing) for place, column in enumerate(task.text))
@@ -224,7 +263,8 @@ def _examples(
         if fault is None and identity and NOT_UNICODE.search(identity):
             fault = Fault(task.id or "", identity, "must be UTF-8")
         if fault is None:
-            yield Example(identity or str(number), row.cells[:width], label, row.line)
+            together = tuple(filter(None, (_group(cell) for cell in row.cells[groups])))
+            yield Example(identity or str(number), row.cells[:width], label, row.line, together)
             continue
         bad = BadRow(name, row.line, fault.column, fault.value, fault.reason, in_memory)
         if on_bad == "error" or (on_bad == "missing" and not fault.missing):
@@ -260,6 +300,17 @@ def _check_label(task: Task, value: Any) -> int | float | Fault:
         if text in MISSING:
             return Fault(task.label, value, EMPTY, missing=True)
         return Fault(task.label, value, str(error))
+
+
+def _lacks_label(task: Task, value: Any) -> bool:
+    checked = _check_label(task, value)
+    return isinstance(checked, Fault) and checked.missing
+
+
+def _group(value: Any) -> str:
+    """Return a group as it is told from others; "" for a row that is in none, and so is on its own."""
+    text = "" if is_missing(value) else " ".join(_as_text(value).split())
+    return "" if text in MISSING else text
 
 
 def _as_text(value: Any) -> str:

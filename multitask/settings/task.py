@@ -97,6 +97,12 @@ class Task:
         "file of the dev rows; unset: a seeded, stratified tenth of `train`", check_path, default=None
     )
     test: str | Path | None = setting("file of the test rows", check_path, default=None)
+    group: str | Sequence[str] | None = setting(
+        "column whose equal cells keep rows on one side where dev is held out of `train`, such as a user's id; for"
+        " pairs also two, such as the ids of both questions, which are compared with each other",
+        check_columns,
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         check_name("a task's name", self.name)
@@ -108,6 +114,11 @@ class Task:
         if twice:
             raise ConfigError(
                 f"tasks.{self.name}: text, label and id must be different columns, got {shown(twice[0])} twice"
+            )
+        if self.group is not None and (len(self.group) > len(self.text) or self.label in self.group):
+            raise ConfigError(
+                f"{self._key('group')} must be one column, or two for a pair, and not the label's,"
+                f" got {shown(list(self.group))}"
             )
         if self.labels is not None:
             labels = self.rules.check_labels(self._key("labels"), self.labels)

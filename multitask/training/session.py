@@ -33,7 +33,7 @@ from multitask.training.identity import plugins_of, refuse_changes, refuse_diffe
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.origin import Origin, Start
 from multitask.training.progress import Reporter
-from multitask.training.record import changes, environment_of, skipped_steps, task_records, weights_records
+from multitask.training.record import changes, environment_of, row_notes, skipped_steps, task_records, weights_records
 from multitask.training.run_folder import JsonLines, NoLines, Signals
 from multitask.updates.stepper import Stepper
 
@@ -91,9 +91,9 @@ class Session:
             "ranks": size(),
             "plugins": plugins_of(config, identity["select"]),
             "weights": weights_records(self.model),
-            "tasks": task_records(prepared, self.train_data, self.dev_data),
+            "tasks": (tasks := task_records(prepared, self.train_data, self.dev_data)),
             "from": start.origin,
-            "notes": list(dict.fromkeys([*start.notes, *prepared.notes])),
+            "notes": list(dict.fromkeys([*start.notes, *prepared.notes, *row_notes(tasks)])),
             "resumed_with_changes": [],
         }
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0

@@ -58,7 +58,7 @@ def test_a_default_is_allowed_and_unset_follows_the_annotation() -> None:
     assert optional == {
         *("dropout", "rounds", "clip", "id", "labels", "class_weights", "decoder_lr", "sample_size"),
         *("metric", "minutes", "patience"),
-        *("train", "dev", "test"),
+        *("train", "dev", "test", "group"),
     }
     assert not TABLES["tasks"]["dropout"].optional
 

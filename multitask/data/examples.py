@@ -1,14 +1,16 @@
 """Files, or rows in memory, to checked examples: each row that can't be used is named by place, column and value."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from multitask.data.formats import Fault, Row, Source, read_rows, source_name
+from multitask.data.dialects import Dialect
+from multitask.data.formats import Fault, Source, source_name
 from multitask.data.memory import MemoryRows, is_missing
+from multitask.data.reading import columns_of, dialect_for, rows_of
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_choice, shown
 from multitask.settings.kinds import label_key
@@ -86,7 +88,7 @@ class BadRows(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The usable rows of a file, or in memory, in their order, and those left out.
+    """The usable rows of a file, or in memory, in their order, those left out, and how the file is written.
 
     :param unlabelled: how many rows have no label of this task, where they serve others.
     """
@@ -95,6 +97,7 @@ class Dataset:
     examples: list[Example]
     skipped: list[BadRow] = field(default_factory=list)
     unlabelled: int = 0
+    dialect: Dialect | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -136,6 +139,7 @@ def read_examples(
     """
     skipped: list[BadRow] = []
     unlabelled: list[int] = []
+    dialect = dialect_for(source, task, labelled=labelled)
     examples = list(
         _examples(
             source,
@@ -144,6 +148,7 @@ def read_examples(
             on_bad=on_bad,
             skipped=skipped,
             plain=False,
+            dialect=dialect,
             unlabelled=unlabelled if shared and labelled else None,
             grouped=grouped,
         )
@@ -152,7 +157,7 @@ def read_examples(
         first = f": {skipped[0]}" if skipped else ""
         first += f" ({len(unlabelled)} rows without its label, column {task.label!r})" if unlabelled else ""
         raise DataError(f"{_name(source)} must have a usable row for task {task.name}, got none{first}")
-    return Dataset(_name(source), examples, skipped, len(unlabelled))
+    return Dataset(_name(source), examples, skipped, len(unlabelled), dialect)
 
 
 def iter_examples(
@@ -190,7 +195,7 @@ def infer_labels(task: Task, rows: str | Path | MemoryRows | None = None, *, on_
     check_choice("on_bad", on_bad, ON_BAD)
     spellings: dict[Any, str] = {}
     count, other = 0, ""
-    for row in _rows(rows, [task.label], None):
+    for row in rows_of(rows, task, [task.label], None):
         if row.fault is not None:
             continue  # read_examples decides what becomes of it.
         if not isinstance(row.cells[0], LABELS):
@@ -219,14 +224,6 @@ def _name(source: Source | MemoryRows) -> str:
     return source.name if isinstance(source, MemoryRows) else source_name(source)
 
 
-def _rows(
-    source: Source | MemoryRows, required: Sequence[str], optional: str | None, *, plain: int = 0
-) -> Iterator[Row]:
-    if isinstance(source, MemoryRows):
-        return source.read(required, optional)
-    return read_rows(source, required, optional, plain=plain)
-
-
 def _examples(
     source: Source | MemoryRows,
     task: Task,
@@ -235,6 +232,7 @@ def _examples(
     on_bad: OnBad,
     skipped: BadRows | None,
     plain: bool,
+    dialect: Dialect | None = None,
     unlabelled: list[int] | None = None,
     grouped: bool = False,
 ) -> Iterator[Example]:
@@ -243,10 +241,11 @@ def _examples(
         _ = task.classes  # A ConfigError now rather than at the first row.
     name, in_memory = _name(source), isinstance(source, MemoryRows)
     width = len(task.text)
-    required = [*task.text, task.label] if labelled else list(task.text)
+    required, optional = columns_of(task, labelled=labelled)
     groups = slice(len(required), len(required) + len(task.group or ()) if grouped else len(required))
-    required += task.group or () if grouped else ()
-    for number, row in enumerate(_rows(source, required, task.id, plain=width if plain else 0), 1):
+    required = [*required, *(task.group or () if grouped else ())]
+    rows = rows_of(source, task, required, optional, plain=width if plain else 0, dialect=dialect)
+    for number, row in enumerate(rows, 1):
         fault = row.fault
         label: int | float | None = None
         if fault is None and unlabelled is not None and _lacks_label(task, row.cells[width]):

@@ -4,7 +4,7 @@ One schema everywhere (TOML, ``--set``, config.json)::
 
     [encoder]     the fields of tables.EncoderConfig
     [train]       the fields of tables.TrainConfig
-    [tasks.NAME]  the fields of task.Task
+    [tasks.NAME]  the fields of task.Task, with a table ``format`` in it: the fields of format.Format
 
 A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the
 preset's values of it (less its files and labels where it brings a training file or kind of its own), any
@@ -23,6 +23,7 @@ from typing import Any, Self
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_known, check_string, shown
 from multitask.settings.fields import Setting, settings_of
+from multitask.settings.format import FORMAT_KEYS
 from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_names
 from multitask.settings.tables import EncoderConfig, TrainConfig, weights_beside
 from multitask.settings.task import FILES, Task
@@ -246,6 +247,12 @@ def _assign(result: Table, key: str, value: Any) -> None:
     check_known("--set: the section", parts[:1], TABLES)
     section, table = parts[0], result[parts[0]]
     known = TABLES[section]
+    if section == "tasks" and parts[2:3] == ["format"] and len(parts) == 4:
+        check_known("--set: the task", [parts[1]], tuple(table))
+        check_known(f"--set: a key of {'.'.join(parts[:-1])}", parts[3:], FORMAT_KEYS)
+        before = as_table(".".join(parts[:-1]), table[parts[1]].get("format", {}))
+        table[parts[1]]["format"] = {**before, parts[3]: value}
+        return
     if len(parts) != (3 if section == "tasks" else 2):
         form = f"{section}.NAME.KEY" if section == "tasks" else f"{section}.KEY"
         raise ConfigError(f"--set: the key must be {form}, with KEY one of {', '.join(known)}, got {shown(key)}")

@@ -15,8 +15,10 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import OWN_PART, check_integer, check_known, check_number, check_string, shown
 from multitask.settings.choices import HEADS, METRICS, POOLINGS
 from multitask.settings.fields import check_settings, setting, settings_of
+from multitask.settings.format import Format, check_format
 from multitask.settings.kinds import KINDS, Kind, kind_of, label_key
 from multitask.settings.task_checks import (
+    check_column,
     check_columns,
     check_count,
     check_list,
@@ -42,10 +44,13 @@ class Task:
     """
 
     name: str
-    text: str | Sequence[str] = setting("column of the text, or the two columns of a pair", check_columns)
-    label: str = setting("column of the label", check_string)
+    text: str | Sequence[str] = setting(
+        "column of the text, or the two columns of a pair; numbers count columns from 1 in a file without a header",
+        check_columns,
+    )
+    label: str = setting("column of the label", check_column)
     id: str | None = setting(
-        "column of the row's id; rows of a file without it are numbered", check_string, default="id"
+        "column of the row's id; rows of a file without it are numbered", check_column, default="id"
     )
     kind: str = setting(
         "cross-entropy, binary cross-entropy on one output, or squared error", choices=KINDS, default="classification"
@@ -102,6 +107,11 @@ class Task:
         " pairs also two, such as the ids of both questions, which are compared with each other",
         check_columns,
         default=None,
+    )
+    format: Format = setting(
+        "how all these files are written, where looking at them is not enough: a table, see below",
+        check_format,
+        default=Format(),
     )
 
     def __post_init__(self) -> None:
@@ -227,7 +237,8 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as JSON has them: the table ``tasks.NAME`` of config.json."""
         values = {key: getattr(self, key) for key in TASK_KEYS}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        lists = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {**lists, "format": self.format.to_dict()}
 
     @classmethod
     def from_dict(cls, name: str, values: Mapping[str, Any]) -> Self:

@@ -139,7 +139,7 @@ def read_examples(
     """
     skipped: list[BadRow] = []
     unlabelled: list[int] = []
-    dialect = dialect_for(source, task, labelled=labelled)
+    dialect = dialect_for(source, task, labelled=labelled, grouped=grouped)
     examples = list(
         _examples(
             source,
@@ -241,9 +241,8 @@ def _examples(
         _ = task.classes  # A ConfigError now rather than at the first row.
     name, in_memory = _name(source), isinstance(source, MemoryRows)
     width = len(task.text)
-    required, optional = columns_of(task, labelled=labelled)
-    groups = slice(len(required), len(required) + len(task.group or ()) if grouped else len(required))
-    required = [*required, *(task.group or () if grouped else ())]
+    required, optional = columns_of(task, labelled=labelled, grouped=grouped)
+    groups = slice(width + labelled, len(required))
     rows = rows_of(source, task, required, optional, plain=width if plain else 0, dialect=dialect)
     for number, row in enumerate(rows, 1):
         fault = row.fault

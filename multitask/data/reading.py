@@ -12,9 +12,9 @@ from multitask.settings.task import Task
 __all__ = ["columns_of", "dialect_for", "rows_of"]
 
 
-def columns_of(task: Task, *, labelled: bool) -> tuple[list[str], str | None]:
-    """Return the columns that a task's rows must have, and the one that they may have."""
-    return [*task.text, *([task.label] if labelled else [])], task.id
+def columns_of(task: Task, *, labelled: bool, grouped: bool = False) -> tuple[list[str], str | None]:
+    """Return the columns that a task's rows must have, those of the groups last, and the one that they may have."""
+    return [*task.text, *([task.label] if labelled else []), *(task.group or () if grouped else ())], task.id
 
 
 def rows_of(
@@ -42,11 +42,11 @@ def rows_of(
     )
 
 
-def dialect_for(source: Source | MemoryRows, task: Task, *, labelled: bool) -> Dialect | None:
+def dialect_for(source: Source | MemoryRows, task: Task, *, labelled: bool, grouped: bool = False) -> Dialect | None:
     """Return how a task's file is written; None for what is no file."""
     if not isinstance(source, str | Path) or is_pipe(source):
         return None
-    required, optional = columns_of(task, labelled=labelled)
+    required, optional = columns_of(task, labelled=labelled, grouped=grouped)
     label = task.label if labelled else None
     return look_at(
         source, task.format, Wanted(required, optional, 0, label, numbers=labelled and not task.rules.has_classes)

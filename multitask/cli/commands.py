@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multitask.cli.inspect import inspect
 from multitask.cli.output import STANDARD_STREAM, check_predict_files, open_output, write_predictions
 from multitask.errors import ConfigError, DataError
 
@@ -183,6 +184,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "inspect": inspect,
     "fetch": fetch,
     "presets": presets,
 }

@@ -75,6 +75,7 @@ def build_parser() -> _Parser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_inspect(commands)
     _add_fetch(commands)
     commands.add_parser("presets", help="list the presets and their hyper-parameters", allow_abbrev=False)
     return parser
@@ -163,6 +164,37 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_bad_rows(predict, "error")
     _add_setting(predict, TrainConfig, "precision")
     _add_machine(predict)
+
+
+def _add_inspect(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="look at a file of labelled rows, and get the TOML to train on it",
+        description="Guess a file's columns and kind, and count what is odd. The output is a TOML file for train"
+        " --tasks, with all else as comments.",
+        allow_abbrev=False,
+    )
+    inspect.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSON, parquet or an Excel sheet")
+    inspect.add_argument("--dev", type=Path, metavar="FILE", help="the dev rows, to be compared with the others")
+    inspect.add_argument(
+        "--text", action="append", metavar="COLUMN", help="the text's column; twice for a pair (guessed)"
+    )
+    inspect.add_argument("--label", metavar="COLUMN", help="the label's column (guessed)")
+    inspect.add_argument("--kind", metavar="NAME", help="the kind of task (guessed)")
+    inspect.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how the file is written, such as separator=; or encoding=cp1252 (found by looking); may be repeated",
+    )
+    inspect.add_argument(
+        "--weights",
+        default=settings_of(EncoderConfig)["weights"].default,
+        metavar="NAME",
+        help="whose tokens are counted (all-minilm-l6-v2)",
+    )
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_bad_rows(command: _Parser, default: str) -> None:

@@ -6,6 +6,7 @@ Cells are tidied like those of rows in memory: numbers stay numbers, so one wher
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from types import ModuleType
 from typing import IO, Any
@@ -16,7 +17,7 @@ from multitask.data.rows import Row
 from multitask.errors import DataError
 from multitask.settings.checks import shown
 
-__all__ = ["excel_rows", "parquet_rows"]
+__all__ = ["excel_rows", "names_of_table", "parquet_rows"]
 
 # Rows that are in memory at a time.
 BATCH = 4096
@@ -57,6 +58,19 @@ def excel_rows(name: str, stream: IO[bytes], dialect: Dialect, wanted: Wanted) -
 
     :raises DataError: for a file that is broken, lacks the sheet or a column, and without openpyxl.
     """
+    with _sheet(name, stream, dialect) as (names, filled):
+        columns, tidy = _columns(name, names, wanted)
+        places = [wanted.place(column, names if dialect.header else []) for column in columns]
+        for number, row in filled:
+            cells = [row[place] if place < len(row) else None for place in places]
+            yield Row(number, _tidied(cells, tidy, wanted))
+
+
+@contextmanager
+def _sheet(
+    name: str, stream: IO[bytes], dialect: Dialect
+) -> Iterator[tuple[list[str], Iterator[tuple[int, list[Any]]]]]:
+    """Open a sheet: the names of its columns, numbers from 1 without a header, and its rows that are not blank."""
     openpyxl = _needed("openpyxl", name, "an Excel file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, which nobody reads here
@@ -81,11 +95,8 @@ def excel_rows(name: str, stream: IO[bytes], dialect: Dialect, wanted: Wanted) -
         header = [str(cell).strip() if cell is not None else "" for cell in first[1]] if dialect.header else []
         while header and not header[-1]:
             header.pop()
-        columns, tidy = _columns(name, header or list(map(str, range(1, len(first[1]) + 1))), wanted)
-        places = [wanted.place(column, header) for column in columns]
-        for number, row in filled if dialect.header else chain([first], filled):
-            cells = [row[place] if place < len(row) else None for place in places]
-            yield Row(number, _tidied(cells, tidy, wanted))
+        numbers = [str(number) for number in range(1, len(first[1]) + 1)]
+        yield header or numbers, filled if dialect.header else chain([first], filled)
 
 
 def _excel_value(cell: Any) -> Any:
@@ -127,3 +138,20 @@ def _columns(name: str, header: Sequence[str], wanted: Wanted) -> tuple[list[str
 def _tidied(cells: Sequence[Any], tidy: Sequence[Callable[[Any], Any]], wanted: Wanted) -> tuple[Any, ...]:
     row = tuple(each(cell) for each, cell in zip(tidy, cells, strict=True))
     return row if len(row) > len(wanted.required) else (*row, None)
+
+
+def names_of_table(name: str, stream: IO[bytes], what: str, dialect: Dialect) -> list[str]:
+    """Return the names of the columns of a parquet file or a sheet; numbers from 1 without a header.
+
+    :param what: "parquet" or "excel".
+    :raises DataError: as the functions that read them.
+    """
+    if what == "parquet":
+        _needed("pyarrow", name, "parquet")
+        parquet = _needed("pyarrow.parquet", name, "parquet")
+        try:
+            return list(parquet.ParquetFile(stream).schema_arrow.names)
+        except (ValueError, OSError) as error:  # of pyarrow's own, which derive from these
+            raise DataError(f"{name} must be a whole parquet file ({str(error).splitlines()[0]})") from error
+    with _sheet(name, stream, dialect) as (names, _):
+        return names

@@ -76,7 +76,7 @@ def _labels(report: "Report") -> str:
 
 def _conflicts(report: "Report") -> str:
     lines = ", ".join(f"{one} and {other}" for one, other in report.conflicting_lines)
-    return f"{report.conflicts} with the texts of another label's" + (f" (such as lines {lines})" if lines else "")
+    return f"{report.conflicts} with equal texts but another label" + (f" (such as lines {lines})" if lines else "")
 
 
 def _lengths(lengths: "Lengths") -> Iterator[str]:

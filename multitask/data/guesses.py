@@ -200,7 +200,7 @@ def guess(
     return Guess(
         text=list(text),
         label=label,
-        id=next(iter(ids), None),
+        id=next((name for name in ids if name.strip() and not name.startswith("Unnamed")), None),
         kind=found,
         separator=separator if found == "multilabel" else None,
         group=[name for name, column in known.items() if name not in used and _may_be_group(column)],

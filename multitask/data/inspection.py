@@ -213,7 +213,7 @@ def _toml(task: Task, found: Guess, path: str | Path, dev: str | Path | None, ex
     lines += [f"dev = {_value(str(dev))}"] if dev else []
     others = f"  # or {', '.join(map(_value, found.other_texts[:5]))}" if found.other_texts else ""
     lines += [f"text = {_value(text)}{others}", f"label = {_value(found.label)}"]
-    lines += [f"id = {_value(found.id)}"] if found.id and found.id != "id" else []
+    lines += [f"id = {_value(found.id)}"] if found.id not in (None, "id") else []
     whole = ""
     if found.numbers:
         bounds = sorted(float(name) for name in task.classes)

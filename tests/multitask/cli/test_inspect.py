@@ -157,7 +157,7 @@ def test_what_is_odd_is_counted(looked: Looked, tmp_path: Path) -> None:
     assert "# rows       52, 7 that can't be used; 3 dev rows" in lines
     assert "# labels     3: bad 18, good 18, fair 16" in lines
     assert (
-        "# repeated   1 copies of earlier rows; 3 with the texts of another label's (such as lines 50 and 51)" in lines
+        "# repeated   1 copies of earlier rows; 3 with equal texts but another label (such as lines 50 and 51)" in lines
     )
     assert "# overlap    2 dev rows have the texts of a training row" in lines
     assert any(line.endswith("1 of 52 rows have more than the encoder's 64 and are cut") for line in lines)

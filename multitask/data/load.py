@@ -55,7 +55,7 @@ def prepare(
                     f"tasks.{task.name}.{split} must be unset where {memory.name} has the rows, got {file}"
                 )
         source, dev_source = _source(task, "train", given), _find(task, "dev", given)
-        task = infer_labels(task, source)
+        task = infer_labels(task, source, notes=result.notes)
         tasks.append(task)
         rows = read_examples(source, task, on_bad=bad_rows)
         if dev_source is not None:

@@ -8,7 +8,16 @@ from typing import Any
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer, check_number, check_string, shown
 
-__all__ = ["check_columns", "check_count", "check_list", "check_name", "check_path", "check_rate", "check_weights"]
+__all__ = [
+    "check_columns",
+    "check_count",
+    "check_list",
+    "check_name",
+    "check_path",
+    "check_rate",
+    "check_weights",
+    "check_words",
+]
 
 # Names become keys of state dictionaries, of TOML and of --set: a dot would cut them in two.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -50,6 +59,11 @@ def check_weights(key: str, value: Any) -> tuple[float, ...]:
     if not any(weights):
         raise ConfigError(f"{key} must not all be zero, got {shown(value)}")
     return weights
+
+
+def check_words(key: str, value: Any) -> tuple[str, ...]:
+    """Check a list of words, each without blanks around it."""
+    return tuple(check_string(key, word.strip() if isinstance(word, str) else word) for word in check_list(key, value))
 
 
 def check_path(key: str, value: Any) -> str:

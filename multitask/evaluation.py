@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
@@ -16,7 +16,7 @@ from multitask.data.batches import EncodedTexts, TaskData
 from multitask.distributed import rank, size, sum_over_ranks
 from multitask.errors import ConfigError
 from multitask.metrics import METRICS, Score, bootstrap_score, compute_metric, macro_f1
-from multitask.model.losses import predicted_values
+from multitask.model.losses import best_threshold, predicted_values
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 from multitask.settings.task import Task
@@ -101,16 +101,23 @@ def evaluate_tasks(
     dtype: torch.dtype,
     intervals: bool = False,
     selection: Selection | None = None,
+    tune: Collection[str] = (),
 ) -> dict[str, Score]:
     """Return each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds.
 
     :param selection: what it needs beside the tasks' own metrics is among the ``others`` of its task's score.
+    :param tune: tasks with any number of classes a row whose threshold is chosen on these rows, and kept in the model.
     """
     scores = {}
     for name, rows in data.items():
         task = model.tasks[name]
         metric, classes = task.scored_by, task.classes
-        values, _ = predicted_values(task, outputs_of(model, name, rows.texts, device=device, dtype=dtype))
+        outputs = outputs_of(model, name, rows.texts, device=device, dtype=dtype)
+        if name in tune:
+            _, probabilities = predicted_values(task, outputs)
+            if probabilities is not None:
+                task = model.tasks[name] = replace(task, threshold=best_threshold(probabilities, rows.labels))
+        values, _ = predicted_values(task, outputs)
         predictions, labels = values.numpy(), rows.labels.numpy()
         if intervals:
             score = bootstrap_score(metric, predictions, labels, classes=classes)

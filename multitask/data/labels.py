@@ -2,10 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from multitask.data.bad_rows import BadRow
 from multitask.data.formats import Fault, Row
@@ -15,7 +18,7 @@ from multitask.settings.checks import listed, shown
 from multitask.settings.kinds import Label, label_key
 from multitask.settings.task import Task
 
-__all__ = ["NOT_UNICODE", "as_text", "check_label", "check_text", "missing_texts", "settle"]
+__all__ = ["NOT_UNICODE", "alone", "as_text", "check_label", "check_text", "missing_texts", "ranks", "settle"]
 
 # What only programs write where nothing is: Python, pandas and Excel.
 NAN = frozenset({"NaN", "nan", "<NA>", "#N/A"})
@@ -238,3 +241,22 @@ def _check_numbers(task: Task, name: str, survey: Survey) -> None:
             f"{name}: column {task.label!r} must have at least two different numbers, got"
             f" {shown(*survey.numbers)} in all {survey.labelled} rows"
         )
+
+
+def alone(labels: Sequence[Label]) -> npt.NDArray[np.bool_]:
+    """Return which rows (rows,) are the only one of a class."""
+    sets = [label if isinstance(label, tuple) else (label,) for label in labels]
+    counts = Counter(index for indices in sets for index in indices)
+    return np.array([any(counts[index] == 1 for index in indices) for indices in sets], dtype=bool)
+
+
+def ranks(labels: Sequence[Label]) -> npt.NDArray[np.int64]:
+    """Return each row's place (rows,) among rows with any number of classes, sorted by their rarest classes first.
+
+    Rows with the same classes have the same place.
+    """
+    sets = [label for label in labels if isinstance(label, tuple)]
+    counts = Counter(index for indices in sets for index in indices)
+    keys = [tuple(sorted((counts[index], index) for index in indices)) for indices in sets]
+    places = {key: place for place, key in enumerate(sorted(set(keys)))}
+    return np.array([places[key] for key in keys], dtype=np.int64)

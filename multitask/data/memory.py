@@ -246,6 +246,8 @@ def _label(cell: Any) -> Any:
 
     pandas makes 1.0 of 1 in a column where any cell is missing.
     """
+    if isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1:
+        return [_label(each) for each in cell]  # any number of labels
     cell = _tidy(cell)
     if isinstance(cell, bool):
         return str(cell)
@@ -260,6 +262,8 @@ def _id(cell: Any) -> Any:
 
 def _digested(cell: Any) -> Any:
     """Return a cell as JSON can hold it; of one that no task can use, the name of its type."""
+    if isinstance(cell, list):
+        return [_digested(each) for each in cell]
     if is_missing(cell) or isinstance(cell, str | int | float):
         return None if is_missing(cell) else cell
     return str(cell) if isinstance(cell, Decimal) else type(cell).__name__

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from multitask.data.examples import Dataset, Example
+from multitask.data.labels import alone, ranks
 from multitask.errors import DataError
 from multitask.settings.task import Task
 
@@ -15,19 +16,18 @@ def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, 
     """Split off a tenth of the rows as dev, in which each label has its share.
 
     The rows are sorted by label, at random among equals, and every tenth is taken, which suits classes and
-    numbers alike. The only row of a class stays in train.
+    numbers alike; of several labels a row is sorted by its rarest first. The only row of a class stays in train.
 
     :return: train and dev, each in the file's order.
     :raises DataError: for fewer than two labelled rows, or only one of each class.
     """
-    labels = dataset.labels
+    labels = ranks(dataset.labels) if task.rules.many else np.asarray(dataset.labels)
     if len(dataset) < 2 or len(labels) != len(dataset):
         raise DataError(f"{dataset.path} must have at least 2 rows, all labelled, to split off dev, got {len(dataset)}")
     generator = np.random.default_rng(np.random.SeedSequence((seed, len(dataset))))
-    order = np.lexsort((generator.random(len(labels)), np.asarray(labels)))
+    order = np.lexsort((generator.random(len(labels)), labels))
     if task.rules.has_classes:
-        classes, counts = np.unique(labels, return_counts=True)
-        order = order[~np.isin(np.asarray(labels)[order], classes[counts == 1])]
+        order = order[~alone(dataset.labels)[order]]
         if not len(order):
             raise DataError(f"{dataset.path} must have 2 rows of some class to split off dev, got 1 of each")
     held = set(order[int(generator.integers(min(10, len(order)))) :: 10].tolist())

@@ -233,7 +233,10 @@ class Session:
         """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
         began = time.perf_counter()
         selection = Selection.parse(self.identity["select"], self.config.tasks)
-        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection)
+        tune = [task.name for task in self.config.tasks if task.rules.many and task.threshold is None]
+        scores = evaluate_tasks(
+            self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection, tune=tune
+        )
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
             for metric, value in score.defined().items():

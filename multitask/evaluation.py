@@ -19,6 +19,7 @@ from multitask.metrics import METRICS, Score, bootstrap_score, compute_metric, m
 from multitask.model.losses import best_threshold, predicted_values
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.checks import listed
 from multitask.settings.task import Task
 
 __all__ = ["Selection", "evaluate_tasks", "mean_score", "outputs_of"]
@@ -73,7 +74,7 @@ class Selection:
                 )
             return cls(None)
         if name not in known:
-            raise ConfigError(f"select must be one of {', '.join(['mean', *known])}, or TASK.METRIC, got {select!r}")
+            raise ConfigError(f"select must be one of {listed(['mean', *known])}, or TASK.METRIC, got {select!r}")
         if dot:
             known[name].check_metric(f"the metric of select {select}", metric)
         own = known[name].scored_by

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minbert.errors import InputError
+from minbert.errors import InputError, listed
 from multitask.errors import ConfigError
 from multitask.resampling import (
     CORRELATIONS,
@@ -177,8 +177,8 @@ def baseline_score(task: Task, train_labels: Values, dev_labels: Values) -> Scor
 
     The constant is the training rows' most frequent class (the first of several), for ``f1`` its class; of numbers the
     mean, for ``mae`` the median, which is best by it; of sets of classes the one whose micro F1 on the training rows is
-    highest, as many of the most frequent classes as that takes. Where the metric is undefined for a constant, as correlations
-    are, it counts as 0, so that scores can be compared with it.
+    highest, as many of the most frequent classes as that takes. Where the metric is undefined for a constant, as
+    correlations are, it counts as 0, so that scores can be compared with it.
 
     :param train_labels: as a Dataset has them, or an array as metrics take it.
     :raises InputError: without training labels.
@@ -187,6 +187,7 @@ def baseline_score(task: Task, train_labels: Values, dev_labels: Values) -> Scor
     if not len(train):
         raise InputError("train_labels must hold at least one label, got none")
     metric = task.scored_by
+    constant: Any
     if metric.partition(":")[0] == "f1":
         constant = _resolve(metric, task.classes)[1]
     elif task.rules.many:
@@ -204,12 +205,12 @@ def _resolve(metric: str, classes: Sequence[str]) -> tuple[Callable[[Any, Any], 
     """Return a metric's function, and for f1 the index of its class, else 1."""
     name, colon, label = metric.partition(":")
     if name not in METRICS or (colon and name != "f1"):
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+        raise InputError(f"metric must be one of {listed(METRICS)}, got {metric!r}")
     if not colon:
         return partial(_number, name, METRICS[name]), 1
     keys = [label_key(each) for each in classes]
     if label_key(label) not in keys:
-        raise InputError(f"metric must be f1: and one of the classes {', '.join(classes) or 'none'}, got {metric!r}")
+        raise InputError(f"metric must be f1: and one of the classes {listed(classes)}, got {metric!r}")
     positive = keys.index(label_key(label))
     return partial(f1, positive=positive), positive
 
@@ -234,9 +235,7 @@ def _pair(predictions: Values, labels: Values, dimensions: int = 1) -> tuple[Flo
     predicted, wanted = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     what = "of one length" if dimensions == 1 else "of one shape (rows, classes)"
     if predicted.ndim != dimensions or predicted.shape != wanted.shape:
-        raise InputError(
-            f"predictions and labels must be {what}, got shapes {predicted.shape} and {wanted.shape}"
-        )
+        raise InputError(f"predictions and labels must be {what}, got shapes {predicted.shape} and {wanted.shape}")
     return predicted, wanted
 
 
@@ -266,7 +265,7 @@ def _array(task: Task, labels: Any) -> npt.NDArray[Any]:
 
 
 def _best_set(train: Floats) -> Floats:
-    """Return the set of classes (classes,) that has the highest micro F1 where every row (rows, classes) is given it."""
+    """Return the set (classes,) whose micro F1 is highest if each row of ``train`` (rows, classes) is given it."""
     counts = train.sum(0)
     order = np.argsort(-counts, kind="stable")
     scores = 2 * counts[order].cumsum() / (np.arange(1, len(order) + 1) * len(train) + counts.sum())

@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CORRELATIONS", "UNDEFINED", "Floats", "confusion_of", "f1_of", "macro_f1_of", "mcc_of", "resample", "sets_counts", "sets_f1_of"]
+__all__ = [
+    "CORRELATIONS",
+    "UNDEFINED",
+    "Floats",
+    "confusion_of",
+    "f1_of",
+    "macro_f1_of",
+    "mcc_of",
+    "resample",
+    "sets_counts",
+    "sets_f1_of",
+]
 
 Floats = npt.NDArray[np.float64]
 # Values of resamples that are held at once: few enough for the processor's cache, and for memory.
@@ -73,7 +84,7 @@ def sets_f1_of(micro: bool, counts: Floats) -> Floats:
 
 
 def sets_counts(predicted: Floats, wanted: Floats) -> Floats:
-    """Return what each row adds to the counts of sets_f1_of: (rows, 2, classes), from two (rows, classes) of 0 and 1."""
+    """Return what each row adds to the counts of sets_f1_of: (rows, 2, classes), from (rows, classes) of 0 and 1."""
     return np.stack([predicted * wanted, predicted + wanted], axis=1)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from multitask.cli.output import STANDARD_STREAM, open_output, write_predictions
 from multitask.errors import ConfigError, DataError
+from multitask.settings.checks import listed
 
 if TYPE_CHECKING:
     from multitask.data.examples import BadRow
@@ -228,9 +229,9 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
     if name is None and len(tasks) == 1:
         return next(iter(tasks.values()))
     if name is None:
-        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got none")
+        raise ConfigError(f"--task must be one of {listed(tasks)}, got none")
     if name not in tasks:
-        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got {name!r}")
+        raise ConfigError(f"--task must be one of {listed(tasks)}, got {name!r}")
     return tasks[name]
 
 

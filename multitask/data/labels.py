@@ -138,7 +138,9 @@ def settle(task: Task, name: str, rows: Iterable[Row], *, in_memory: bool) -> tu
     if not task.rules.has_classes:
         _check_numbers(task, name, survey)
     elif task.labels is None:
-        task = replace(task, labels=_labels_of(task, name, survey))
+        labels = _labels_of(task, name, survey)
+        notes.extend(_alike(task, labels))
+        task = replace(task, labels=labels)
     return task, notes
 
 
@@ -214,7 +216,8 @@ def _labels_of(task: Task, name: str, survey: Survey) -> tuple[str, ...]:
             spellings[label_key(word)] = word
             count += cells
         elif of == task.label:
-            hints.append(f"{word!r} in {cells} rows stands for a missing label unless tasks.{task.name}.labels names it")
+            cell = f"{word!r} ({_rows(cells)})"
+            hints.append(f"{cell} stands for a missing label unless tasks.{task.name}.labels names it")
     most = max(20, count // 2)
     if len(spellings) > most:
         raise DataError(
@@ -223,15 +226,29 @@ def _labels_of(task: Task, name: str, survey: Survey) -> tuple[str, ...]:
         )
     if len(spellings) < 2:
         if not spellings and survey.first is not None:
-            more = f" (and {survey.faults - 1} more rows can't be used)" if survey.faults > 1 else ""
+            more = f" ({_rows(survey.faults)} can't be used)" if survey.faults > 1 else ""
             raise DataError(f"{survey.first}{more}")
         if survey.first is not None:
-            hints.append(f"{survey.faults} rows can't be used, the first: {survey.first}")
+            hints.append(f"{_rows(survey.faults)} can't be used, the first: {survey.first}")
         found = f"only {shown(next(iter(spellings.values())))}" if spellings else "none"
         raise DataError(f"{column} must have at least two classes, got {'; '.join([found, *hints])}")
     numeric = not any(isinstance(key, str) for key in spellings)
-    order: list[Any] = sorted(spellings, key=None if numeric else lambda key: spellings[key])  # type: ignore[type-var,arg-type]
+    order: list[Any] = sorted(spellings, key=None if numeric else lambda key: spellings[key])
     return tuple(spellings[key] for key in order)
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
+
+
+def _alike(task: Task, labels: Iterable[str]) -> Iterable[str]:
+    """Yield a note for labels of which all but one may be typing errors: they differ in case or blanks alone."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(" ".join(label.casefold().split()), []).append(label)
+    for alike in groups.values():
+        if len(alike) > 1:
+            yield f"{task.name}: the classes {listed(map(repr, alike))} differ in case or blanks alone"
 
 
 def _check_numbers(task: Task, name: str, survey: Survey) -> None:
@@ -239,7 +256,7 @@ def _check_numbers(task: Task, name: str, survey: Survey) -> None:
     if len(survey.numbers) == 1 and survey.labelled > 1 and not survey.faults:
         raise DataError(
             f"{name}: column {task.label!r} must have at least two different numbers, got"
-            f" {shown(*survey.numbers)} in all {survey.labelled} rows"
+            f" {shown(next(iter(survey.numbers)))} in all {survey.labelled} rows"
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from multitask.data.formats import Fault, Row
 from multitask.errors import ConfigError, DataError
-from multitask.settings.checks import check_known, shown
+from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.task import FILES, Task
 
 __all__ = [
@@ -175,8 +175,7 @@ def _check_header(name: str, header: Sequence[Any], required: Sequence[str], wan
     missing = [column for column in required if column not in counts]
     if missing:
         raise DataError(
-            f"{name}: the columns must include {', '.join(map(shown, missing))},"
-            f" got {', '.join(map(shown, header[:20])) or 'none'}"
+            f"{name}: the columns must include {listed(map(shown, missing))}, got {listed(map(shown, header))}"
         )
     twice = [column for column in wanted if counts[column] > 1]
     if twice:

@@ -21,8 +21,8 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
 
     :param outputs: (batch, num_outputs), computed on in float32 at least.
     :param labels: (batch,), or (batch, classes), as data.batches.label_tensor gives them.
-    :param whole: labels of the whole batch (whole, ...), where these rows are one process's share of it: the mean divides
-        by all of them, so that the shares' losses, and their gradients, add up to the batch's.
+    :param whole: labels of the whole batch (whole, ...), where these rows are one process's share of it: the mean
+        divides by all of them, so that the shares' losses, and their gradients, add up to the batch's.
     :return: (), in the type of the outputs.
     :raises ConfigError: for a kind of one's own whose losses are not one a row: they would be broadcast to other sums.
     """

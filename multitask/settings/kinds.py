@@ -1,7 +1,7 @@
 """The kinds of task. Whatever depends on a task's kind is asked of its Kind, and of nothing else.
 
 A kind says what labels are, which loss they have, how wide the head is, what scores it and how predictions are
-spelled. The built-in ones are registered here; another is a class with the decorator ``@KINDS.register(name)``, which
+spelled. The built-in ones are entered here; another is a class with the decorator ``@KINDS.register(name)``, which
 may derive from one of these.
 """
 
@@ -99,7 +99,15 @@ class Kind(ABC):
         """Return a predicted class or number as the user is told it."""
 
 
-KINDS: Registry[type[Kind]] = Registry("kind", {"multilabel": "multitask.settings.multilabel:Multilabel"})
+KINDS: Registry[type[Kind]] = Registry(
+    "kind",
+    {
+        "classification": "multitask.settings.kinds:Classification",
+        "binary": "multitask.settings.kinds:Binary",
+        "regression": "multitask.settings.kinds:Regression",
+        "multilabel": "multitask.settings.multilabel:Multilabel",
+    },
+)
 
 
 def kind_of(key: str, name: str) -> Kind:
@@ -119,7 +127,6 @@ def kind_of(key: str, name: str) -> Kind:
     return entry()
 
 
-@KINDS.register("classification")
 class Classification(Kind):
     """One of several classes, by cross-entropy."""
 
@@ -170,7 +177,6 @@ class Classification(Kind):
         return spelling
 
 
-@KINDS.register("binary")
 class Binary(Classification):
     """Two classes, by binary cross-entropy on one output, the logit of the second."""
 
@@ -199,7 +205,6 @@ class Binary(Classification):
         return probabilities.argmax(1), probabilities
 
 
-@KINDS.register("regression")
 class Regression(Kind):
     """A number, by squared error; labels are its bounds (low, high)."""
 

@@ -50,7 +50,9 @@ class Task:
     )
     kind: str = setting(
         "cross-entropy, binary cross-entropy on one output, squared error, or for any number of labels a row binary"
-        " cross-entropy on each", choices=KINDS, default="classification"
+        " cross-entropy on each",
+        choices=KINDS,
+        default="classification",
     )
     labels: Sequence[str | float] | None = setting(
         "the classes in the order of their indices, each as predictions spell it, of two the second being the positive"
@@ -184,15 +186,13 @@ class Task:
         own = filter(METRICS.__contains__, self.rules.metrics)
         fitting = list(dict.fromkeys([*METRICS.fitting(labels), *own]))
         if name not in fitting or (colon and name != "f1"):
-            names = listed(("f1, f1:LABEL" if each == "f1" else each for each in fitting), most=10)
+            names = listed("f1, f1:LABEL" if each == "f1" else each for each in fitting)
             hint = "" if name in METRICS else OWN_PART
             raise ConfigError(f"{key} of a {self.kind} must be one of {names}, got {shown(metric)}{hint}")
         if name != "f1" or self.labels is None:
             return
         if colon and label_key(label) not in self.class_indices:
-            raise ConfigError(
-                f"{key} must be f1: and one of the classes {listed(self.classes)}, got {shown(metric)}"
-            )
+            raise ConfigError(f"{key} must be f1: and one of the classes {listed(self.classes)}, got {shown(metric)}")
         if not colon and len(self.classes) != 2:
             raise ConfigError(f"{key} of more than two classes must be f1:LABEL, got {shown(metric)}")
 

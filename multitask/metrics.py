@@ -256,7 +256,7 @@ def _of_sets(micro: bool, predictions: Values, labels: Values) -> float:
 
 def _array(task: Task, labels: Any) -> npt.NDArray[Any]:
     """Return labels as metrics take them: of tuples of indices (rows, classes)."""
-    if not task.rules.many or np.ndim(labels) == 2 and isinstance(labels, np.ndarray):
+    if not task.rules.many or isinstance(labels, np.ndarray):
         return np.asarray(labels)
     result = np.zeros((len(labels), len(task.classes)))
     for row, indices in enumerate(labels):

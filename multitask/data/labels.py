@@ -68,12 +68,12 @@ def _not_unicode(column: str, text: str) -> Fault | None:
 def check_label(task: Task, value: Any) -> Label | Fault:
     """Return the label as a class's index, a number or the indices of several classes, or what is wrong with it."""
     text = as_text(value).strip()
+    if not text or is_missing(value):
+        return Fault(task.label, value, EMPTY, missing=True)
     try:
         _check_one(task, value)
         return task.rules.read_label(task, value if task.rules.many else text)
     except ValueError as error:
-        if not text or is_missing(value):
-            return Fault(task.label, value, EMPTY, missing=True)
         if text in MISSING and isinstance(value, str):
             hint = f"{EMPTY}, or tasks.{task.name}.labels must name it" if task.rules.has_classes else EMPTY
             return Fault(task.label, value, hint, missing=True)

@@ -189,9 +189,7 @@ def test_shapes_are_checked() -> None:
         accuracy([1, 2], [1, 2, 3])
     with pytest.raises(InputError, match=r"got shapes \(1, 1\) and \(1, 1\)$"):
         pearson([[1.0]], [[1.0]])  # type: ignore[list-item]
-    with pytest.raises(
-        InputError, match="one of accuracy, macro_f1, mcc, f1, pearson and 3 more, got 'f2'$"
-    ):
+    with pytest.raises(InputError, match="one of accuracy, macro_f1, mcc, f1, pearson and 3 more, got 'f2'$"):
         bootstrap_score("f2", [1], [1])
     with pytest.raises(InputError, match="resamples must be at least 1, got 0$"):
         bootstrap_score("accuracy", [1], [1], resamples=0)

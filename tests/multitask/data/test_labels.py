@@ -71,8 +71,9 @@ def test_labels_and_missing_overrule_the_share() -> None:
         " (tasks.mood.labels with it takes it as a class)"
     ]
     assert "or tasks.mood.labels must name it, got 'None'" in str(
-        read_examples(memory_rows([{"text": "a", "mood": "None"}, {"text": "a", "mood": "no"}], lists, "rows"), lists)
-        .skipped[0]
+        read_examples(
+            memory_rows([{"text": "a", "mood": "None"}, {"text": "a", "mood": "no"}], lists, "rows"), lists
+        ).skipped[0]
     )
 
 

@@ -121,7 +121,7 @@ def kind_of(key: str, name: str) -> Kind:
         raise ConfigError(f"{key} {name!r} must be derived from multitask.Kind, got {shown(entry)}")
     missing = [*sorted(entry.__abstractmethods__), *(each for each in Kind.__annotations__ if not hasattr(entry, each))]
     if missing:
-        raise ConfigError(f"{key} {name!r} must have {', '.join(missing)}, which {entry.__qualname__} lacks")
+        raise ConfigError(f"{key} {name!r} must have {listed(missing)}, which {entry.__qualname__} lacks")
     if not isinstance(entry.metrics, tuple | list) or not entry.metrics:
         raise ConfigError(f"metrics of {key} {name!r} must name at least one metric, got {shown(entry.metrics)}")
     return entry()

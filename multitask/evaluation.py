@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
@@ -102,19 +102,21 @@ def evaluate_tasks(
     dtype: torch.dtype,
     intervals: bool = False,
     selection: Selection | None = None,
-    tune: Collection[str] = (),
+    tune: Sequence[Task] = (),
 ) -> dict[str, Score]:
     """Return each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds.
 
     :param selection: what it needs beside the tasks' own metrics is among the ``others`` of its task's score.
-    :param tune: tasks with any number of classes a row whose threshold is chosen on these rows, and kept in the model.
+    :param tune: tasks as they are configured: of those with any number of classes a row and no threshold, it is chosen
+        on these rows, and kept in the model.
     """
     scores = {}
+    tuned = {task.name for task in tune if task.rules.many and task.threshold is None}
     for name, rows in data.items():
         task = model.tasks[name]
         metric, classes = task.scored_by, task.classes
         outputs = outputs_of(model, name, rows.texts, device=device, dtype=dtype)
-        if name in tune:
+        if name in tuned:
             _, probabilities = predicted_values(task, outputs)
             if probabilities is not None:
                 task = model.tasks[name] = replace(task, threshold=best_threshold(probabilities, rows.labels))

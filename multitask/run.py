@@ -24,7 +24,7 @@ from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prediction", "Run"]
+__all__ = ["Prediction", "Run", "read_config"]
 
 # Rows that prediction holds at a time: enough to group like lengths, however long the input.
 _WINDOW = 4096
@@ -79,17 +79,9 @@ class Run:
         :raises RunError: for a folder that holds no run, or a broken one, or without a part of one's own that it needs.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise RunError(f"{folder}: there is no such run folder")
+        _require_folder(folder)
         best = best_folder(folder)
-        require_parts(folder, _plugins_of(folder))
-        path = folder / "config.json"
-        try:
-            config = RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: can't be read ({error})") from None
-        except ConfigError as error:
-            raise RunError(f"{path}: {error}") from None
+        config = read_config(folder)
         model = MultitaskModel.from_pretrained(best)
         tokenizer = BertTokenizer.from_pretrained(_first_encoder_folder(best))
         return cls(folder, config, model, tokenizer, device=device, precision=precision, given=given)
@@ -108,8 +100,14 @@ class Run:
         if data is not None and not isinstance(data, str | Path):
             for name, splits in rows_by_task(data, config.tasks, split=split).items():
                 given[name] = {**given.get(name, {}), **splits}
+        before = _recorded_tasks(self.folder)
         datasets = read_split(
-            config, split, bad_rows=bad_rows, given=given, from_memory=_splits_from_memory(self.folder)
+            config,
+            split,
+            bad_rows=bad_rows,
+            given=given,
+            from_memory={name: task.get("from_memory", []) for name, task in before.items()},
+            held_with={name: task.get("held_with", []) for name, task in before.items()} or None,
         )
         rows = to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length)
         scores = evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
@@ -178,6 +176,27 @@ class Run:
             yield Prediction(example.id, task.rules.spell(task, value), row, cut)
 
 
+def read_config(folder: Path) -> RunConfig:
+    """Return the settings of a run folder.
+
+    :raises RunError: for one without them, or without a part of one's own that they name.
+    """
+    _require_folder(folder)
+    require_parts(folder, _plugins_of(folder))
+    path = folder / "config.json"
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: can't be read ({error})") from None
+    except ConfigError as error:
+        raise RunError(f"{path}: {error}") from None
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such run folder")
+
+
 def _plugins_of(folder: Path) -> object:
     """Return what the run's record says of parts of a user's own; a run may be used without a record."""
     try:
@@ -210,10 +229,10 @@ def _example(number: int, row: Any) -> Example:
     return Example(id=str(number), texts=tuple(texts), label=None, line=number)
 
 
-def _splits_from_memory(folder: Path) -> dict[str, list[str]]:
-    """Return by task the splits of which a run was trained with rows in memory, as its record says."""
+def _recorded_tasks(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what a run's record says by task, such as the splits that it was trained with from memory."""
     try:
         tasks = json.loads((folder / "record.json").read_text(encoding="utf-8"))["tasks"]
-        return {name: list(task["from_memory"]) for name, task in tasks.items()}
+        return {name: dict(task) for name, task in tasks.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # of a run before rows in memory, or a folder of which only the model was kept

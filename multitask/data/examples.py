@@ -1,14 +1,25 @@
 """Files, or rows in memory, to checked examples: each row that can't be used is named by place, column and value."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from multitask.data.bad_rows import ON_BAD, BadRow, BadRows, OnBad
-from multitask.data.formats import Fault, Row, Source, read_rows, source_name
-from multitask.data.labels import NOT_UNICODE, as_text, check_label, check_text, missing_texts, settle
+from multitask.data.dialects import Dialect
+from multitask.data.formats import Fault, Source, source_name
+from multitask.data.labels import (
+    NOT_UNICODE,
+    as_text,
+    check_label,
+    check_text,
+    group_of,
+    lacks_label,
+    missing_texts,
+    settle,
+)
 from multitask.data.memory import MemoryRows
+from multitask.data.reading import columns_of, dialect_for, rows_of
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_choice
 from multitask.settings.kinds import Label
@@ -33,21 +44,28 @@ class Example(NamedTuple):
     :param label: a class's index (int), a regression's number (float), the indices of a row's classes where there may
         be any number of them (a tuple, rising), None without labels.
     :param line: its line in the file, or its number among rows in memory, from 1.
+    :param groups: what it must not be parted from where dev rows are held out, by the task's ``group``.
     """
 
     id: str
     texts: tuple[str, ...]
     label: Label | None
     line: int
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The usable rows of a file, or in memory, in their order, and those left out."""
+    """The usable rows of a file, or in memory, in their order, those left out, and how the file is written.
+
+    :param unlabelled: how many rows have no label of this task, where they serve others.
+    """
 
     path: str
     examples: list[Example]
     skipped: list[BadRow] = field(default_factory=list)
+    unlabelled: int = 0
+    dialect: Dialect | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -71,21 +89,43 @@ class Dataset:
 
 
 def read_examples(
-    source: str | Path | MemoryRows, task: Task, *, labelled: bool = True, on_bad: OnBad = "missing"
+    source: str | Path | MemoryRows,
+    task: Task,
+    *,
+    labelled: bool = True,
+    on_bad: OnBad = "missing",
+    shared: bool = False,
+    grouped: bool = False,
 ) -> Dataset:
     """Read all rows of a file, or all in memory.
 
     :param on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
         for both, "skip" leaves both out, and lists them in ``skipped``.
+    :param shared: the rows serve other tasks, too: those without this one's label are counted, and no bad rows.
+    :param grouped: read the rows' groups, too.
     :raises DataError: for a bad row, as ``on_bad`` says, and if no row is usable.
     """
     skipped: list[BadRow] = []
-    rows = _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=False)
-    examples = list(rows)
+    unlabelled: list[int] = []
+    dialect = dialect_for(source, task, labelled=labelled, grouped=grouped)
+    examples = list(
+        _examples(
+            source,
+            task,
+            labelled=labelled,
+            on_bad=on_bad,
+            skipped=skipped,
+            plain=False,
+            dialect=dialect,
+            unlabelled=unlabelled if shared and labelled else None,
+            grouped=grouped,
+        )
+    )
     if not examples:
         first = f": {skipped[0]}" if skipped else ""
+        first += f" ({len(unlabelled)} rows without its label, column {task.label!r})" if unlabelled else ""
         raise DataError(f"{_name(source)} must have a usable row for task {task.name}, got none{first}")
-    return Dataset(_name(source), examples, skipped)
+    return Dataset(_name(source), examples, skipped, len(unlabelled), dialect)
 
 
 def iter_examples(
@@ -126,7 +166,7 @@ def infer_labels(
         return task
     if rows is None:
         raise ConfigError(f"tasks.{task.name} must have labels, or a training file to take them from, got neither")
-    read = _rows(rows, [*task.text, task.label], None)
+    read = rows_of(rows, task, [*task.text, task.label], None)
     settled, said = settle(task, _name(rows), read, in_memory=isinstance(rows, MemoryRows))
     if notes is not None:
         notes.extend(said)
@@ -137,26 +177,32 @@ def _name(source: Source | MemoryRows) -> str:
     return source.name if isinstance(source, MemoryRows) else source_name(source)
 
 
-def _rows(
-    source: Source | MemoryRows, required: Sequence[str], optional: str | None, *, plain: int = 0
-) -> Iterator[Row]:
-    if isinstance(source, MemoryRows):
-        return source.read(required, optional)
-    return read_rows(source, required, optional, plain=plain)
-
-
 def _examples(
-    source: Source | MemoryRows, task: Task, *, labelled: bool, on_bad: OnBad, skipped: BadRows | None, plain: bool
+    source: Source | MemoryRows,
+    task: Task,
+    *,
+    labelled: bool,
+    on_bad: OnBad,
+    skipped: BadRows | None,
+    plain: bool,
+    dialect: Dialect | None = None,
+    unlabelled: list[int] | None = None,
+    grouped: bool = False,
 ) -> Iterator[Example]:
     check_choice("on_bad", on_bad, ON_BAD)
     if labelled and task.rules.has_classes:
         _ = task.classes  # A ConfigError now rather than at the first row.
     name, in_memory = _name(source), isinstance(source, MemoryRows)
     width = len(task.text)
-    required = [*task.text, task.label] if labelled else list(task.text)
-    for number, row in enumerate(_rows(source, required, task.id, plain=width if plain else 0), 1):
+    required, optional = columns_of(task, labelled=labelled, grouped=grouped)
+    groups = slice(width + labelled, len(required))
+    rows = rows_of(source, task, required, optional, plain=width if plain else 0, dialect=dialect)
+    for number, row in enumerate(rows, 1):
         fault = row.fault
         label: Label | None = None
+        if fault is None and unlabelled is not None and lacks_label(task, row.cells[width]):
+            unlabelled.append(row.line)
+            continue
         if fault is None:
             missing = frozenset[str]() if row.plain else missing_texts(task)
             faults = (check_text(task, column, row.cells[place], missing) for place, column in enumerate(task.text))
@@ -168,7 +214,8 @@ def _examples(
         if fault is None and identity and NOT_UNICODE.search(identity):
             fault = Fault(task.id or "", identity, "must be UTF-8")
         if fault is None:
-            yield Example(identity or str(number), row.cells[:width], label, row.line)
+            together = tuple(filter(None, (group_of(cell) for cell in row.cells[groups])))
+            yield Example(identity or str(number), row.cells[:width], label, row.line, together)
             continue
         bad = BadRow(name, row.line, fault.column, fault.value, fault.reason, in_memory)
         if on_bad == "error" or (on_bad == "missing" and not fault.missing):

@@ -2,23 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from multitask.data.bad_rows import BadRow
-from multitask.data.formats import Fault, Row
 from multitask.data.memory import is_missing
+from multitask.data.rows import Fault, Row
 from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.kinds import Label, label_key
 from multitask.settings.task import Task
 
-__all__ = ["NOT_UNICODE", "alone", "as_text", "check_label", "check_text", "missing_texts", "ranks", "settle"]
+__all__ = ["NOT_UNICODE", "as_text", "check_label", "check_text", "group_of", "lacks_label", "missing_texts", "settle"]
 
 # What only programs write where nothing is: Python, pandas and Excel.
 NAN = frozenset({"NaN", "nan", "<NA>", "#N/A"})
@@ -80,6 +77,18 @@ def check_label(task: Task, value: Any) -> Label | Fault:
         return Fault(task.label, value, str(error))
 
 
+def lacks_label(task: Task, value: Any) -> bool:
+    """Return whether a cell has no label."""
+    checked = check_label(task, value)
+    return isinstance(checked, Fault) and checked.missing
+
+
+def group_of(value: Any) -> str:
+    """Return a group as it is told from others; "" for a row that is in none, and so is on its own."""
+    text = "" if is_missing(value) else " ".join(as_text(value).split())
+    return "" if text in MISSING else text
+
+
 def _check_one(task: Task, value: Any) -> None:
     """Raise ValueError for a list where one label is wanted, or what is no label at all."""
     if isinstance(value, LABELS) or task.rules.many:
@@ -103,22 +112,22 @@ class Survey:
     """What is seen in the training rows.
 
     :param labels: rows by spelling of a label, by its key: of several spellings of one number the first counts.
-    :param words: cells by column and word of those that may stand for a missing one.
+    :param words: cells by column and word of those that may stand for a missing one, ``cells`` all that are not empty.
     :param faults: rows that can't be used, of which ``first`` is the first.
     """
 
-    rows: int = 0
     labels: dict[Hashable, str] = field(default_factory=dict)
     labelled: int = 0
     numbers: set[Label] = field(default_factory=set)
     words: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cells: Counter[str] = field(default_factory=Counter)
     first: BadRow | None = None
     faults: int = 0
 
     def large(self, column: str, word: str) -> bool:
         """Return whether a word is so frequent in its column that it must be a class or a text of it."""
         count = self.words[column, word]
-        return word in WORDS and count >= max(LEAST, SHARE * self.rows)
+        return word in WORDS and count >= max(LEAST, SHARE * self.cells[column])
 
 
 def settle(task: Task, name: str, rows: Iterable[Row], *, in_memory: bool) -> tuple[Task, list[str]]:
@@ -150,10 +159,11 @@ def _survey(task: Task, name: str, rows: Iterable[Row], in_memory: bool) -> Surv
     for row in rows:
         fault = row.fault
         if fault is None:
-            survey.rows += 1
             for column, cell in zip((*task.text, task.label), row.cells, strict=False):
-                if isinstance(cell, str) and cell.strip() in MISSING:
-                    survey.words[column, cell.strip()] += 1
+                word = cell.strip() if isinstance(cell, str) else cell
+                survey.cells[column] += not (word == "" if isinstance(cell, str) else is_missing(cell))
+                if isinstance(cell, str) and word in MISSING:
+                    survey.words[column, word] += 1
             if infer:
                 fault = _add_labels(task, survey, row.cells[width])
             elif not task.rules.has_classes and len(survey.numbers) < 2:
@@ -191,7 +201,7 @@ def _settle_words(task: Task, survey: Survey) -> Iterable[str]:
     """Yield a note for each word whose meaning the rows decide, or by which a class of the file is left out."""
     key = f"tasks.{task.name}"
     for (column, word), count in sorted(survey.words.items()):
-        what = f"{task.name}: {word!r} in {count} of {survey.rows} rows of column {column!r} is taken"
+        what = f"{task.name}: {word!r} in {count} of {survey.cells[column]} cells of column {column!r} is taken"
         large = survey.large(column, word)
         if column in task.text and task.missing is None:
             if large:
@@ -258,22 +268,3 @@ def _check_numbers(task: Task, name: str, survey: Survey) -> None:
             f"{name}: column {task.label!r} must have at least two different numbers, got"
             f" {shown(next(iter(survey.numbers)))} in all {survey.labelled} rows"
         )
-
-
-def alone(labels: Sequence[Label]) -> npt.NDArray[np.bool_]:
-    """Return which rows (rows,) are the only one of a class."""
-    sets = [label if isinstance(label, tuple) else (label,) for label in labels]
-    counts = Counter(index for indices in sets for index in indices)
-    return np.array([any(counts[index] == 1 for index in indices) for indices in sets], dtype=bool)
-
-
-def ranks(labels: Sequence[Label]) -> npt.NDArray[np.int64]:
-    """Return each row's place (rows,) among rows with any number of classes, sorted by their rarest classes first.
-
-    Rows with the same classes have the same place.
-    """
-    sets = [label for label in labels if isinstance(label, tuple)]
-    counts = Counter(index for indices in sets for index in indices)
-    keys = [tuple(sorted((counts[index], index) for index in indices)) for indices in sets]
-    places = {key: place for place, key in enumerate(sorted(set(keys)))}
-    return np.array([places[key] for key in keys], dtype=np.int64)

@@ -1,6 +1,6 @@
 """Read what a configuration names, or rows in memory: checked rows, and their token ids."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.memory import Given, MemoryRows
-from multitask.data.splits import stratified_split
+from multitask.data.sources import find_source, held_together, same_rows, serves_others
+from multitask.data.splits import hold_out
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_choice
 from multitask.settings.config import RunConfig
@@ -24,6 +25,8 @@ class Prepared:
     """Checked rows by task, and the configuration with labels filled in from the training rows.
 
     :param given: the rows that came from memory.
+    :param held_with: by task whose dev rows were held out of its training rows, all tasks that read the same ones, for
+        which each row is on the same side.
     :param notes: what was decided or noticed on the way, a sentence each: said at the start and recorded.
     """
 
@@ -31,6 +34,7 @@ class Prepared:
     train: dict[str, Dataset] = field(default_factory=dict)
     dev: dict[str, Dataset] = field(default_factory=dict)
     given: Given = field(default_factory=dict)
+    held_with: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -46,7 +50,8 @@ def prepare(
     :raises DataError: for files and rows that can't be used, naming file and line.
     """
     given = given or {}
-    tasks, result, seed = [], Prepared(config, given=given), config.train.seed
+    result, seed = Prepared(config, given=given, held_with=held_together(config, given)), config.train.seed
+    tasks: dict[str, Task] = {}
     for task in config.tasks:
         for split, memory in given.get(task.name, {}).items():
             if getattr(task, split) is not None:
@@ -54,20 +59,73 @@ def prepare(
                 raise ConfigError(
                     f"tasks.{task.name}.{split} must be unset where {memory.name} has the rows, got {file}"
                 )
-        source, dev_source = _source(task, "train", given), _find(task, "dev", given)
-        task = infer_labels(task, source, notes=result.notes)
-        tasks.append(task)
-        rows = read_examples(source, task, on_bad=bad_rows)
+        source, dev_source = _source(task, "train", given), find_source(task, "dev", given)
+        tasks[task.name] = task = infer_labels(task, source, notes=result.notes)
+        reading = _Reading(config, given, bad_rows)
+        result.train[task.name] = reading.rows(task, source, grouped=dev_source is None)
         if dev_source is not None:
-            dev = read_examples(dev_source, task, on_bad=bad_rows)
-        else:
-            rows, dev = stratified_split(rows, task, config.train.seed)
-        for name, dataset in (("train", rows), ("dev", dev)):
+            result.dev[task.name] = reading.rows(task, dev_source)
+            if task.group is not None:
+                result.notes.append(f"{task.name}: group is not used, since dev has rows of its own")
+    result.config = replace(config, tasks=tuple(tasks.values()))
+    result.notes += filter(None, (_note_unlabelled(task, result.train[task.name]) for task in tasks.values()))
+    for together in dict.fromkeys(result.held_with.values()):
+        _hold_out(result, together)
+    for split in ("train", "dev"):
+        datasets = {name: getattr(result, split)[name] for name in tasks}  # in the tasks' order
+        for name, dataset in datasets.items():
             if not dataset.examples:
-                raise DataError(f"{dataset.path} must have usable {name} rows for task {task.name}, got none")
-        result.train[task.name], result.dev[task.name] = _sample(rows, limit, seed), _sample(dev, limit, seed)
-    result.config = replace(config, tasks=tuple(tasks))
+                raise DataError(f"{dataset.path} must have usable {split} rows for task {name}, got none")
+            datasets[name] = _sample(dataset, limit, seed)
+        setattr(result, split, datasets)
     return result
+
+
+def _hold_out(prepared: Prepared, together: Sequence[str]) -> None:
+    """Hold the dev rows of tasks that read one file out of their training rows, and note how."""
+    tasks = {task.name: task for task in prepared.config.tasks}
+    parts = [(tasks[name], prepared.train[name]) for name in together]
+    for (task, rows), split in zip(parts, hold_out(parts, prepared.config.train.seed), strict=True):
+        prepared.train[task.name], prepared.dev[task.name] = split.train, split.dev
+        if task.group is not None:
+            prepared.notes.append(
+                f"{task.name}: dev is {split.dev_groups:,} of {split.groups:,} groups by {' and '.join(task.group)},"
+                f" with {len(split.dev):,} of {len(rows):,} rows"
+            )
+    if len(together) > 1:
+        path = Path(parts[0][1].path).name
+        prepared.notes.append(f"{', '.join(together)}: a row of {path} is in train or in dev for all of them alike")
+    source = _source(parts[0][0], "train", prepared.given)
+    for name, task in tasks.items():
+        if name not in together and same_rows(_source(task, "train", prepared.given), source):
+            held = {example.line for other in together for example in prepared.dev[other].examples}
+            count = sum(example.line in held for example in prepared.train[name].examples)
+            prepared.notes.append(
+                f"{name}: trains on {count:,} rows that are dev rows of {', '.join(together)}, since it has a dev file"
+                f" and tasks.{together[0]}.dev is unset"
+            )
+
+
+def _note_unlabelled(task: Task, rows: Dataset) -> str:
+    if not rows.unlabelled:
+        return ""
+    count = rows.unlabelled + len(rows) + len(rows.skipped)
+    return f"{task.name}: {rows.unlabelled:,} of {count:,} rows of {Path(rows.path).name} have no label of this task"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the tasks of a run read their rows."""
+
+    config: RunConfig
+    given: Given
+    bad_rows: OnBad
+
+    def rows(
+        self, task: Task, source: str | Path | MemoryRows, *, shared: bool = False, grouped: bool = False
+    ) -> Dataset:
+        shared = shared or serves_others(self.config, task, source, self.given)
+        return read_examples(source, task, on_bad=self.bad_rows, shared=shared, grouped=grouped)
 
 
 def read_split(
@@ -77,6 +135,7 @@ def read_split(
     bad_rows: OnBad = "missing",
     given: Given | None = None,
     from_memory: Mapping[str, Collection[str]] | None = None,
+    held_with: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Dataset]:
     """Read the labelled rows of one split for each task of a configuration whose labels are known.
 
@@ -84,20 +143,28 @@ def read_split(
     :param bad_rows: as in prepare.
     :param given: rows in memory, which are taken instead of a file.
     :param from_memory: by task the splits of which the run was trained with rows in memory.
+    :param held_with: as in Prepared, of the run; else by what the tasks read now.
     :raises ConfigError: for another split, or a task without rows of it.
     :raises DataError: for files and rows that can't be used, naming file and line.
     """
     check_choice("split", split, FILES)
-    result = {}
+    held_with = held_together(config, given) if held_with is None else held_with
+    reading, tasks = _Reading(config, given or {}, bad_rows), {task.name: task for task in config.tasks}
+    result: dict[str, Dataset] = {}
     for task in config.tasks:
         before = (from_memory or {}).get(task.name, ())
-        whole = split == "test" or "dev" in before or _find(task, "dev", given) is not None
-        rows = read_examples(_source(task, split, given, before, held_out=not whole), task, on_bad=bad_rows)
-        if not whole:
-            train, dev = stratified_split(rows, task, config.train.seed)
-            rows = train if split == "train" else dev
-        result[task.name] = rows
-    return result
+        if split == "test" or "dev" in before or find_source(task, "dev", given) is not None:
+            result[task.name] = reading.rows(task, _source(task, split, given, before))
+        elif task.name not in result:
+            parts = []
+            for name in held_with.get(task.name) or [task.name]:
+                before = (from_memory or {}).get(name, ())
+                source = _source(tasks[name], split, given, before, held_out=True)
+                shared = len(held_with.get(name, ())) > 1
+                parts.append((tasks[name], reading.rows(tasks[name], source, shared=shared, grouped=True)))
+            for (each, _), made in zip(parts, hold_out(parts, config.train.seed), strict=True):
+                result.setdefault(each.name, made.train if split == "train" else made.dev)
+    return {name: result[name] for name in tasks}
 
 
 def to_task_data(
@@ -126,13 +193,6 @@ def _sample(dataset: Dataset, limit: int | None, seed: int) -> Dataset:
     return replace(dataset, examples=[dataset.examples[row] for row in rows])
 
 
-def _find(task: Task, split: str, given: Given | None) -> str | Path | MemoryRows | None:
-    """Return the rows in memory of a split, or else its file, if there is one."""
-    rows = (given or {}).get(task.name, {}).get(split)
-    file: str | None = getattr(task, split)
-    return file if rows is None else rows
-
-
 def _source(
     task: Task, split: str, given: Given | None, before: Collection[str] = (), *, held_out: bool = False
 ) -> str | Path | MemoryRows:
@@ -141,7 +201,7 @@ def _source(
     :param before: the splits whose rows were in memory when the run was trained.
     """
     name = "train" if held_out else split
-    source = _find(task, name, given)
+    source = find_source(task, name, given)
     if source is None and name in before:
         raise ConfigError(
             f"tasks.{task.name}: the {name} rows came from memory when the run was trained; from Python, give them"

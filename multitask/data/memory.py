@@ -8,14 +8,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
-from multitask.data.formats import Fault, Row
+from multitask.data.rows import Fault, Row
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.task import FILES, Task
@@ -30,6 +30,9 @@ __all__ = [
     "is_missing",
     "memory_rows",
     "rows_by_task",
+    "tidy_id",
+    "tidy_label",
+    "tidy_text",
 ]
 
 
@@ -56,11 +59,13 @@ class MemoryRows:
     :param name: what messages call them: "data['topic']['train']".
     :param columns: the cells by column, each list as long as there are rows; without an ``id`` that is not there.
     :param faults: by its place what is wrong with a row that has no columns.
+    :param origin: equal for what was taken, for several tasks, from one object.
     """
 
     name: str
     columns: dict[str, list[Any]]
     faults: dict[int, Fault]
+    origin: object = field(default_factory=object, compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -100,6 +105,12 @@ def rows_by_task(data: Any, tasks: Iterable[Task], *, split: str | None = None) 
         raise ConfigError(f"data must be a dict such as {example}, got {_kind(data)}")
     check_known("data: the task", data, known)
     result: dict[str, dict[str, MemoryRows]] = {}
+    origins: dict[int, object] = {}  # by id: data holds all of the objects meanwhile
+
+    def taken(name: str, rows: Any, what: str, grouped: bool = False) -> MemoryRows:
+        memory = memory_rows(rows, known[name], what, grouped=grouped)
+        return replace(memory, origin=origins.setdefault(id(rows), memory.origin))
+
     for name, given in data.items():
         if isinstance(given, Mapping):
             check_known(f"data[{name!r}]: the split", given, FILES)
@@ -107,12 +118,14 @@ def rows_by_task(data: Any, tasks: Iterable[Task], *, split: str | None = None) 
             if split is not None:
                 chosen = split if split in splits else "train"
                 splits = {key: rows for key, rows in splits.items() if key == chosen}
+            held_out = "dev" not in splits and known[name].dev is None
             result[name] = {
-                key: memory_rows(rows, known[name], f"data[{name!r}][{key!r}]") for key, rows in splits.items()
+                key: taken(name, rows, f"data[{name!r}][{key!r}]", grouped=key == "train" and held_out)
+                for key, rows in splits.items()
             }
         elif split is not None:
             # With dev rows beside them none are held out of training rows.
-            result[name] = dict.fromkeys([split, "dev"], memory_rows(given, known[name], f"data[{name!r}]"))
+            result[name] = dict.fromkeys([split, "dev"], taken(name, given, f"data[{name!r}]"))
         else:
             raise ConfigError(f"data[{name!r}] must be a dict of splits, as in {example}, got {_kind(given)}")
         for rows in result[name].values():
@@ -121,15 +134,17 @@ def rows_by_task(data: Any, tasks: Iterable[Task], *, split: str | None = None) 
     return result
 
 
-def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> MemoryRows:
+def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True, grouped: bool = False) -> MemoryRows:
     """Take the columns that a task uses from rows in memory.
 
     :param name: what messages call the rows.
     :param labelled: whether the label is used.
+    :param grouped: whether the groups are.
     :raises DataError: for what is no rows, and for columns that are lacking or there twice.
     """
-    required = [*task.text, *([task.label] if labelled else [])]
-    wanted = [*required, *([task.id] if task.id is not None else [])]
+    groups = task.group or () if grouped else ()
+    required = [*task.text, *([task.label] if labelled else []), *groups]
+    wanted = [*dict.fromkeys([*required, *([task.id] if task.id is not None else [])])]
     faults: dict[int, Fault] = {}
     columns: dict[str, Iterable[Any]]
     if is_frame(rows):
@@ -142,7 +157,11 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True) -> M
         columns = {column: plain[column][:] for column in wanted if column in plain.column_names}
     else:
         columns, faults = _columns_of(name, rows, required, wanted)
-    tidy: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(task.text, _tidy), task.label: _label, task.id or "": _id}
+    tidy: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys([*groups, task.id or ""], tidy_id),
+        **dict.fromkeys(task.text, tidy_text),
+        task.label: tidy_label,
+    }
     cells = {column: [tidy[column](cell) for cell in values] for column, values in columns.items()}
     return MemoryRows(name, cells, faults)
 
@@ -217,7 +236,7 @@ def _kind(value: Any) -> str:
     return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
-def _tidy(cell: Any) -> Any:
+def tidy_text(cell: Any) -> Any:
     """Return a cell as Python's own value: numpy's and tensors' numbers as numbers, NaN or None for a missing one."""
     if type(cell) is str:
         return cell
@@ -240,22 +259,22 @@ def is_missing(cell: Any) -> bool:
         return type(cell).__name__ == "NAType"
 
 
-def _label(cell: Any) -> Any:
+def tidy_label(cell: Any) -> Any:
     """Return a label's cell as it is spelled: True, not true, and whole numbers without a point.
 
     pandas makes 1.0 of 1 in a column where any cell is missing.
     """
     if isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1:
-        return [_label(each) for each in cell]  # any number of labels
-    cell = _tidy(cell)
+        return [tidy_label(each) for each in cell]  # any number of labels
+    cell = tidy_text(cell)
     if isinstance(cell, bool):
         return str(cell)
     return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53 else cell
 
 
-def _id(cell: Any) -> Any:
+def tidy_id(cell: Any) -> Any:
     """Return an id's cell as it is spelled; None for a missing one."""
-    cell = _label(cell)
+    cell = tidy_label(cell)
     return None if is_missing(cell) else cell
 
 

@@ -15,8 +15,10 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import OWN_PART, check_integer, check_known, check_number, check_string, listed, shown
 from multitask.settings.choices import HEADS, METRICS, POOLINGS
 from multitask.settings.fields import check_settings, setting, settings_of
+from multitask.settings.format import Format, check_format
 from multitask.settings.kinds import KINDS, Kind, kind_of, label_key
 from multitask.settings.task_checks import (
+    check_column,
     check_columns,
     check_count,
     check_list,
@@ -43,10 +45,13 @@ class Task:
     """
 
     name: str
-    text: str | Sequence[str] = setting("column of the text, or the two columns of a pair", check_columns)
-    label: str = setting("column of the label", check_string)
+    text: str | Sequence[str] = setting(
+        "column of the text, or the two columns of a pair; numbers count columns from 1 in a file without a header",
+        check_columns,
+    )
+    label: str = setting("column of the label", check_column)
     id: str | None = setting(
-        "column of the row's id; rows of a file without it are numbered", check_string, default="id"
+        "column of the row's id; rows of a file without it are numbered", check_column, default="id"
     )
     kind: str = setting(
         "cross-entropy, binary cross-entropy on one output, squared error, or for any number of labels a row binary"
@@ -118,6 +123,17 @@ class Task:
         "file of the dev rows; unset: a seeded, stratified tenth of `train`", check_path, default=None
     )
     test: str | Path | None = setting("file of the test rows", check_path, default=None)
+    group: str | Sequence[str] | None = setting(
+        "column whose equal cells keep rows on one side where dev is held out of `train`, such as a user's id; for"
+        " pairs also two, such as the ids of both questions, which are compared with each other",
+        check_columns,
+        default=None,
+    )
+    format: Format = setting(
+        "how all these files are written, where looking at them is not enough: a table, see below",
+        check_format,
+        default=Format(),
+    )
 
     def __post_init__(self) -> None:
         check_name("a task's name", self.name)
@@ -129,6 +145,11 @@ class Task:
         if twice:
             raise ConfigError(
                 f"tasks.{self.name}: text, label and id must be different columns, got {shown(twice[0])} twice"
+            )
+        if self.group is not None and (len(self.group) > len(self.text) or self.label in self.group):
+            raise ConfigError(
+                f"{self._key('group')} must be one column, or two for a pair, and not the label's,"
+                f" got {shown(list(self.group))}"
             )
         if self.labels is not None:
             labels = self.rules.check_labels(self._key("labels"), self.labels)
@@ -238,7 +259,8 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as JSON has them: the table ``tasks.NAME`` of config.json."""
         values = {key: getattr(self, key) for key in TASK_KEYS}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        lists = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {**lists, "format": self.format.to_dict()}
 
     @classmethod
     def from_dict(cls, name: str, values: Mapping[str, Any]) -> Self:

@@ -46,8 +46,6 @@ class Reporter:
             self._say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows{classes}")
             for row in task["skipped"]:
                 self._say(f"{name}: left out {row}")
-            if task["dev_rows_also_in_train"]:
-                self._say(f"{name}: {task['dev_rows_also_in_train']} dev rows are also in train")
             cut, cut_dev = task["truncated_train_rows"], task["truncated_dev_rows"]
             if cut or cut_dev:
                 self._say(f"{name}: {cut} training and {cut_dev} dev rows cut to the encoder's length")

@@ -12,11 +12,13 @@ import torch
 
 import minbert
 from multitask.data.batches import TaskData
+from multitask.data.examples import Dataset
 from multitask.data.load import Prepared
+from multitask.data.repeats import find_repeats
 from multitask.data.splits import shared_rows
 from multitask.model.model import MultitaskModel
 
-__all__ = ["changes", "environment_of", "skipped_steps", "task_records", "weights_records"]
+__all__ = ["changes", "environment_of", "row_notes", "skipped_steps", "task_records", "weights_records"]
 
 
 def environment_of(dtype: torch.dtype) -> dict[str, Any]:
@@ -50,21 +52,56 @@ def weights_records(model: MultitaskModel) -> dict[str, str]:
 def task_records(
     prepared: Prepared, train_data: Mapping[str, TaskData], dev_data: Mapping[str, TaskData]
 ) -> dict[str, dict[str, Any]]:
-    """Describe by task its classes and rows, and what was cut, left out or is in both splits."""
-    train, dev = prepared.train, prepared.dev
+    """Describe by task its classes and rows, and what was cut, left out, repeats or is in both splits."""
     return {
         task.name: {
             "classes": list(task.classes),
             "from_memory": list(prepared.given.get(task.name, ())),
-            "train_rows": len(train[task.name].examples),
-            "dev_rows": len(dev[task.name].examples),
+            "held_with": list(prepared.held_with.get(task.name, ())),
+            **_rows_record(
+                prepared.train[task.name],
+                prepared.dev[task.name],
+                "rows" if "train" in prepared.given.get(task.name, ()) else "lines",
+            ),
             "truncated_train_rows": int(train_data[task.name].texts.truncated.sum()),
             "truncated_dev_rows": int(dev_data[task.name].texts.truncated.sum()),
-            "skipped": [str(row) for row in (*train[task.name].skipped, *dev[task.name].skipped)],
-            "dev_rows_also_in_train": len(shared_rows(train[task.name].examples, dev[task.name].examples)),
         }
         for task in prepared.config.tasks
     }
+
+
+def _rows_record(train: Dataset, dev: Dataset, what: str) -> dict[str, Any]:
+    repeats, name = find_repeats(train.examples), Path(train.path).name
+    return {
+        "train_rows": len(train),
+        "dev_rows": len(dev),
+        "unlabelled_train_rows": train.unlabelled,
+        "unlabelled_dev_rows": dev.unlabelled,
+        "skipped": [str(row) for row in (*train.skipped, *dev.skipped)],
+        "dev_rows_also_in_train": len(shared_rows(train.examples, dev.examples)),
+        "duplicate_train_rows": repeats.duplicates,
+        "conflicting_train_rows": repeats.conflicts,
+        "conflicts": [f"{what} {one} and {other} of {name}" for one, other in repeats.lines],
+    }
+
+
+def row_notes(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say what of the tasks' records a user should know before the training begins, a sentence each.
+
+    :param tasks: from task_records.
+    """
+    notes = []
+    for name, task in tasks.items():
+        if task["duplicate_train_rows"]:
+            notes.append(f"{name}: {task['duplicate_train_rows']:,} training rows have texts and label of another one")
+        if task["conflicting_train_rows"]:
+            notes.append(
+                f"{name}: {task['conflicting_train_rows']:,} training rows have the texts of another one but a"
+                f" different label, such as {task['conflicts'][0]}"
+            )
+        if task["dev_rows_also_in_train"]:
+            notes.append(f"{name}: {task['dev_rows_also_in_train']:,} dev rows are also in train")
+    return notes
 
 
 def skipped_steps(log: Path) -> dict[str, int]:

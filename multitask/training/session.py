@@ -31,8 +31,9 @@ from multitask.training.checkpoints import (
 )
 from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
+from multitask.training.origin import Origin, Start
 from multitask.training.progress import Reporter
-from multitask.training.record import changes, environment_of, skipped_steps, task_records, weights_records
+from multitask.training.record import changes, environment_of, row_notes, skipped_steps, task_records, weights_records
 from multitask.training.run_folder import JsonLines, NoLines, Signals
 from multitask.updates.stepper import Stepper
 
@@ -49,6 +50,7 @@ class Session:
     ``since_best`` how many epochs came after that one, ``spent`` the seconds of earlier calls, and ``ended`` what ended
     the training before its last epoch, if anything did.
 
+    :param origin: the run to begin from.
     :param on_round: called with each round's record, by the main process.
     :param on_epoch: called with each epoch's dev scores, by the main process.
     """
@@ -62,6 +64,7 @@ class Session:
         device: str,
         resume: bool,
         progress: bool,
+        origin: Origin | None = None,
         on_round: OnRound | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
@@ -72,7 +75,8 @@ class Session:
         self.dtype, precision = choose_precision(config.train.precision, self.device)
         self.sampler = build_sampler(config, {name: len(dataset.examples) for name, dataset in prepared.train.items()})
         torch.manual_seed(config.train.seed)
-        self.model, self.tokenizer = build_model(config)
+        start = Start(*build_model(config)) if origin is None else origin.build(config, identity["data"])
+        self.model, self.tokenizer = start.model, start.tokenizer
         self.model.to(self.device)
         if size() > 1:  # all start from the same weights, and drop out differently
             torch.manual_seed(int(np.random.SeedSequence((config.train.seed, rank())).generate_state(1)[0]))
@@ -87,8 +91,9 @@ class Session:
             "ranks": size(),
             "plugins": plugins_of(config, identity["select"]),
             "weights": weights_records(self.model),
-            "tasks": task_records(prepared, self.train_data, self.dev_data),
-            "notes": list(dict.fromkeys(prepared.notes)),
+            "tasks": (tasks := task_records(prepared, self.train_data, self.dev_data)),
+            "from": start.origin,
+            "notes": list(dict.fromkeys([*start.notes, *prepared.notes, *row_notes(tasks)])),
             "resumed_with_changes": [],
         }
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0
@@ -116,6 +121,7 @@ class Session:
         self.scored, self.best = state["scored"], -math.inf if state["best"] is None else state["best"]
         self.since_best, self.spent, self.ended = state["since_best"], state["seconds"], state["ended"]
         changed = changes(state["environment"], self.environment)
+        self.record["from"] = state.get("from")
         self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
         lengths: dict[str, int] = state["log_lengths"]
         return lengths
@@ -233,9 +239,8 @@ class Session:
         """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
         began = time.perf_counter()
         selection = Selection.parse(self.identity["select"], self.config.tasks)
-        tune = [task.name for task in self.config.tasks if task.rules.many and task.threshold is None]
         scores = evaluate_tasks(
-            self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection, tune=tune
+            self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection, tune=self.config.tasks
         )
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
@@ -249,18 +254,20 @@ class Session:
         if chosen > self.best:
             self.best, self.since_best = chosen, 0
             if is_main():
-                self._replace_best()
+                self._replace_best(scores)
         patience, last = self.config.train.patience, epoch == self.config.train.epochs
         if patience is not None and self.since_best >= patience and not last and self.ended is None:
             self._end("patience", f"no better dev score in {patience} epoch{'s' if patience > 1 else ''}")
         self._ask("on_epoch", self.on_epoch, scores, signals)
 
-    def _replace_best(self) -> None:
+    def _replace_best(self, scores: Mapping[str, Score]) -> None:
         """Write the epoch beside ``best/`` and swap the two, so that no mixture of epochs is ever there."""
         best, new, old = (self.out / name for name in ("best", ".best.new", ".best.old"))
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
         self.model.save_pretrained(new, self.tokenizer)
+        dev = {name: score.defined() for name, score in scores.items()}
+        write_json(new / "scores.json", {"epoch": self.scored, "dev": dev})
         if best.exists():
             best.rename(old)
         new.rename(best)
@@ -279,6 +286,7 @@ class Session:
             "log_lengths": {"metrics": self.metrics.length(), "timing": self.timing.length()},
             "identity": self.identity,
             "environment": self.environment,
+            "from": self.record["from"],
             "resumed_with_changes": self.record["resumed_with_changes"],
         }
         save_checkpoint(

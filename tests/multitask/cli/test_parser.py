@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from multitask.__main__ import build_parser, main
+from multitask.__main__ import main
+from multitask.cli.parser import build_parser
 from multitask.settings.presets import preset_names
 
 

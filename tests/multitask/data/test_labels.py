@@ -34,12 +34,12 @@ def test_a_word_is_a_class_by_its_share(word: str) -> None:
     assert labels_of(MOOD, ("no", 10), ("yes", 10), (word, 10)) == (
         tuple(sorted(["no", "yes", word])),
         [
-            f"mood: '{word}' in 10 of 30 rows of column 'mood' is taken as a class"
+            f"mood: '{word}' in 10 of 30 cells of column 'mood' is taken as a class"
             " (tasks.mood.labels without it takes it as missing)"
         ],
     )
     missing = (
-        f"mood: '{word}' in 4 of 24 rows of column 'mood' is taken as missing"
+        f"mood: '{word}' in 4 of 24 cells of column 'mood' is taken as missing"
         " (tasks.mood.labels with it takes it as a class)"
     )
     assert labels_of(MOOD, ("no", 10), ("yes", 10), (word, 4)) == (("no", "yes"), [missing])
@@ -67,7 +67,7 @@ def test_labels_and_missing_overrule_the_share() -> None:
     )
     lists = replace(MOOD, labels=("no", "yes"))
     assert settled(lists, [("a", "None"), ("a", "yes")])[1] == [
-        "mood: 'None' in 1 of 2 rows of column 'mood' is taken as missing"
+        "mood: 'None' in 1 of 2 cells of column 'mood' is taken as missing"
         " (tasks.mood.labels with it takes it as a class)"
     ]
     assert "or tasks.mood.labels must name it, got 'None'" in str(
@@ -81,8 +81,8 @@ def test_a_word_is_a_text_by_its_share_in_prediction_too() -> None:
     rows = [("None", "no"), ("very good", "yes")] * 10 + [("NA", "no")]
     task, notes = settled(MOOD, rows)
     assert notes == [
-        "mood: 'NA' in 1 of 21 rows of column 'text' is taken as missing (tasks.mood.missing = [] takes it as a text)",
-        "mood: 'None' in 10 of 21 rows of column 'text' is taken as a text"
+        "mood: 'NA' in 1 of 21 cells of column 'text' is taken as missing (tasks.mood.missing = [] takes it as a text)",
+        "mood: 'None' in 10 of 21 cells of column 'text' is taken as a text"
         " (tasks.mood.missing = ['None'] takes it as missing)",
     ]
     assert task.missing is not None
@@ -108,7 +108,7 @@ def test_notes_reach_the_run(tmp_path: Path) -> None:
     path.write_text("text,mood\n" + "a,yes\nb,no\nc,None\n" * 10)
     prepared = prepare(RunConfig(tasks=[replace(MOOD, train=path)]))
     assert prepared.notes == [
-        "mood: 'None' in 10 of 30 rows of column 'mood' is taken as a class"
+        "mood: 'None' in 10 of 30 cells of column 'mood' is taken as a class"
         " (tasks.mood.labels without it takes it as missing)"
     ]
     assert prepared.config.tasks[0].labels == ("None", "no", "yes")
@@ -126,14 +126,14 @@ def test_classes_that_differ_in_case_alone_are_said() -> None:
     [
         (
             "a.csv",
-            "text,mood\n" + "good,yes,\nbad,no,\n" * 3,
-            "a.csv:2: the row must have 2 fields like the header, not 3, got 'good,yes,' (6 rows can't be used)",
+            "text,mood\n" + "good,yes,x\nbad,no,x\n" * 3,
+            "a.csv:2: the row must have 2 fields like the header, not 3, got 'good,yes,x' (6 rows can't be used)",
         ),
         (
             "a.csv",
-            "text,mood\ngood,yes\nbad,no,\n",
+            "text,mood\ngood,yes\nbad,no,x\n",
             "a.csv: column 'mood' must have at least two classes, got only 'yes'; 1 row can't be used, the first:"
-            " PATH/a.csv:3: the row must have 2 fields like the header, not 3, got 'bad,no,'",
+            " PATH/a.csv:3: the row must have 2 fields like the header, not 3, got 'bad,no,x'",
         ),
         (
             "a.csv",
@@ -167,5 +167,5 @@ def test_numbers_that_are_all_one_are_refused() -> None:
         settled(NEAR, [("a", 2.5)] * 3)
     assert settled(NEAR, [("a", 2.5), ("b", 1)])[0] == NEAR
     assert settled(NEAR, [("a", "NA"), ("b", 1), ("c", 2)])[1] == [
-        "mood: 'NA' in 1 of 3 rows of column 'mood' is taken as missing"
+        "mood: 'NA' in 1 of 3 cells of column 'mood' is taken as missing"
     ]

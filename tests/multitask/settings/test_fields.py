@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import minbert
-from multitask.__main__ import build_parser
+from multitask.cli.parser import build_parser
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer
 from multitask.settings.choices import SCHEDULES, UPDATES, Registry
@@ -58,7 +58,7 @@ def test_a_default_is_allowed_and_unset_follows_the_annotation() -> None:
     assert optional == {
         *("dropout", "rounds", "clip", "id", "labels", "class_weights", "decoder_lr", "sample_size"),
         *("metric", "minutes", "patience", "label_separator", "missing", "threshold"),
-        *("train", "dev", "test"),
+        *("train", "dev", "test", "group"),
     }
     assert not TABLES["tasks"]["dropout"].optional
 

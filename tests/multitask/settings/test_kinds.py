@@ -160,7 +160,7 @@ def test_what_is_no_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ("plain", "tasks.t.kind 'plain' must be derived from multitask.Kind, got <class 'dict'>"),
         (
             "half",
-            "tasks.t.kind 'half' must have check_labels, num_outputs, predict, read_label, row_losses, metrics,"
+            "tasks.t.kind 'half' must have check_labels, num_outputs, predict, read_label, row_losses and 1 more,"
             " which Half lacks",
         ),
     ):

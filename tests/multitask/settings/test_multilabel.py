@@ -10,7 +10,7 @@ from torch import nn
 from multitask.data.batches import label_tensor
 from multitask.data.examples import Dataset, Example, infer_labels, read_examples
 from multitask.data.memory import memory_rows
-from multitask.data.splits import stratified_split
+from multitask.data.splits import hold_out
 from multitask.errors import ConfigError, DataError
 from multitask.model.losses import best_threshold, predicted_values, task_loss
 from multitask.settings.task import Task
@@ -151,7 +151,8 @@ def test_a_split_gives_each_label_its_share() -> None:
     labels = [(0,)] * 300 + [(0, 1)] * 100 + [()] * 50 + [(1, 2)] * 40 + [(0, 3)]
     data = Dataset("rows", [Example(str(row), ("x",), label, row) for row, label in enumerate(labels)])
     task = Task(**{**MOOD, "labels": ("a", "b", "c", "d")})
-    train, dev = stratified_split(data, task, seed=1)
+    (split,) = hold_out([(task, data)], seed=1)
+    train, dev = split.train, split.dev
     assert len(dev) == 49
     counts = [sum(label == of for label in dev.labels) for of in ((0,), (0, 1), (), (1, 2), (0, 3))]
     assert np.abs(np.array(counts) - [30, 10, 5, 4, 0]).max() <= 1

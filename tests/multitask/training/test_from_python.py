@@ -247,7 +247,7 @@ TASKS = [Task(name="sst", **COLUMNS)]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "train must be given config or tasks, got neither"),
+        ({}, "train must be given config, tasks or from_run, got none of them"),
         ({"config": RunConfig(tasks=TASKS), "tasks": TASKS}, "train must be given either config or tasks, got both"),
         ({"config": RunConfig(tasks=TASKS), "epochs": 3}, "train must be given either config or epochs, got both"),
         ({"tasks": []}, "tasks must hold at least one task, got none"),

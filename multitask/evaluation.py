@@ -37,7 +37,8 @@ def outputs_of(
     outputs = torch.zeros(texts.rows, model.tasks[task].num_outputs)
     with hold_casts(), autocast(dtype, device):
         for rows in islice(batches_by_length(texts.lengths), rank(), None, size()):
-            outputs[rows] = model(task, texts.tokens(rows).to(device)).float().cpu()
+            tokens, windows = texts.batch(rows)
+            outputs[rows] = model(task, tokens.to(device), windows).float().cpu()
     sum_over_ranks([outputs])  # a row is zero in all processes but one
     return outputs
 

@@ -36,7 +36,7 @@ class Prediction:
 
     Of a multilabel task the label is a tuple of any number of them, and the probabilities don't add up to one.
 
-    :param truncated: the row was longer than the encoder's positions; only its beginning was used.
+    :param truncated: the row was longer than the encoder's positions, or its windows; only a part of it was used.
     """
 
     id: str

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from minbert.errors import WeightsError, listed
@@ -53,10 +54,20 @@ class MultitaskModel(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict({task.name: TaskDecoder(task, encoders[task.encoder].config) for task in tasks})
 
-    def forward(self, task: str, tokens: TokenBatch | Mapping[str, Tensor]) -> Tensor:
-        """Return the outputs (batch, num_outputs) of one task; TaskDecoder.forward has the order of separate input."""
+    def forward(
+        self, task: str, tokens: TokenBatch | Mapping[str, Tensor], windows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return the outputs (batch, num_outputs) of one task; TaskDecoder.forward has the order of separate input.
+
+        :param windows: how many of the texts each row has, which follow each other: a row's outputs are their mean, in
+            float32 at least. None for one each.
+        """
         outputs: Tensor = self.decoders[task](self.encoder_of(task)(**tokens))
-        return outputs
+        if windows is None:
+            return outputs
+        if outputs.dtype in (torch.bfloat16, torch.float16):
+            outputs = outputs.float()
+        return torch.stack([part.mean(0) for part in outputs.split(list(windows))])
 
     def encoder_of(self, task: str) -> BertModel:
         """Return the encoder a task uses."""

@@ -85,6 +85,15 @@ class Task:
     input: str = setting(
         "pairs as `[CLS] a [SEP] b [SEP]`, or as two encodings", choices=("joint", "separate"), default="joint"
     )
+    long: str = setting(
+        "what is read of a text with more tokens than the encoder has positions: its beginning; a quarter from the"
+        " beginning, the rest from the end; or all, in windows that overlap by half, whose outputs are averaged",
+        choices=("head", "head-tail", "windows"),
+        default="head",
+    )
+    windows: int = setting(
+        'most windows of a text with `long = "windows"`; what follows is cut', check_count, default=8
+    )
     pooling: str = setting("what of the encoder's output reaches the head", choices=POOLINGS, default="attention")
     head: str = setting(
         "cosine is for pairs with separate input and a regression: `low + (high - low) / 2 * (1 + cos)`, which is"
@@ -145,6 +154,11 @@ class Task:
         if twice:
             raise ConfigError(
                 f"tasks.{self.name}: text, label and id must be different columns, got {shown(twice[0])} twice"
+            )
+        if self.long == "windows" and self.is_pair:
+            raise ConfigError(
+                f"{self._key('long')} must be 'head' or 'head-tail' for a pair, since any window of one text would have"
+                " to be read with any of the other, got 'windows'"
             )
         if self.group is not None and (len(self.group) > len(self.text) or self.label in self.group):
             raise ConfigError(

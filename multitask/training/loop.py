@@ -148,7 +148,7 @@ def estimate_seconds(
                 # The first, untimed pass meets cold caches and first allocations; a few rows are enough of it.
                 batch = data[name].batch(rows[:4] if warm else rows).to(device)
                 with autocast(dtype, device):
-                    outputs = model(name, batch.tokens)
+                    outputs = model(name, batch.tokens, batch.windows)
                 task_loss(model.tasks[name], outputs, batch.labels).backward()
                 model.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began

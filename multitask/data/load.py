@@ -8,6 +8,7 @@ import numpy as np
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
+from multitask.data.dialect import formats_note
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.splits import stratified_split
@@ -24,12 +25,14 @@ class Prepared:
     """Checked rows by task, and the configuration with labels filled in from the training rows.
 
     :param given: the rows that came from memory.
+    :param notes: what was decided or noticed on the way, a sentence each: said at the start and recorded.
     """
 
     config: RunConfig
     train: dict[str, Dataset] = field(default_factory=dict)
     dev: dict[str, Dataset] = field(default_factory=dict)
     given: Given = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -65,6 +68,8 @@ def prepare(
                 raise DataError(f"{dataset.path} must have usable {name} rows for task {task.name}, got none")
         result.train[task.name], result.dev[task.name] = _sample(rows, limit, seed), _sample(dev, limit, seed)
     result.config = replace(config, tasks=tuple(tasks))
+    dialects = {name: {"train": rows.dialect, "dev": result.dev[name].dialect} for name, rows in result.train.items()}
+    result.notes += filter(None, (formats_note(name, by_split) for name, by_split in dialects.items()))
     return result
 
 

@@ -1,6 +1,7 @@
 """Rows held out of training, and rows that both training and dev contain."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def stratified_split(dataset: Dataset, task: Task, seed: int) -> tuple[Dataset, 
     held = set(order[int(generator.integers(min(10, len(order)))) :: 10].tolist())
     train = [example for row, example in enumerate(dataset.examples) if row not in held]
     dev = [example for row, example in enumerate(dataset.examples) if row in held]
-    return Dataset(dataset.path, train, dataset.skipped), Dataset(dataset.path, dev)
+    return replace(dataset, examples=train), replace(dataset, examples=dev, skipped=[])
 
 
 def shared_rows(train: Iterable[Example], dev: Iterable[Example]) -> list[Example]:

@@ -56,6 +56,11 @@ def task_records(
         task.name: {
             "classes": list(task.classes),
             "from_memory": list(prepared.given.get(task.name, ())),
+            "format": {
+                split: str(rows[task.name].dialect)
+                for split, rows in (("train", train), ("dev", dev))
+                if rows[task.name].dialect is not None
+            },
             "train_rows": len(train[task.name].examples),
             "dev_rows": len(dev[task.name].examples),
             "truncated_train_rows": int(train_data[task.name].texts.truncated.sum()),

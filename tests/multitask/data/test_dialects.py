@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from multitask.data.dialects import Wanted, look_at
 from multitask.data.examples import infer_labels, iter_examples, read_examples
 from multitask.data.formats import read_rows
+from multitask.data.load import prepare
 from multitask.errors import DataError
+from multitask.settings.config import RunConfig
 from multitask.settings.format import Format
 from multitask.settings.task import Task
 
@@ -286,3 +288,17 @@ def test_what_the_csv_module_writes_is_read_or_asked(
             look_at(path, wanted=Wanted(["one", "two"]))
     else:
         assert looked == rows
+
+
+def test_what_was_found_is_noted(tmp_path: Path) -> None:
+    rows = [(f"text {number}", ("neg", "pos")[number % 2]) for number in range(40)]
+    train = put(tmp_path, "text;label\n" + "".join(f"{text};{label}\n" for text, label in rows), "train.csv")
+    dev = put(tmp_path, "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), "dev.tsv")
+    ours = "semicolons between cells, quoting as in CSV, a header, UTF-8"
+    theirs = "tabs between cells, quoting as in CSV, a header, UTF-8"
+    for files, note in (
+        ({"train": train, "dev": dev}, f"mood: format of train: {ours}; dev: {theirs}"),
+        ({"train": train}, f"mood: format of train and dev: {ours}"),
+    ):
+        task = Task(name="mood", text="text", label="label", **files)
+        assert prepare(RunConfig(tasks=[task])).notes == [note]

@@ -8,6 +8,7 @@ import numpy as np
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
+from multitask.data.dialect import formats_note
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.sources import find_source, held_together, same_rows, serves_others
@@ -78,6 +79,8 @@ def prepare(
                 raise DataError(f"{dataset.path} must have usable {split} rows for task {name}, got none")
             datasets[name] = _sample(dataset, limit, seed)
         setattr(result, split, datasets)
+    dialects = {name: {"train": rows.dialect, "dev": result.dev[name].dialect} for name, rows in result.train.items()}
+    result.notes += filter(None, (formats_note(name, by_split) for name, by_split in dialects.items()))
     return result
 
 

@@ -16,9 +16,10 @@ from multitask.data.batches import EncodedTexts, TaskData
 from multitask.distributed import rank, size, sum_over_ranks
 from multitask.errors import ConfigError
 from multitask.metrics import METRICS, Score, bootstrap_score, compute_metric, macro_f1
-from multitask.model.losses import predicted_values
+from multitask.model.losses import best_threshold, predicted_values
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.checks import listed
 from multitask.settings.task import Task
 
 __all__ = ["Selection", "evaluate_tasks", "mean_score", "outputs_of"]
@@ -36,7 +37,8 @@ def outputs_of(
     outputs = torch.zeros(texts.rows, model.tasks[task].num_outputs)
     with hold_casts(), autocast(dtype, device):
         for rows in islice(batches_by_length(texts.lengths), rank(), None, size()):
-            outputs[rows] = model(task, texts.tokens(rows).to(device)).float().cpu()
+            tokens, windows = texts.batch(rows)
+            outputs[rows] = model(task, tokens.to(device), windows).float().cpu()
     sum_over_ranks([outputs])  # a row is zero in all processes but one
     return outputs
 
@@ -73,7 +75,7 @@ class Selection:
                 )
             return cls(None)
         if name not in known:
-            raise ConfigError(f"select must be one of {', '.join(['mean', *known])}, or TASK.METRIC, got {select!r}")
+            raise ConfigError(f"select must be one of {listed(['mean', *known])}, or TASK.METRIC, got {select!r}")
         if dot:
             known[name].check_metric(f"the metric of select {select}", metric)
         own = known[name].scored_by
@@ -101,16 +103,25 @@ def evaluate_tasks(
     dtype: torch.dtype,
     intervals: bool = False,
     selection: Selection | None = None,
+    tune: Sequence[Task] = (),
 ) -> dict[str, Score]:
     """Return each task's score, with a 95 % bootstrap interval if asked for, else NaN bounds.
 
     :param selection: what it needs beside the tasks' own metrics is among the ``others`` of its task's score.
+    :param tune: tasks as they are configured: of those with any number of classes a row and no threshold, it is chosen
+        on these rows, and kept in the model.
     """
     scores = {}
+    tuned = {task.name for task in tune if task.rules.many and task.threshold is None}
     for name, rows in data.items():
         task = model.tasks[name]
         metric, classes = task.scored_by, task.classes
-        values, _ = predicted_values(task, outputs_of(model, name, rows.texts, device=device, dtype=dtype))
+        outputs = outputs_of(model, name, rows.texts, device=device, dtype=dtype)
+        if name in tuned:
+            _, probabilities = predicted_values(task, outputs)
+            if probabilities is not None:
+                task = model.tasks[name] = replace(task, threshold=best_threshold(probabilities, rows.labels))
+        values, _ = predicted_values(task, outputs)
         predictions, labels = values.numpy(), rows.labels.numpy()
         if intervals:
             score = bootstrap_score(metric, predictions, labels, classes=classes)

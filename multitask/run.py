@@ -20,7 +20,7 @@ from multitask.model.losses import predicted_values
 from multitask.model.model import MultitaskModel, best_folder
 from multitask.plugins import require_parts
 from multitask.precision import choose_device, choose_precision
-from multitask.settings.checks import shown
+from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
@@ -34,11 +34,13 @@ _WINDOW = 4096
 class Prediction:
     """The answer for one row: the label as the training file spells it, or a number, and each class's probability.
 
-    :param truncated: the row was longer than the encoder's positions; only its beginning was used.
+    Of a multilabel task the label is a tuple of any number of them, and the probabilities don't add up to one.
+
+    :param truncated: the row was longer than the encoder's positions, or its windows; only a part of it was used.
     """
 
     id: str
-    label: str | float
+    label: str | float | tuple[str, ...]
     probabilities: tuple[float, ...] | None
     truncated: bool = False
 
@@ -125,8 +127,8 @@ class Run:
 
         :param rows: a list of str or tuple[str, ...]; or of dicts, a DataFrame or whatever else ``train`` takes. An
             id is the row's, or else its number from 1.
-        :return: a list of predictions; for a DataFrame one of its index, with the columns prediction, ``p_<label>`` for
-            each class, and truncated.
+        :return: a list of predictions; for a DataFrame one of its index, with the columns prediction (of a multilabel
+            task lists), ``p_<label>`` for each class, and truncated.
         :raises InputError: for a single text instead of a list, or a row that is neither str nor tuple[str, ...].
         :raises DataError: for rows without the task's columns, and for one without a text.
         :raises ConfigError: for a task that the run lacks, or a row with another number of texts than the task has.
@@ -135,7 +137,10 @@ class Run:
         answers = list(self.predict_stream(task, _examples(described, rows)))
         if not is_frame(rows):
             return answers
-        table: dict[str, list[Any]] = {"prediction": [answer.label for answer in answers]}
+        labels = (answer.label for answer in answers)
+        table: dict[str, list[Any]] = {
+            "prediction": [list(label) if isinstance(label, tuple) else label for label in labels]
+        }
         for place, label in enumerate(described.classes):
             table[f"p_{label}"] = [
                 answer.probabilities[place] for answer in answers if answer.probabilities is not None
@@ -145,7 +150,7 @@ class Run:
 
     def _task(self, name: str) -> Task:
         if name not in self.model.tasks:
-            raise ConfigError(f"task must be one of {', '.join(self.model.tasks)}, got {name!r}")
+            raise ConfigError(f"task must be one of {listed(self.model.tasks)}, got {name!r}")
         return self.model.tasks[name]
 
     def predict_stream(self, task: str, examples: Iterable[Example]) -> Iterator[Prediction]:

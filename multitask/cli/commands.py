@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from multitask.cli.inspect import inspect
 from multitask.cli.output import STANDARD_STREAM, check_predict_files, open_output, write_predictions
 from multitask.errors import ConfigError, DataError
+from multitask.settings.checks import listed
 
 if TYPE_CHECKING:
     from multitask.data.examples import BadRow
@@ -69,7 +70,7 @@ def train(args: argparse.Namespace) -> None:
         )
         scores = run.evaluate("dev", bad_rows=args.bad_rows)
     if is_main():
-        print_scores(scores)
+        print_scores(scores, run)
         record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
         for name, count in record.get("skipped_steps", {}).items():
             print(f"{name}: skipped {count} steps whose loss or gradient was not finite", file=sys.stderr)
@@ -99,13 +100,14 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(scores_as_json(scores, split=args.split), indent=2))
     else:
-        print_scores(scores)
+        print_scores(scores, run)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Label rows, one line of TSV for each, in their order; memory does not grow with their number."""
     check_predict_files(args.input, args.output, args.run)
     from multitask.data.examples import iter_examples
+    from multitask.data.long_texts import cut_note
     from multitask.distributed import is_main, size
 
     if size() > 1 and (args.input == STANDARD_STREAM or not Path(args.input).is_file()):
@@ -128,7 +130,7 @@ def predict(args: argparse.Namespace) -> None:
     if tally.left_out:
         print(f"left out {_rows(tally.left_out)} of {tally.rows}, the first: {tally.first}", file=sys.stderr)
     if tally.cut:
-        print(f"cut {_rows(tally.cut)} of {tally.rows} to the encoder's {run.model.max_length} tokens", file=sys.stderr)
+        print(cut_note(task.name, task.long, tally.cut, tally.rows, run.model.max_length), file=sys.stderr)
 
 
 class Tally:
@@ -245,14 +247,15 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
     if name is None and len(tasks) == 1:
         return next(iter(tasks.values()))
     if name is None:
-        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got none")
+        raise ConfigError(f"--task must be one of {listed(tasks)}, got none")
     if name not in tasks:
-        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got {name!r}")
+        raise ConfigError(f"--task must be one of {listed(tasks)}, got {name!r}")
     return tasks[name]
 
 
-def print_scores(scores: Mapping[str, "Score"]) -> None:
+def print_scores(scores: Mapping[str, "Score"], run: "Run") -> None:
     """Print a line per task and, for several tasks, the plain mean of their scores, if none is an error."""
+    from multitask.data.long_texts import cut_note
     from multitask.evaluation import mean_score
 
     width = max(10, *(len(score.metric) + 2 for score in scores.values()))
@@ -265,8 +268,11 @@ def print_scores(scores: Mapping[str, "Score"]) -> None:
     if len(scores) > 1 and mean is not None:
         print(f"{'mean':<{12 + width}}{mean:>7.3f}")
     for name, score in scores.items():
-        if score.left_out or score.cut:
-            print(f"{name}: left out {_rows(score.left_out)}, cut {score.cut} to the encoder's length", file=sys.stderr)
+        if score.left_out:
+            print(f"{name}: left out {_rows(score.left_out)}", file=sys.stderr)
+        if score.cut:
+            long, most = run.model.tasks[name].long, run.model.max_length
+            print(cut_note(name, long, score.cut, score.n, most), file=sys.stderr)
 
 
 def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Where predictions are written: standard output, or a file that appears under its name only when it is whole."""
 
 import csv
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -96,10 +97,19 @@ def check_predict_files(source: str, output: str, run: Path) -> None:
 
 
 def write_predictions(sink: Output, task: "Task", predictions: Iterable["Prediction"]) -> None:
-    """Write the header and a row for each prediction; fields are quoted the csv way where they must be."""
+    """Write the header and a row for each prediction; fields are quoted the csv way where they must be.
+
+    The labels of a multilabel task are written as its files have them: with its separator, which alone stands for none,
+    or as a JSON list.
+    """
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
     writer.writerow(["id", "prediction", *(f"p_{label}" for label in task.classes)])
     for prediction in predictions:
         label = prediction.label
-        shown = repr(round(label, 6)) if isinstance(label, float) else label
+        if isinstance(label, tuple) and task.label_separator is not None:
+            shown = task.label_separator.join(label) or task.label_separator
+        elif isinstance(label, tuple):
+            shown = json.dumps(label, ensure_ascii=False)
+        else:
+            shown = repr(round(label, 6)) if isinstance(label, float) else label
         writer.writerow([prediction.id, shown, *(f"{p:.6f}" for p in prediction.probabilities or ())])

@@ -1,5 +1,6 @@
 """Checked examples to token ids, without padding, and those to batches."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,17 +12,19 @@ from torch import Tensor
 from minbert.token_batch import TokenBatch, TokenizedTexts
 from minbert.tokenizer import BertTokenizer
 from multitask.data.examples import Example
+from multitask.data.long_texts import NO_LIMIT, keep_ends, to_windows
 from multitask.distributed import rank, size
+from multitask.settings.kinds import Label
 from multitask.settings.task import Task
 
 __all__ = ["Batch", "EncodedTexts", "TaskData", "label_tensor"]
 
 
 class EncodedTexts:
-    """Token ids of a task's rows: a joint pair is one text, a separate pair two.
+    """Token ids of a task's rows: a joint pair is one text, a separate pair two, a long text may be several windows.
 
     :param texts: one or two texts a row, one for each text column of the task.
-    :param max_length: the most tokens of a row; longer ones are cut, longest text first.
+    :param max_length: the most tokens of a text; what becomes of longer ones, the task's ``long`` says.
     :param ahead: tokenize all rows now; else each time a row is asked for, which costs a training step less than
         a hundredth and lets the first one begin without waiting for the last row.
     """
@@ -37,48 +40,76 @@ class EncodedTexts:
     ) -> None:
         self.rows = len(texts)
         self.separate = task.two_encodings
-        self._texts, self._tokenizer, self._max_length = texts, tokenizer, max_length
-        self._tokens = self._tokenize(texts) if ahead else None
+        self.max_length, self._task = max_length, task
+        self._texts, self._tokenizer = texts, tokenizer
+        self._ahead = self._tokenize(texts) if ahead else None
 
-    def _tokenize(self, texts: Sequence[tuple[str, ...]]) -> TokenizedTexts:
+    def _tokenize(self, texts: Sequence[tuple[str, ...]]) -> tuple[TokenizedTexts, np.ndarray | None]:
+        """Tokenize rows; for a task with windows return the first window of each row, too."""
         columns = [list(column) for column in zip(*texts, strict=True)]
         if self.separate:
             columns = [[text for column in columns for text in column]]
-        return self._tokenizer.tokenize_all(*columns or [[]], max_length=self._max_length)
+        limit = self.max_length if self._task.long == "head" else NO_LIMIT
+        tokens = self._tokenizer.tokenize_all(*columns or [[]], max_length=limit)
+        if self._task.long == "windows":
+            return to_windows(tokens, self.max_length, self._task.windows)
+        return keep_ends(tokens, self.max_length) if self._task.long == "head-tail" else tokens, None
 
-    @cached_property
+    @property
     def truncated(self) -> np.ndarray:
         """Which rows were cut: bool (rows,)."""
-        if self._tokens is not None:
-            return self._by_row(self._tokens.truncated, np.logical_or)
-        result = np.zeros(self.rows, dtype=bool)
+        return self._long[0]
+
+    @property
+    def windows(self) -> np.ndarray:
+        """Windows of each row, int64 (rows,); 1 for a row that is not read in windows."""
+        return self._long[1]
+
+    @cached_property
+    def _long(self) -> tuple[np.ndarray, np.ndarray]:
+        truncated, windows = np.zeros(self.rows, dtype=bool), np.ones(self.rows, dtype=np.int64)
         # Most rows can't be too long, and need no tokenization to know it.
-        long = [row for row, texts in enumerate(self._texts) if _most_tokens(texts) > self._max_length]
-        if long:
-            tokens = self._tokenize([self._texts[row] for row in long])
-            result[long] = self._by_row(tokens.truncated, np.logical_or)
-        return result
+        long = [row for row, texts in enumerate(self._texts) if _most_tokens(texts) > self.max_length]
+        if self._ahead is not None or long:
+            chosen = slice(None) if self._ahead is not None else long
+            tokens, firsts = self._ahead or self._tokenize([self._texts[row] for row in long])
+            truncated[chosen] = self._by_row(tokens.truncated, firsts, np.logical_or)
+            windows[chosen] = 1 if firsts is None else np.diff(firsts)
+        return truncated, windows
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, int64 (rows,); only for rows that were tokenized ahead."""
-        assert self._tokens is not None
-        return self._by_row(self._tokens.lengths, np.add)
+        assert self._ahead is not None
+        tokens, firsts = self._ahead
+        return self._by_row(tokens.lengths, firsts, np.add)
 
-    def _by_row(self, values: np.ndarray, join: np.ufunc) -> np.ndarray:
-        """Join the values of a separate pair's two texts (texts,), first texts first, to one a row: (rows,)."""
+    def _by_row(self, values: np.ndarray, firsts: np.ndarray | None, join: np.ufunc) -> np.ndarray:
+        """Join the values of a row's texts to one a row, (rows,): all first texts come first, windows row by row."""
+        if firsts is not None:
+            return join.reduceat(values, firsts[:-1]) if len(values) else values
         if not self.separate:
             return values
         joined: np.ndarray = join(*np.split(values, 2))
         return joined
 
     def tokens(self, indices: np.ndarray) -> TokenBatch:
-        """Return the rows at ``indices``; for separate input all first texts, then all second."""
-        tokens, rows = self._tokens, self.rows
+        """Return the token ids of the rows at ``indices``, in the order of ``batch``."""
+        return self.batch(indices)[0]
+
+    def batch(self, indices: np.ndarray) -> tuple[TokenBatch, tuple[int, ...] | None]:
+        """Return the rows at ``indices``; for separate input all first texts, then all second.
+
+        :return: their token ids, and how many windows each row has, which follow each other; None without windows.
+        """
+        (tokens, firsts), rows = self._ahead or (None, None), self.rows
         if tokens is None:
-            tokens, rows = self._tokenize([self._texts[row] for row in indices]), len(indices)
+            (tokens, firsts), rows = self._tokenize([self._texts[row] for row in indices]), len(indices)
             indices = np.arange(rows)
-        return tokens.batch(np.concatenate([indices, indices + rows]) if self.separate else indices)
+        if firsts is not None:
+            places = [np.arange(firsts[row], firsts[row + 1]) for row in indices]
+            return tokens.batch(np.concatenate(places)), tuple(map(len, places))
+        return tokens.batch(np.concatenate([indices, indices + rows]) if self.separate else indices), None
 
 
 def _most_tokens(texts: tuple[str, ...]) -> int:
@@ -91,15 +122,17 @@ class Batch:
     """Rows of one task; where several processes train together, this one's share of them.
 
     :param tokens: token ids; for separate input those of all first texts, then of all second.
-    :param labels: of these rows, (rows,).
+    :param labels: of these rows, (rows,), or (rows, classes).
     :param whole: labels of the rows of all processes; None for a single process.
     :param counts: False where this process has no share of a small batch, and holds a row that must not count.
+    :param windows: how many texts each row has, which follow each other, and whose outputs are averaged; None for one.
     """
 
     tokens: TokenBatch
     labels: Tensor
     whole: Tensor | None = None
     counts: bool = True
+    windows: tuple[int, ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -111,24 +144,37 @@ class Batch:
         if count == 1:
             return [self]
         own = len(self.labels)
-        texts = len(self.tokens.input_ids) // own  # 2 for separate input
+        windows, texts = self.windows, len(self.tokens.input_ids) // own  # 2 for separate input
+        firsts = [0, *itertools.accumulate(windows or ())]
         parts = []
         for rows in torch.arange(own).tensor_split(min(count, own)):
-            places = torch.cat([rows + own * text for text in range(texts)])
+            low, high = int(rows[0]), int(rows[-1]) + 1
+            if windows is None:
+                places = torch.cat([rows + own * text for text in range(texts)])
+            else:
+                places = torch.arange(firsts[low], firsts[high])
             tokens = TokenBatch(*(tensor[places] for tensor in self.tokens.values()))
-            parts.append(
-                Batch(tokens, self.labels[rows], self.labels if self.whole is None else self.whole, self.counts)
-            )
+            whole = self.labels if self.whole is None else self.whole
+            own_windows = None if windows is None else windows[low:high]
+            parts.append(Batch(tokens, self.labels[rows], whole, self.counts, own_windows))
         return parts
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same rows on ``device``."""
         whole = None if self.whole is None else self.whole.to(device)
-        return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts)
+        return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts, self.windows)
 
 
-def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
-    """Return labels (rows,): int64 class indices, or float32 numbers, so that 3.5 stays 3.5."""
+def label_tensor(task: Task, labels: Sequence[Label]) -> Tensor:
+    """Return labels (rows,): int64 class indices, or float32 numbers, so that 3.5 stays 3.5.
+
+    Where a row may have any number of classes: (rows, classes) of 0 and 1, float32.
+    """
+    if task.rules.many:
+        result = torch.zeros(len(labels), len(task.classes))
+        for row, indices in enumerate(labels):
+            result[row, list(indices)] = 1  # type: ignore[arg-type]
+        return result
     return torch.tensor(labels, dtype=torch.int64 if task.rules.has_classes else torch.float32)
 
 
@@ -136,7 +182,7 @@ def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
 class TaskData:
     """A task's labelled rows, ready to be batched.
 
-    :param labels: (rows,), from label_tensor.
+    :param labels: (rows,) or (rows, classes), from label_tensor.
     :param lines: the rows' lines in their file, int64 (rows,).
     """
 
@@ -170,4 +216,5 @@ class TaskData:
         share = indices[rank() :: size()]
         # A process without a share takes a row that does not count, since all must join in the same sums.
         own = share if len(share) else indices[:1]
-        return Batch(self.texts.tokens(own), self.labels[own], self.labels[indices], counts=len(share) > 0)
+        tokens, windows = self.texts.batch(own)
+        return Batch(tokens, self.labels[own], self.labels[indices], len(share) > 0, windows)

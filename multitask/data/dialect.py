@@ -1,13 +1,13 @@
 """How a file is written, and what is wanted of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from multitask.data.cells import split
 from multitask.settings.checks import shown
 
-__all__ = ["Dialect", "Wanted"]
+__all__ = ["Dialect", "Wanted", "formats_note"]
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,13 @@ class Wanted:
     def place(self, column: str, names: Sequence[str]) -> int:
         """Return a column's place, by its name or else by its number."""
         return names.index(column) if column in names else int(column) - 1
+
+
+def formats_note(task: str, dialects: Mapping[str, Dialect | None]) -> str:
+    """Return one line about how a task's files are written, by split, if any; those that are alike are told once."""
+    told: dict[str, list[str]] = {}
+    for name, dialect in dialects.items():
+        if dialect is not None:
+            told.setdefault(str(dialect), []).append(name)
+    phrases = "; ".join(f"{' and '.join(names)}: {phrase}" for phrase, names in told.items())
+    return phrases and f"{task}: format of {phrases}"

@@ -69,7 +69,8 @@ def told_by_first_line(
             return Dialect("plain")
         hint = f" (if that is plain text, put the line {shown(chr(9).join(wanted.required))} above it)"
     names = _names(line, _likely(line, format), format)[0]
-    missing = [column for column in wanted.required if column not in names]
+    there = {*names, *(map(str, range(1, len(names) + 1)) if by_number else ())}
+    missing = [column for column in wanted.required if column not in there]
     raise DataError(
         f"{name}:{number}: the columns must include {', '.join(map(shown, missing))}, "
         f"got {', '.join(map(shown, names[:20]))}{hint or _hint(line, format, wanted)}"

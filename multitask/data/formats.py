@@ -59,7 +59,7 @@ def read_rows(
                 from multitask.data.tables import excel_rows, parquet_rows
 
                 read = parquet_rows if file.what == "parquet" else excel_rows
-                yield from read(name, file.stream, dialect, wanted)
+                yield from read(name, file.stream, format, wanted)
 
 
 def is_pipe(path: str | Path) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
+from multitask.data.dialect import formats_note
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.sources import find_source, held_together, same_rows, serves_others
@@ -60,7 +61,7 @@ def prepare(
                     f"tasks.{task.name}.{split} must be unset where {memory.name} has the rows, got {file}"
                 )
         source, dev_source = _source(task, "train", given), find_source(task, "dev", given)
-        tasks[task.name] = task = infer_labels(task, source)
+        tasks[task.name] = task = infer_labels(task, source, notes=result.notes)
         reading = _Reading(config, given, bad_rows)
         result.train[task.name] = reading.rows(task, source, grouped=dev_source is None)
         if dev_source is not None:
@@ -78,6 +79,8 @@ def prepare(
                 raise DataError(f"{dataset.path} must have usable {split} rows for task {name}, got none")
             datasets[name] = _sample(dataset, limit, seed)
         setattr(result, split, datasets)
+    dialects = {name: {"train": rows.dialect, "dev": result.dev[name].dialect} for name, rows in result.train.items()}
+    result.notes += filter(None, (formats_note(name, by_split) for name, by_split in dialects.items()))
     return result
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from multitask.data.rows import Fault, Row
 from multitask.errors import ConfigError, DataError
-from multitask.settings.checks import check_known, shown
+from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.task import FILES, Task
 
 __all__ = [
@@ -194,8 +194,7 @@ def _check_header(name: str, header: Sequence[Any], required: Sequence[str], wan
     missing = [column for column in required if column not in counts]
     if missing:
         raise DataError(
-            f"{name}: the columns must include {', '.join(map(shown, missing))},"
-            f" got {', '.join(map(shown, header[:20])) or 'none'}"
+            f"{name}: the columns must include {listed(map(shown, missing))}, got {listed(map(shown, header))}"
         )
     twice = [column for column in wanted if counts[column] > 1]
     if twice:
@@ -265,6 +264,8 @@ def tidy_label(cell: Any) -> Any:
 
     pandas makes 1.0 of 1 in a column where any cell is missing.
     """
+    if isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1:
+        return [tidy_label(each) for each in cell]  # any number of labels
     cell = tidy_text(cell)
     if isinstance(cell, bool):
         return str(cell)
@@ -279,6 +280,8 @@ def tidy_id(cell: Any) -> Any:
 
 def _digested(cell: Any) -> Any:
     """Return a cell as JSON can hold it; of one that no task can use, the name of its type."""
+    if isinstance(cell, list):
+        return [_digested(each) for each in cell]
     if is_missing(cell) or isinstance(cell, str | int | float):
         return None if is_missing(cell) else cell
     return str(cell) if isinstance(cell, Decimal) else type(cell).__name__

@@ -79,7 +79,7 @@ def _single_column(path: str | Path, dialect: Dialect, format: Format) -> Dialec
 def _names(path: str | Path, dialect: Dialect, format: Format) -> list[str]:
     with opened(path) as file:
         if file.what != "text":
-            return names_of_table(str(path), file.stream, file.what, dialect)
+            return names_of_table(str(path), file.stream, file.what, format)
         lines = (line for _, line in numbered_lines(str(path), file.stream, dialect.encoding, format) if line.strip())
         if dialect.what == "csv":
             first = next(lines, "")

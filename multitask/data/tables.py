@@ -11,11 +11,12 @@ from itertools import chain
 from types import ModuleType
 from typing import IO, Any
 
-from multitask.data.dialect import Dialect, Wanted
+from multitask.data.dialect import Wanted
 from multitask.data.memory import tidy_id, tidy_label, tidy_text
 from multitask.data.rows import Row
 from multitask.errors import DataError
 from multitask.settings.checks import shown
+from multitask.settings.format import Format
 
 __all__ = ["excel_rows", "names_of_table", "parquet_rows"]
 
@@ -23,12 +24,12 @@ __all__ = ["excel_rows", "names_of_table", "parquet_rows"]
 BATCH = 4096
 
 
-def parquet_rows(name: str, stream: IO[bytes], dialect: Dialect, wanted: Wanted) -> Iterator[Row]:
+def parquet_rows(name: str, stream: IO[bytes], format: Format, wanted: Wanted) -> Iterator[Row]:
     """Yield the rows of a parquet file, numbered from 1.
 
     :raises DataError: for a file that is broken or lacks a column, and without pyarrow.
     """
-    pyarrow, parquet = _needed("pyarrow", name, "parquet"), _needed("pyarrow.parquet", name, "parquet")
+    pyarrow, parquet = _needed("pyarrow", name, "a parquet file"), _needed("pyarrow.parquet", name, "a parquet file")
     try:
         file = parquet.ParquetFile(stream)
         columns, tidy = _columns(name, file.schema_arrow.names, wanted)
@@ -39,7 +40,7 @@ def parquet_rows(name: str, stream: IO[bytes], dialect: Dialect, wanted: Wanted)
                 number += 1
                 yield Row(number, _tidied(row, tidy, wanted))
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name} must be a whole parquet file ({str(error).splitlines()[0]})") from error
+        raise _broken(name, "a parquet file", error) from error
 
 
 def _python_values(column: Any) -> list[Any]:
@@ -53,50 +54,83 @@ def _python_values(column: Any) -> list[Any]:
     return values
 
 
-def excel_rows(name: str, stream: IO[bytes], dialect: Dialect, wanted: Wanted) -> Iterator[Row]:
+def excel_rows(name: str, stream: IO[bytes], format: Format, wanted: Wanted) -> Iterator[Row]:
     """Yield the rows of a sheet that are not blank, with their numbers in the sheet.
 
     :raises DataError: for a file that is broken, lacks the sheet or a column, and without openpyxl.
     """
-    with _sheet(name, stream, dialect) as (names, filled):
+    with _sheet(name, stream, format, wanted) as (header, names, filled):
         columns, tidy = _columns(name, names, wanted)
-        places = [wanted.place(column, names if dialect.header else []) for column in columns]
+        places = [wanted.place(column, header) for column in columns]
         for number, row in filled:
             cells = [row[place] if place < len(row) else None for place in places]
             yield Row(number, _tidied(cells, tidy, wanted))
 
 
+def names_of_table(name: str, stream: IO[bytes], what: str, format: Format) -> list[str]:
+    """Return the names of the columns of a parquet file or a sheet; numbers from 1 without a header.
+
+    :param what: "parquet" or "excel".
+    :raises DataError: as the functions that read the rows.
+    """
+    if what == "parquet":
+        pyarrow, parquet = (
+            _needed("pyarrow", name, "a parquet file"),
+            _needed("pyarrow.parquet", name, "a parquet file"),
+        )
+        try:
+            return list(parquet.ParquetFile(stream).schema_arrow.names)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise _broken(name, "a parquet file", error) from error
+    with _sheet(name, stream, format, Wanted()) as (_, names, _rows):
+        return names
+
+
 @contextmanager
 def _sheet(
-    name: str, stream: IO[bytes], dialect: Dialect
-) -> Iterator[tuple[list[str], Iterator[tuple[int, list[Any]]]]]:
-    """Open a sheet: the names of its columns, numbers from 1 without a header, and its rows that are not blank."""
+    name: str, stream: IO[bytes], format: Format, wanted: Wanted
+) -> Iterator[tuple[list[str], list[str], Iterator[tuple[int, list[Any]]]]]:
+    """Open a sheet: its header, [] where it has none; its columns' names, else numbers; its rows that are not blank."""
     openpyxl = _needed("openpyxl", name, "an Excel file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, which nobody reads here
         try:
             book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
         except Exception as error:  # of whichever part of a broken file
-            raise DataError(f"{name} must be a whole Excel file ({error})") from error
-        names = [sheet.title for sheet in book.worksheets]
-        if dialect.sheet is not None and dialect.sheet not in names:
-            raise DataError(
-                f"{name}: the sheet must be one of {', '.join(map(shown, names[:20]))}, got {dialect.sheet}"
-            )
-        if not names:
+            raise _broken(name, "an Excel file", error) from error
+        sheets = {sheet.title: sheet for sheet in book.worksheets}
+        if not sheets:
             raise DataError(f"{name} must have a sheet of cells, got none")
-        sheet = book.worksheets[0] if dialect.sheet is None else book[dialect.sheet]
+        if format.sheet is not None and format.sheet not in sheets:
+            known = ", ".join(map(shown, list(sheets)[:20]))
+            raise DataError(f"{name}: {format.key}.sheet must be one of {known}, got {shown(format.sheet)}")
+        sheet = sheets[format.sheet or next(iter(sheets))]
         sheet.reset_dimensions()  # some programs write wrong ones
-        rows = ((number, [_excel_value(cell) for cell in row]) for number, row in enumerate(sheet.iter_rows(), 1))
-        filled = ((number, row) for number, row in rows if any(cell is not None for cell in row))
+        filled = ((number, row) for number, row in _sheet_rows(name, sheet) if any(cell is not None for cell in row))
         first = next(filled, None)
         if first is None:
             raise DataError(f"{name} must have rows, got none")
-        header = [str(cell).strip() if cell is not None else "" for cell in first[1]] if dialect.header else []
+        header = [str(cell).strip() if cell is not None else "" for cell in first[1]]
+        if format.header is None and wanted.by_number and not set(wanted.required) <= set(header):
+            raise DataError(f"{name}: {format.key}.header must be true or false to read a sheet's columns by number")
+        header = header if format.header is not False else []
         while header and not header[-1]:
             header.pop()
-        numbers = [str(number) for number in range(1, len(first[1]) + 1)]
-        yield header or numbers, filled if dialect.header else chain([first], filled)
+        names = header or list(map(str, range(1, len(first[1]) + 1)))
+        yield header, names, filled if header else chain([first], filled)
+
+
+def _sheet_rows(name: str, sheet: Any) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the numbers and values of a sheet's rows."""
+    try:
+        for number, row in enumerate(sheet.iter_rows(), 1):
+            yield number, [_excel_value(cell) for cell in row]
+    except Exception as error:  # of whichever part of a broken file
+        raise _broken(name, "an Excel file", error) from error
+
+
+def _broken(name: str, what: str, error: Exception) -> DataError:
+    return DataError(f"{name} must be {what} that is whole ({' '.join(str(error).split())})")
 
 
 def _excel_value(cell: Any) -> Any:
@@ -138,20 +172,3 @@ def _columns(name: str, header: Sequence[str], wanted: Wanted) -> tuple[list[str
 def _tidied(cells: Sequence[Any], tidy: Sequence[Callable[[Any], Any]], wanted: Wanted) -> tuple[Any, ...]:
     row = tuple(each(cell) for each, cell in zip(tidy, cells, strict=True))
     return row if len(row) > len(wanted.required) else (*row, None)
-
-
-def names_of_table(name: str, stream: IO[bytes], what: str, dialect: Dialect) -> list[str]:
-    """Return the names of the columns of a parquet file or a sheet; numbers from 1 without a header.
-
-    :param what: "parquet" or "excel".
-    :raises DataError: as the functions that read them.
-    """
-    if what == "parquet":
-        _needed("pyarrow", name, "parquet")
-        parquet = _needed("pyarrow.parquet", name, "parquet")
-        try:
-            return list(parquet.ParquetFile(stream).schema_arrow.names)
-        except (ValueError, OSError) as error:  # of pyarrow's own, which derive from these
-            raise DataError(f"{name} must be a whole parquet file ({str(error).splitlines()[0]})") from error
-    with _sheet(name, stream, dialect) as (names, _):
-        return names

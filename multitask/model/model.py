@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
-from minbert.errors import WeightsError
+from minbert.errors import WeightsError, listed
 from minbert.files.checkpoint import fault_of
 from minbert.files.storage import read_tensors, write_json, write_tensors
 from minbert.model import BertModel
@@ -37,10 +38,10 @@ class MultitaskModel(nn.Module):
         self.tasks = {task.name: task for task in tasks}
         wrong = sorted({task.encoder for task in tasks} - set(encoders))
         if wrong:
-            raise ConfigError(f"a task's encoder must be one of {', '.join(encoders)}, got {wrong[0]!r}")
+            raise ConfigError(f"a task's encoder must be one of {listed(encoders)}, got {wrong[0]!r}")
         for task in tasks:
             if needs_pooler(task.pooling) and encoders[task.encoder].pooler is None:
-                others = ", ".join(name for name in POOLINGS if not needs_pooler(name))
+                others = listed(name for name in POOLINGS if not needs_pooler(name))
                 raise ConfigError(
                     f"tasks.{task.name}.pooling must be one of {others}, since the encoder {task.encoder!r} has no"
                     f" pooler, got {task.pooling!r}"
@@ -53,10 +54,20 @@ class MultitaskModel(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict({task.name: TaskDecoder(task, encoders[task.encoder].config) for task in tasks})
 
-    def forward(self, task: str, tokens: TokenBatch | Mapping[str, Tensor]) -> Tensor:
-        """Return the outputs (batch, num_outputs) of one task; TaskDecoder.forward has the order of separate input."""
+    def forward(
+        self, task: str, tokens: TokenBatch | Mapping[str, Tensor], windows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return the outputs (batch, num_outputs) of one task; TaskDecoder.forward has the order of separate input.
+
+        :param windows: how many of the texts each row has, which follow each other: a row's outputs are their mean, in
+            float32 at least. None for one each.
+        """
         outputs: Tensor = self.decoders[task](self.encoder_of(task)(**tokens))
-        return outputs
+        if windows is None:
+            return outputs
+        if outputs.dtype in (torch.bfloat16, torch.float16):
+            outputs = outputs.float()
+        return torch.stack([part.mean(0) for part in outputs.split(list(windows))])
 
     def encoder_of(self, task: str) -> BertModel:
         """Return the encoder a task uses."""
@@ -119,7 +130,7 @@ class MultitaskModel(nn.Module):
         wrong = sorted(set(own) ^ set(tensors))
         wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
         if wrong:
-            raise WeightsError(f"{folder / 'decoders.safetensors'}: must fit tasks.json, differs at {', '.join(wrong)}")
+            raise WeightsError(f"{folder / 'decoders.safetensors'}: must fit tasks.json, differs at {listed(wrong)}")
         for name, tensor in tensors.items():
             # Of a pooling or head of one's own, a buffer may hold other than finite numbers, such as a count.
             fault = fault_of(tensor, own[name].dtype) if isinstance(own[name], nn.Parameter) else ""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from multitask.errors import ConfigError
-from multitask.settings.checks import check_known, check_string, shown
+from multitask.settings.checks import check_known, check_string, listed, shown
 from multitask.settings.fields import Setting, settings_of
 from multitask.settings.format import FORMAT_KEYS
 from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_names
@@ -185,14 +185,20 @@ def build_config(
             raise ConfigError(f"{key} must be set once, by --set or by its own option, got two values")
         given.add(key)
         _assign(result, key, value)
-    for name, task in result["tasks"].items():
-        missing = [key for key in REQUIRED if key not in task]
-        if missing:
-            raise ConfigError(
-                f"tasks.{name} must have {', '.join(REQUIRED)}, lacks {', '.join(missing)}:"
-                f" {preset} has them for {', '.join(known)} only"
-            )
-    return RunConfig.from_dict({"format": FORMAT, "preset": preset, **result})
+    try:
+        for name, task in result["tasks"].items():
+            missing = [key for key in REQUIRED if key not in task]
+            if missing:
+                raise ConfigError(
+                    f"tasks.{name} must have {', '.join(REQUIRED)}, lacks {', '.join(missing)}:"
+                    f" {preset} has them for {listed(known)} only"
+                )
+        return RunConfig.from_dict({"format": FORMAT, "preset": preset, **result})
+    except ConfigError as error:
+        key = str(error).partition(" ")[0].rstrip(":")
+        if tasks_file is None or any(f"{each}.".startswith(f"{key}.") for each in given):
+            raise  # the file is not at fault, or not alone
+        raise ConfigError(f"{tasks_file}: {error}") from None
 
 
 def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task, ...]:
@@ -255,7 +261,7 @@ def _assign(result: Table, key: str, value: Any) -> None:
         return
     if len(parts) != (3 if section == "tasks" else 2):
         form = f"{section}.NAME.KEY" if section == "tasks" else f"{section}.KEY"
-        raise ConfigError(f"--set: the key must be {form}, with KEY one of {', '.join(known)}, got {shown(key)}")
+        raise ConfigError(f"--set: the key must be {form}, with KEY one of {listed(known)}, got {shown(key)}")
     if section == "tasks":
         check_known("--set: the task", [parts[1]], tuple(table))
         table = table[parts[1]]

@@ -17,6 +17,7 @@ __all__ = [
     "check_path",
     "check_rate",
     "check_weights",
+    "check_words",
 ]
 
 # Names become keys of state dictionaries, of TOML and of --set: a dot would cut them in two.
@@ -63,6 +64,11 @@ def check_weights(key: str, value: Any) -> tuple[float, ...]:
     if not any(weights):
         raise ConfigError(f"{key} must not all be zero, got {shown(value)}")
     return weights
+
+
+def check_words(key: str, value: Any) -> tuple[str, ...]:
+    """Check a list of words, each without blanks around it."""
+    return tuple(check_string(key, word.strip() if isinstance(word, str) else word) for word in check_list(key, value))
 
 
 def check_path(key: str, value: Any) -> str:

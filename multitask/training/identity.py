@@ -13,7 +13,7 @@ from multitask.distributed import gathered, rank, size
 from multitask.errors import RunError
 from multitask.evaluation import Selection
 from multitask.plugins import Parts, own_parts
-from multitask.settings.checks import shown
+from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.training.checkpoints import latest_checkpoint
 
@@ -97,7 +97,7 @@ def refuse_to_overwrite(out: Path, config: RunConfig, origin: str | None = None)
     ours = {"config.json", "record.json", "metrics.jsonl", "timing.jsonl", "checkpoints", ".best.new"}
     if there - ours or "config.json" not in there:
         raise RunError(
-            f"{out}: must hold a complete checkpoint to resume from, got only {', '.join(sorted(there)[:5])}, which"
+            f"{out}: must hold a complete checkpoint to resume from, got only {listed(sorted(there))}, which"
             " starting anew would overwrite; name a new folder, or remove this one"
         )
     try:
@@ -120,18 +120,16 @@ def refuse_changes(out: Path, before: Any, now: Any) -> None:
     """Raise RunError, naming what changed and how a new run begins from this one, if it was trained otherwise."""
     changed = _differences(before, now)
     if changed:
-        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         hint = f"; a new run begins from its best epoch with --from {out}, in Python from_run={str(out)!r}"
-        raise RunError(
-            f"{out}: to be resumed, {'; '.join(changed[:5])}{more}" + (hint if (out / "best").is_dir() else "")
-        )
+        what = f"{out}: to be resumed, {listed(changed, join='; ')}"
+        raise RunError(what + (hint if (out / "best").is_dir() else ""))
 
 
 def refuse_differences(main: Any, own: Any) -> None:
     """Raise RunError if this process was told something else than the main one, or reads other data."""
     differing = _differences(main, own)
     if differing:
-        raise RunError(f"process {rank()} must agree with the main one: {'; '.join(differing[:5])}")
+        raise RunError(f"process {rank()} must agree with the main one: {listed(differing, join='; ')}")
 
 
 def refuse_different_starts(out: Path, model: nn.Module, position: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
-from multitask.settings.checks import check_number
+from multitask.settings.checks import check_number, listed
 from multitask.settings.choices import SAMPLERS, SCHEDULES
 from multitask.settings.config import RunConfig, TrainConfig
 from multitask.settings.task import Task
@@ -115,10 +115,9 @@ def _factor(schedule: str, value: Any, step: int) -> float:
 
 
 def _lines(rows: TaskData, chosen: Indices, task: Task) -> str:
-    """Name the lines of the file, or the rows in memory, that the chosen rows are, at most ten."""
+    """Name the lines of the file, or the rows in memory, that the chosen rows are, at most five."""
     lines = rows.lines[chosen].tolist()
-    rest = f" and {len(lines) - 10} more" if len(lines) > 10 else ""
-    numbers = f"{', '.join(map(str, lines[:10]))}{rest}"
+    numbers = listed(lines)
     return (
         f"rows {numbers} of data[{task.name!r}]['train']" if task.train is None else f"lines {numbers} of {task.train}"
     )
@@ -149,7 +148,7 @@ def estimate_seconds(
                 # The first, untimed pass meets cold caches and first allocations; a few rows are enough of it.
                 batch = data[name].batch(rows[:4] if warm else rows).to(device)
                 with autocast(dtype, device):
-                    outputs = model(name, batch.tokens)
+                    outputs = model(name, batch.tokens, batch.windows)
                 task_loss(model.tasks[name], outputs, batch.labels).backward()
                 model.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began

@@ -46,9 +46,6 @@ class Reporter:
             self._say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows{classes}")
             for row in task["skipped"]:
                 self._say(f"{name}: left out {row}")
-            cut, cut_dev = task["truncated_train_rows"], task["truncated_dev_rows"]
-            if cut or cut_dev:
-                self._say(f"{name}: {cut} training and {cut_dev} dev rows cut to the encoder's length")
         for note in record["notes"]:
             self._say(note)
         rounds = settings.epochs * rounds_per_epoch

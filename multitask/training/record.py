@@ -14,6 +14,7 @@ import minbert
 from multitask.data.batches import TaskData
 from multitask.data.examples import Dataset
 from multitask.data.load import Prepared
+from multitask.data.long_texts import cut_note
 from multitask.data.repeats import find_repeats
 from multitask.data.splits import shared_rows
 from multitask.model.model import MultitaskModel
@@ -57,14 +58,19 @@ def task_records(
         task.name: {
             "classes": list(task.classes),
             "from_memory": list(prepared.given.get(task.name, ())),
+            "format": {
+                split: str(rows[task.name].dialect)
+                for split, rows in (("train", prepared.train), ("dev", prepared.dev))
+                if rows[task.name].dialect is not None
+            },
             "held_with": list(prepared.held_with.get(task.name, ())),
             **_rows_record(
                 prepared.train[task.name],
                 prepared.dev[task.name],
                 "rows" if "train" in prepared.given.get(task.name, ()) else "lines",
             ),
-            "truncated_train_rows": int(train_data[task.name].texts.truncated.sum()),
-            "truncated_dev_rows": int(dev_data[task.name].texts.truncated.sum()),
+            **_length_record(train_data[task.name], dev_data[task.name]),
+            "long": task.long,
         }
         for task in prepared.config.tasks
     }
@@ -85,6 +91,16 @@ def _rows_record(train: Dataset, dev: Dataset, what: str) -> dict[str, Any]:
     }
 
 
+def _length_record(train: TaskData, dev: TaskData) -> dict[str, int]:
+    return {
+        "max_length": train.texts.max_length,
+        "truncated_train_rows": int(train.texts.truncated.sum()),
+        "truncated_dev_rows": int(dev.texts.truncated.sum()),
+        "windowed_train_rows": int((train.texts.windows > 1).sum()),
+        "train_windows": int(train.texts.windows.sum()),
+    }
+
+
 def row_notes(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say what of the tasks' records a user should know before the training begins, a sentence each.
 
@@ -101,6 +117,16 @@ def row_notes(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
             )
         if task["dev_rows_also_in_train"]:
             notes.append(f"{name}: {task['dev_rows_also_in_train']:,} dev rows are also in train")
+        length = task["max_length"]
+        if task["windowed_train_rows"]:
+            notes.append(
+                f"{name}: {task['windowed_train_rows']:,} of {task['train_rows']:,} training rows are longer than"
+                f" {length} tokens and read in windows, which are {task['train_windows']:,} texts in all"
+            )
+        for split, what in (("train", "training rows"), ("dev", "dev rows")):
+            cut = task[f"truncated_{split}_rows"]
+            if cut:
+                notes.append(cut_note(name, task["long"], cut, task[f"{split}_rows"], length, what=what))
     return notes
 
 

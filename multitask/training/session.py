@@ -239,7 +239,9 @@ class Session:
         """Score the dev rows, and keep the epoch in ``best/`` if none before it scored as high."""
         began = time.perf_counter()
         selection = Selection.parse(self.identity["select"], self.config.tasks)
-        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection)
+        scores = evaluate_tasks(
+            self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection, tune=self.config.tasks
+        )
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
             for metric, value in score.defined().items():

@@ -46,8 +46,8 @@ def command(*argv: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         (["train", "--epoch", "3"], ["--epoch"]),  # no abbreviations: scripts must not break on a new option
         (["evaluate"], ["RUN"]),
         (["fetch"], ["weights", "data"]),
-        (["train", "--preset", "nope"], ["nope", *preset_names()]),
-        (["train", "--set", "train.epcohs=3"], ["epcohs", "epochs", "warmup"]),
+        (["train", "--preset", "nope"], ["nope", *preset_names()[:5], f"and {len(preset_names()) - 5} more"]),
+        (["train", "--set", "train.epcohs=3"], ["epcohs", "did you mean epochs?", " more"]),
         (["train", "--set", "tasks.nope.lr=1"], ["nope", "sst", "para", "sts"]),
         (["train", "--set", "epochs"], ["epochs", "KEY=VALUE"]),
         (["train", "--tasks", "no-such.toml"], ["no-such.toml"]),

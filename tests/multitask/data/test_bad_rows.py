@@ -79,7 +79,13 @@ def test_train_says_how_many_rows_are_cut(
     spoiled: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(spoiled, tiny_weights, tmp_path / "run", "--bad-rows", "skip")) == 0
-    assert "sst: 2 training and 3 dev rows cut to the encoder's length\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        said.count("sst: 2 of 302 training rows (0.7 %) are longer than 64 tokens and are cut: tasks.sst.long\n") == 1
+    )
+    # Of dev once at the start, and once below the scores.
+    assert said.count("sst: 3 of 27 dev rows (11 %) are longer than 64 tokens and are cut: tasks.sst.long\n") == 1
+    assert said.count("sst: 3 of 27 rows (11 %) are longer than 64 tokens and are cut: tasks.sst.long\n") == 1
 
 
 @pytest.mark.parametrize("more", [[], ["--bad-rows", "missing"], ["--bad-rows", "error"]])
@@ -108,7 +114,9 @@ def test_missing_labels_are_refused_only_if_asked(make_config: Any, course_like:
 
 def test_evaluate_says_what_it_left_out(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained), "--split", "train", "--bad-rows", "skip", "--quiet"]) == 0
-    assert re.search(r"sst: left out [1-9]\d* rows?, cut \d+ to the encoder's length", capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.search(r"^sst: left out [1-9]\d* rows?$", said, re.MULTILINE)
+    assert "sst: 2 of 302 rows (0.7 %) are longer than 64 tokens and are cut: tasks.sst.long\n" in said
 
 
 def test_evaluate_takes_the_same_choice(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,10 +165,10 @@ def test_predict_refuses_a_table_with_other_columns(predict: Any) -> None:
 def test_predict_says_how_many_rows_are_cut(predict: Any, quiet: bool) -> None:
     status, said, rows = predict(f"good film\n{LONG}\n{LONG}bad\n", quiet=quiet)
     assert (status, ids(rows)) == (0, ["1", "2", "3"])
-    assert said.endswith("cut 2 rows of 3 to the encoder's 64 tokens\n")
+    assert said.endswith("sst: 2 of 3 rows (67 %) are longer than 64 tokens and are cut: tasks.sst.long\n")
     status, said, rows = predict(f"good film\tbad film\n{LONG}\tfilm\nfilm\t{LONG}\n", task="sts", quiet=quiet)
     assert (status, ids(rows)) == (0, ["1", "2", "3"])
-    assert said.endswith("cut 2 rows of 3 to the encoder's 64 tokens\n")
+    assert said.endswith("sts: 2 of 3 rows (67 %) are longer than 64 tokens and are cut: tasks.sts.long\n")
 
 
 def test_a_prediction_knows_that_its_row_was_cut(trained: Path) -> None:

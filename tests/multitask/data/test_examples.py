@@ -134,7 +134,8 @@ def test_missing_texts_and_labels_are_left_out_and_reported(tmp_path: Path, word
         (3, "text", word),
         (4, "mood", word),
     ]
-    assert f"rows.tsv:3: column 'text' must not be empty, got {word!r}" in refusal(path, on_bad="error")
+    whose = " or a word of tasks.mood.missing" if word.strip() else ""
+    assert f"rows.tsv:3: column 'text' must not be empty{whose}, got {word!r}" in refusal(path, on_bad="error")
     assert len(read_examples(path, MOOD, on_bad="skip")) == 1
 
 
@@ -253,7 +254,11 @@ def test_json_lines(tmp_path: Path) -> None:
         ('{"text": "\\ud800", "mood": 1}', "must be UTF-8, got ", False),
         ('{"text": "x", "mood": true}', "must be one of the classes 0, 1, 2, got True", False),
         ('{"text": "x", "mood": 1.5}', "must be one of the classes 0, 1, 2, got 1.5", False),
-        ('{"text": "x", "mood": [1]}', "must be one of the classes 0, 1, 2, got [1]", False),
+        (
+            '{"text": "x", "mood": [1]}',
+            "must be one label (tasks.mood.kind = 'multilabel' takes lists of them), got [1]",
+            False,
+        ),
         ('{"text": "x", "mood": null}', "column 'mood' must not be empty, got None", True),
         ('{"text": "x", "mood": NaN}', "column 'mood' must not be empty, got nan", True),
         ('{"text": null, "mood": 1}', "column 'text' must not be empty, got None", True),

@@ -57,7 +57,7 @@ def test_a_default_is_allowed_and_unset_follows_the_annotation() -> None:
     optional = {name for table in TABLES.values() for name, known in table.items() if known.optional}
     assert optional == {
         *("dropout", "rounds", "clip", "id", "labels", "class_weights", "decoder_lr", "sample_size"),
-        *("metric", "minutes", "patience"),
+        *("metric", "minutes", "patience", "label_separator", "missing", "threshold"),
         *("train", "dev", "test", "group"),
     }
     assert not TABLES["tasks"]["dropout"].optional

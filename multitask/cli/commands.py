@@ -70,7 +70,7 @@ def train(args: argparse.Namespace) -> None:
         )
         scores = run.evaluate("dev", bad_rows=args.bad_rows)
     if is_main():
-        print_scores(scores, run)
+        print_scores(scores, run, said=not args.quiet)
         record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
         for name, count in record.get("skipped_steps", {}).items():
             print(f"{name}: skipped {count} steps whose loss or gradient was not finite", file=sys.stderr)
@@ -253,8 +253,11 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
     return tasks[name]
 
 
-def print_scores(scores: Mapping[str, "Score"], run: "Run") -> None:
-    """Print a line per task and, for several tasks, the plain mean of their scores, if none is an error."""
+def print_scores(scores: Mapping[str, "Score"], run: "Run", *, said: bool = False) -> None:
+    """Print a line per task and, for several tasks, the plain mean of their scores, if none is an error.
+
+    :param said: which rows were left out or cut has been said.
+    """
     from multitask.data.long_texts import cut_note
     from multitask.evaluation import mean_score
 
@@ -267,7 +270,7 @@ def print_scores(scores: Mapping[str, "Score"], run: "Run") -> None:
     mean = mean_score(list(scores.values()))
     if len(scores) > 1 and mean is not None:
         print(f"{'mean':<{12 + width}}{mean:>7.3f}")
-    for name, score in scores.items():
+    for name, score in () if said else scores.items():
         if score.left_out:
             print(f"{name}: left out {_rows(score.left_out)}", file=sys.stderr)
         if score.cut:

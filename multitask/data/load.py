@@ -69,7 +69,12 @@ def prepare(
             if task.group is not None:
                 result.notes.append(f"{task.name}: group is not used, since dev has rows of its own")
     result.config = replace(config, tasks=tuple(tasks.values()))
-    result.notes += filter(None, (_note_unlabelled(task, result.train[task.name]) for task in tasks.values()))
+    result.notes += [
+        _unlabelled(name, dataset)
+        for datasets in (result.train, result.dev)
+        for name, dataset in datasets.items()
+        if dataset.unlabelled
+    ]
     for together in dict.fromkeys(result.held_with.values()):
         _hold_out(result, together)
     for split in ("train", "dev"):
@@ -109,11 +114,9 @@ def _hold_out(prepared: Prepared, together: Sequence[str]) -> None:
             )
 
 
-def _note_unlabelled(task: Task, rows: Dataset) -> str:
-    if not rows.unlabelled:
-        return ""
+def _unlabelled(name: str, rows: Dataset) -> str:
     count = rows.unlabelled + len(rows) + len(rows.skipped)
-    return f"{task.name}: {rows.unlabelled:,} of {count:,} rows of {Path(rows.path).name} have no label of this task"
+    return f"{name}: {rows.unlabelled:,} of {count:,} rows of {Path(rows.path).name} have no label of this task"
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def prepare(
             datasets[name] = _sample(dataset, limit, seed)
         setattr(result, split, datasets)
     dialects = {name: {"train": rows.dialect, "dev": result.dev[name].dialect} for name, rows in result.train.items()}
-    result.notes += filter(None, (formats_note(name, by_split) for name, by_split in dialects.items()))
+    result.notes[:0] = filter(None, (formats_note(name, by_split) for name, by_split in dialects.items()))
     return result
 
 

@@ -71,7 +71,7 @@ def test_cells_that_can_not_be_used(tmp_path: Path, kind: str) -> None:
     days = put(
         tmp_path, pd.DataFrame({"text": ["a", "b"], "label": [datetime.datetime(2020, 1, day) for day in (1, 2)]}), kind
     )
-    assert "must have at least two classes, got datetime.datetime(2020, 1, 2, 0, 0), which is neither" in refusal(days)
+    assert "column 'label' must be a string or a number, got datetime.datetime(2020, 1, 1, 0, 0)" in refusal(days)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +115,7 @@ def test_the_sheet_can_be_named(tmp_path: Path) -> None:
     data = read_examples(path, task)
     assert [(row.texts[0], row.line) for row in data.examples] == [("a", 4), ("b", 5)]
     assert str(data.dialect) == "Excel, the sheet 'rows', a header"
-    assert refusal(path).endswith("the columns must include 'label', got 'x'")
+    assert refusal(path).endswith("the columns must include 'text', 'label', got 'x'")
     other = Task(name="mood", text="text", label="label", labels=("x", "y"), format=Format(sheet="row"))
     assert refusal(path, other).endswith("tasks.mood.format.sheet must be one of 'notes', 'rows', got 'row'")
 

@@ -17,7 +17,7 @@ All else is plain text, including sentences with commas in them.
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["FOLLOWING", "looks_like_header", "looks_like_json"]
+__all__ = ["FOLLOWING", "KNOWN", "looks_like_header", "looks_like_json"]
 
 KNOWN = frozenset(
     {

@@ -187,6 +187,18 @@ def test_another_encoding_has_to_be_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+def test_utf_8_is_not_read_as_another_encoding(tmp_path: Path, encoding: str) -> None:
+    said = Task(name="mood", text="text", label="label", labels=("neg", "pos"), format=Format(encoding=encoding))
+    path = put(tmp_path, "text;label\ncafé;pos\n", "rows.csv")
+    due = f"tasks.mood.format.encoding must be utf-8, which the file is, got {encoding}"
+    assert refusal(path, said).endswith(due)
+    with pytest.raises(DataError, match=due):
+        list(iter_examples(path, said))
+    assert found(put(tmp_path, "text;label\ncafe;pos\n", "rows.csv"), said) == [("cafe", 1)]
+    assert found(put(tmp_path, "text;label\ncafé;pos\nÃ©;pos".encode(encoding), "rows.csv"), said)[0] == ("café", 1)
+
+
 def test_bytes_in_a_column_that_nobody_reads_are_a_fault_of_their_row(tmp_path: Path) -> None:
     path = put(tmp_path, b"text,label,town\ngood,pos,Caf\xe9\nbad,neg,x\n", "rows.csv")
     assert refusal(path).startswith("rows.csv:2: column 'town' must be UTF-8 (byte 13 of the line is 0xe9)")
@@ -224,6 +236,15 @@ def test_no_header(tmp_path: Path) -> None:
     assert "must be numbers, since tasks.mood.format.header is false, got 'text', 'label'" in refusal(path, said)
     beyond = Task(name="mood", text="3", label="1", labels=("neg", "pos"))
     assert "the columns must include '3', got 'pos', 'good film'" in refusal(path, beyond)
+
+
+def test_a_first_row_that_may_be_either_is_asked(tmp_path: Path) -> None:
+    path = put(tmp_path, "x\tgood film\ny\tbad film\n")
+    with pytest.raises(DataError, match=r"mood.format.header must be true or false: the first row may name"):
+        list(iter_examples(path, NUMBERED))
+    assert look_at(path).header
+    long = put(tmp_path, "x\tgood film\ny\tbad film\nx\tgood\n")
+    assert [row.texts[0] for row in iter_examples(long, NUMBERED)] == ["good film", "bad film", "good"]
 
 
 def test_no_header_for_prediction(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -284,6 +285,28 @@ def test_what_is_set_is_not_looked_for(tmp_path: Path) -> None:
 )
 def test_a_file_is_looked_at_before_its_columns_are_known(tmp_path: Path, content: str, said: str) -> None:
     assert str(look_at(put(tmp_path, content, "rows.txt"))) == said
+
+
+LINE = st.text(st.sampled_from('ab "'), min_size=1, max_size=6).filter(lambda cell: cell.strip() == cell)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(LINE, LINE), min_size=1, max_size=6))
+def test_a_tsv_without_quoting_is_read_as_pandas_does_or_asked(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
+) -> None:
+    content = "one\ttwo\n" + "".join(f"{one}\t{two}\n" for one, two in rows)
+    path = put(tmp_path_factory.mktemp("tsv"), content)
+    frame = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=str, keep_default_na=False)
+    theirs = list(frame.itertuples(index=False, name=None))
+    assert [row.cells[:2] for row in read_rows(path, ["one", "two"], format=Format(quoting="none"))] == theirs == rows
+    with suppress(DataError):
+        found = [row.cells[:2] for row in read_rows(path, ["one", "two"])]
+        # Where quotes always stand in pairs around cells, nobody can tell; the rows are the same.
+        assert found in (
+            rows,
+            [tuple(cell[1:-1].replace('""', '"') if cell[0] == '"' else cell for cell in row) for row in rows],
+        )
 
 
 CELL = st.text(st.sampled_from("ab ,;|\t\"\n'é"), min_size=1, max_size=6).filter(lambda cell: cell.strip() == cell)

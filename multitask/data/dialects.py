@@ -9,10 +9,12 @@ from multitask.data.cells import cell_rows
 from multitask.data.dialect import Dialect, Wanted
 from multitask.data.first_bytes import opened
 from multitask.data.first_line import is_table_by_name, names_columns, separators_of, told_by_first_line
-from multitask.data.lines import encoding_of, numbered_lines
+from multitask.data.lines import encoding_of, numbered_lines, refuse_utf_8
 from multitask.data.looking import decimal_of, first_row_names_columns, separator_and_quoting
 from multitask.data.plain_text import FOLLOWING
 from multitask.data.rows import Line
+from multitask.errors import DataError
+from multitask.settings.checks import shown
 from multitask.settings.format import Format
 
 __all__ = ["Dialect", "Wanted", "look_at"]
@@ -30,6 +32,9 @@ def look_at(path: str | Path, format: Format | None = None, wanted: Wanted | Non
             header = file.what == "parquet" or format.header is not False
             return Dialect(file.what, header=header, encoding="", compression=file.compression, sheet=format.sheet)
         encoding = encoding_of(name, file.stream.read(4), format)
+        if format.encoding is not None:
+            file.stream.seek(0)
+            refuse_utf_8(name, file.stream, encoding, format)
 
         def lines() -> Iterator[Line]:
             file.stream.seek(0)
@@ -58,14 +63,19 @@ def _by_all_of_it(
     header = format.header
     if header is None:
         rows = (row for row in cell_rows(lines(), separator, quoting) if row.text.strip())
-        header = named or first_row_names_columns(rows)
-    found = replace(found, separator=separator, quoting=quoting, trailing=trailing, header=header)
+        header = True if named else first_row_names_columns(rows)
+    if header is None and wanted.required:
+        raise DataError(
+            f"{name}: {format.key}.header must be true or false: the first row may name the columns, or be like those"
+            f" below, got {shown(first)}"
+        )
+    found = replace(found, separator=separator, quoting=quoting, trailing=trailing, header=header is not False)
     if format.decimal is not None or not wanted.numbers or wanted.label is None:
         return found
-    place = wanted.place(wanted.label, found.names(first) if header else [])
+    place = wanted.place(wanted.label, found.names(first) if found.header else [])
     cells = (
         (row.line, row.cells[place])
-        for row in islice(cell_rows(lines(), separator, quoting), int(header), None)
+        for row in islice(cell_rows(lines(), separator, quoting), int(found.header), None)
         if isinstance(row.cells, list) and place < len(row.cells)
     )
     return replace(found, decimal=decimal_of(name, cells, wanted.label, format))

@@ -4,14 +4,14 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 from multitask.data.first_bytes import MARKS
 from multitask.data.rows import Fault, Line
 from multitask.errors import DataError
 from multitask.settings.format import Format
 
-__all__ = ["encoding_of", "numbered_lines", "undecoded"]
+__all__ = ["encoding_of", "numbered_lines", "refuse_utf_8", "undecoded"]
 
 BLOCK = 1 << 16
 # What "surrogateescape" makes of bytes that are not UTF-8.
@@ -31,6 +31,24 @@ def encoding_of(name: str, first: bytes, format: Format) -> str:
         )
     # Neither keeps the mark as a character; _tidied takes it away.
     return "utf-8" if chosen == "utf-8-sig" else chosen
+
+
+def refuse_utf_8(name: str, stream: IO[bytes], encoding: str, format: Format) -> None:
+    """Raise DataError for a file that is UTF-8, where a setting says an encoding of one byte a character.
+
+    Such an encoding takes any bytes, so text would be garbled and nobody told: a run that was trained on files of one
+    encoding may well predict files of another.
+    """
+    if len(bytes(range(256)).decode(encoding, "replace")) != 256:
+        return
+    decoder, ascii_alone = codecs.getincrementaldecoder("utf-8")(), True
+    try:
+        for block in chain(iter(lambda: stream.read(BLOCK), b""), [b""]):
+            ascii_alone = decoder.decode(block, final=not block).isascii() and ascii_alone
+    except UnicodeDecodeError:
+        return
+    if not ascii_alone:
+        raise DataError(f"{name}: {format.key}.encoding must be utf-8, which the file is, got {format.encoding}")
 
 
 def numbered_lines(name: str, stream: Iterable[str | bytes], encoding: str, format: Format) -> Iterator[Line]:

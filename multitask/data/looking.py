@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from multitask.data.cells import CellRow, cell_rows, split
+from multitask.data.plain_text import KNOWN
 from multitask.data.rows import Line
 from multitask.errors import DataError
 from multitask.settings.checks import shown
@@ -152,11 +153,11 @@ def _quoting(name: str, counts: _Counts, format: Format, plain_names: bool) -> s
     )
 
 
-def first_row_names_columns(rows: Iterable[CellRow]) -> bool:
-    """Return whether a table's first row looks like names, and unlike the rows below.
+def first_row_names_columns(rows: Iterable[CellRow]) -> bool | None:
+    """Return whether a table's first row names its columns; None where nothing tells.
 
-    It does if its cells are all there (but for the first, which pandas leaves blank over its index), are short, differ,
-    are no numbers, and none stands again in its column.
+    It does not if one of its cells is blank (but for the first, which pandas leaves so over its index), long, a number,
+    there twice, or again below in its column. Else it does if one is a usual name.
     """
     some = [row.cells for row in islice(rows, ROWS) if isinstance(row.cells, list)]
     if not some:
@@ -164,13 +165,16 @@ def first_row_names_columns(rows: Iterable[CellRow]) -> bool:
     names, *below = ([cell.strip() for cell in cells] for cells in some)
     while len(names) > 1 and not names[-1]:
         names.pop()
-    shown_names = names[1:] if len(names) > 1 and not names[0] else names
-    if len(set(shown_names)) < len(shown_names):
+    filled = names[1:] if len(names) > 1 and not names[0] else names
+    if len(set(filled)) < len(filled) or not all(map(_may_be_name, filled)):
         return False
-    for cell in shown_names:
-        if not cell or len(cell) > MAX_NAME or len(cell.split()) > MAX_WORDS or _is_number(cell):
-            return False
-    return not any(cell == cells[place] for cells in below for place, cell in enumerate(names[: len(cells)]) if cell)
+    if any(cell == cells[place] for cells in below for place, cell in enumerate(names[: len(cells)]) if cell):
+        return False
+    return True if any(cell.casefold() in KNOWN for cell in filled) else None
+
+
+def _may_be_name(cell: str) -> bool:
+    return 0 < len(cell) <= MAX_NAME and len(cell.split()) <= MAX_WORDS and not _is_number(cell)
 
 
 def _is_number(cell: str) -> bool:

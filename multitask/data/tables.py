@@ -32,7 +32,9 @@ def parquet_rows(name: str, stream: IO[bytes], format: Format, wanted: Wanted) -
     pyarrow, parquet = _needed("pyarrow", name, "a parquet file"), _needed("pyarrow.parquet", name, "a parquet file")
     try:
         file = parquet.ParquetFile(stream)
-        columns, tidy = _columns(name, file.schema_arrow.names, wanted)
+        names = file.schema_arrow.names
+        columns, tidy = _columns(name, names, wanted)
+        columns = [names[wanted.place(column, names)] for column in columns]
         number = 0
         for batch in file.iter_batches(batch_size=BATCH, columns=list(dict.fromkeys(columns))):
             cells = [_python_values(batch.column(column)) for column in columns]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -187,6 +188,18 @@ def test_another_encoding_has_to_be_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+def test_utf_8_is_not_read_as_another_encoding(tmp_path: Path, encoding: str) -> None:
+    said = Task(name="mood", text="text", label="label", labels=("neg", "pos"), format=Format(encoding=encoding))
+    path = put(tmp_path, "text;label\ncafé;pos\n", "rows.csv")
+    due = f"tasks.mood.format.encoding must be utf-8, which the file is, got {encoding}"
+    assert refusal(path, said).endswith(due)
+    with pytest.raises(DataError, match=due):
+        list(iter_examples(path, said))
+    assert found(put(tmp_path, "text;label\ncafe;pos\n", "rows.csv"), said) == [("cafe", 1)]
+    assert found(put(tmp_path, "text;label\ncafé;pos\nÃ©;pos".encode(encoding), "rows.csv"), said)[0] == ("café", 1)
+
+
 def test_bytes_in_a_column_that_nobody_reads_are_a_fault_of_their_row(tmp_path: Path) -> None:
     path = put(tmp_path, b"text,label,town\ngood,pos,Caf\xe9\nbad,neg,x\n", "rows.csv")
     assert refusal(path).startswith("rows.csv:2: column 'town' must be UTF-8 (byte 13 of the line is 0xe9)")
@@ -226,6 +239,15 @@ def test_no_header(tmp_path: Path) -> None:
     assert "the columns must include '3', got 'pos', 'good film'" in refusal(path, beyond)
 
 
+def test_a_first_row_that_may_be_either_is_asked(tmp_path: Path) -> None:
+    path = put(tmp_path, "x\tgood film\ny\tbad film\n")
+    with pytest.raises(DataError, match=r"mood.format.header must be true or false: the first row may name"):
+        list(iter_examples(path, NUMBERED))
+    assert look_at(path).header
+    long = put(tmp_path, "x\tgood film\ny\tbad film\nx\tgood\n")
+    assert [row.texts[0] for row in iter_examples(long, NUMBERED)] == ["good film", "bad film", "good"]
+
+
 def test_no_header_for_prediction(tmp_path: Path) -> None:
     def texts(content: str, name: str = "rows.txt", **format: Any) -> list[str]:
         task = Task(name="mood", text="2", label="1", labels=("neg", "pos"), format=Format(**format))
@@ -263,6 +285,28 @@ def test_what_is_set_is_not_looked_for(tmp_path: Path) -> None:
 )
 def test_a_file_is_looked_at_before_its_columns_are_known(tmp_path: Path, content: str, said: str) -> None:
     assert str(look_at(put(tmp_path, content, "rows.txt"))) == said
+
+
+LINE = st.text(st.sampled_from('ab "'), min_size=1, max_size=6).filter(lambda cell: cell.strip() == cell)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(LINE, LINE), min_size=1, max_size=6))
+def test_a_tsv_without_quoting_is_read_as_pandas_does_or_asked(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
+) -> None:
+    content = "one\ttwo\n" + "".join(f"{one}\t{two}\n" for one, two in rows)
+    path = put(tmp_path_factory.mktemp("tsv"), content)
+    frame = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=str, keep_default_na=False)
+    theirs = list(frame.itertuples(index=False, name=None))
+    assert [row.cells[:2] for row in read_rows(path, ["one", "two"], format=Format(quoting="none"))] == theirs == rows
+    with suppress(DataError):
+        found = [row.cells[:2] for row in read_rows(path, ["one", "two"])]
+        # Where quotes always stand in pairs around cells, nobody can tell; the rows are the same.
+        assert found in (
+            rows,
+            [tuple(cell[1:-1].replace('""', '"') if cell[0] == '"' else cell for cell in row) for row in rows],
+        )
 
 
 CELL = st.text(st.sampled_from("ab ,;|\t\"\n'é"), min_size=1, max_size=6).filter(lambda cell: cell.strip() == cell)

@@ -130,6 +130,12 @@ def test_a_sheet_without_a_header(tmp_path: Path) -> None:
     )
 
 
+def test_columns_of_parquet_by_number(tmp_path: Path) -> None:
+    path = put(tmp_path, pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]}), "parquet")
+    task = Task(name="mood", text="1", label="2", labels=("x", "y"))
+    assert [(row.texts[0], row.label) for row in read_examples(path, task).examples] == [("a", 0), ("b", 1)]
+
+
 def test_half_a_file_is_named(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
     path = put(tmp_path, frame, "parquet")

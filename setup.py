@@ -32,6 +32,7 @@ setup(
         "filelock>=3.12",
     ],
     extras_require={
+        "tables": ["pyarrow>=15", "openpyxl>=3.1"],
         "export": ["onnx>=1.16", "onnxscript>=0.5"],
         "test": [
             "pytest>=8",
@@ -43,6 +44,8 @@ setup(
             "onnxruntime>=1.18",
             "pandas>=2.2",
             "datasets>=3.0",
+            "pyarrow>=15",
+            "openpyxl>=3.1",
             "tensorboard>=2.17",
         ],
         "examples": ["pandas>=2.2", "tensorboard>=2.17"],

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from multitask.__main__ import build_parser
+from multitask.cli.parser import build_parser
 from multitask.settings.config import REQUIRED, TABLES
-from multitask.settings.fields import Setting
+from multitask.settings.fields import Setting, settings_of
+from multitask.settings.format import Format
 from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_rows
 
 HERE = Path(__file__).parent
@@ -60,6 +61,10 @@ Defaults are those of the preset `{preset}`. The value `"none"` unsets a setting
 
 TITLES = {
     "tasks": ("`[tasks.NAME]`: a task", "Paths are relative to the TOML file."),
+    "format": (
+        "`[tasks.NAME.format]`: how a task's files are written",
+        "What is left out is found by looking at each file. It holds for the files of `predict`, too.",
+    ),
     "train": ("`[train]`: how the tasks are trained together", ""),
     "encoder": ("`[encoder]`: what every task's encoder starts from", ""),
 }
@@ -75,11 +80,11 @@ def table_of(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def default_of(section: str, name: str, known: Setting) -> str:
     """Return what holds where nothing is said: the default preset's value, else the field's."""
     preset = PRESETS[DEFAULT_PRESET]
-    table = preset["defaults" if section == "tasks" else section]
+    table = {} if section == "format" else preset["defaults" if section == "tasks" else section]
     if section == "tasks" and name in REQUIRED and name not in table:
         return "required"
     value = table.get(name, known.default)
-    if value is None:
+    if value is None or isinstance(value, Format):
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
@@ -89,7 +94,7 @@ def settings_page() -> str:
     tables = ""
     for section, (title, note) in TITLES.items():
         rows = []
-        for name, known in TABLES[section].items():
+        for name, known in {**TABLES, "format": settings_of(Format)}[section].items():
             words = f" ({', '.join(f'`{word}`' for word in known.choices)})" if known.choices else ""
             rows.append([f"`{name}`", f"{known.help}{words}", default_of(section, name, known)])
         tables += f"## {title}\n\n" + (f"{note}\n\n" if note else "") + table_of(["key", "what it is", "default"], rows)

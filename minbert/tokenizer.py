@@ -15,7 +15,7 @@ import tokenizers
 import torch
 from tokenizers import Tokenizer, processors
 
-from minbert.errors import InputError, WeightsError
+from minbert.errors import InputError, WeightsError, listed
 from minbert.token_batch import TokenBatch, TokenizedTexts
 
 __all__ = ["BertTokenizer", "TokenBatch", "TokenizedTexts"]
@@ -54,7 +54,7 @@ class BertTokenizer:
         ids = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
         absent = [special_tokens[role] for role in sorted(ids) if ids[role] is None and role != "mask_token"]
         if absent:
-            raise WeightsError(f"{name}: the vocabulary must hold all special tokens, but lacks {', '.join(absent)}")
+            raise WeightsError(f"{name}: the vocabulary must hold all special tokens, but lacks {listed(absent)}")
         known = {role: token_id for role, token_id in ids.items() if token_id is not None}
         self.pad_token_id = known["pad_token"]
         self.cls_token_id = known["cls_token"]

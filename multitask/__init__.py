@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from multitask.settings.choices import HEADS, METRICS, OPTIMIZERS, POOLINGS, SAMPLERS, SCHEDULES, UPDATES
     from multitask.settings.config import RunConfig, build_config, load_tasks
     from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
+    from multitask.settings.multilabel import Multilabel
     from multitask.settings.tables import EncoderConfig, TrainConfig
     from multitask.settings.task import Task
     from multitask.training.loop import RoundRecord
@@ -38,6 +39,7 @@ __all__ = [
     "DataError",
     "Kind",
     "EncoderConfig",
+    "Multilabel",
     "MultitaskModel",
     "Objective",
     "Prediction",
@@ -74,6 +76,7 @@ _HOME = {
     "DataError": "errors",
     "Kind": "settings.kinds",
     "EncoderConfig": "settings.tables",
+    "Multilabel": "settings.multilabel",
     "MultitaskModel": "model.model",
     "Objective": "updates.base",
     "Prediction": "run",

@@ -16,9 +16,10 @@ from multitask.data.batches import EncodedTexts, TaskData
 from multitask.distributed import rank, size, sum_over_ranks
 from multitask.errors import ConfigError
 from multitask.metrics import METRICS, Score, bootstrap_score, compute_metric, macro_f1
-from multitask.model.losses import predicted_values
+from multitask.model.losses import best_threshold, predicted_values
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.checks import listed
 from multitask.settings.task import Task
 
 __all__ = ["Selection", "evaluate_tasks", "mean_score", "outputs_of"]
@@ -88,7 +89,7 @@ class Selection:
                 return cls(None)
             name = select
         elif name not in known:
-            words = ", ".join(["auto", "last", "mean", *known])
+            words = listed(["auto", "last", "mean", *known])
             raise ConfigError(f"select must be one of {words}, or TASK.METRIC, got {select!r}")
         if dev_rows is not None and not dev_rows.get(name):
             raise ConfigError(f"select must be auto or last where there are no dev rows to choose by, got {select!r}")
@@ -124,18 +125,27 @@ def evaluate_tasks(
     dtype: torch.dtype,
     intervals: bool = False,
     selection: Selection | None = None,
+    tune: Sequence[Task] = (),
 ) -> dict[str, Score]:
     """Return the score of each task that has rows, with a 95 % bootstrap interval if asked for, else NaN bounds.
 
     :param selection: what it needs beside the tasks' own metrics is among the ``others`` of its task's score.
+    :param tune: tasks as they are configured: of those with any number of classes a row and no threshold, it is chosen
+        on these rows, and kept in the model.
     """
     scores = {}
+    tuned = {task.name for task in tune if task.rules.many and task.threshold is None}
     for name, rows in data.items():
         if not len(rows):
             continue
         task = model.tasks[name]
         metric, classes = task.scored_by, task.classes
-        values, _ = predicted_values(task, outputs_of(model, name, rows.texts, device=device, dtype=dtype))
+        outputs = outputs_of(model, name, rows.texts, device=device, dtype=dtype)
+        if name in tuned:
+            _, probabilities = predicted_values(task, outputs)
+            if probabilities is not None:
+                task = model.tasks[name] = replace(task, threshold=best_threshold(probabilities, rows.labels))
+        values, _ = predicted_values(task, outputs)
         predictions, labels = values.numpy(), rows.labels.numpy()
         if intervals:
             score = bootstrap_score(metric, predictions, labels, classes=classes)

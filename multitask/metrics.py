@@ -1,6 +1,7 @@
 """Scores of predictions, their 95 % bootstrap intervals, and what guessing would score.
 
-A metric is a function (predictions, labels) -> float over numpy arrays (rows,): numbers, or indices of classes.
+A metric is a function (predictions, labels) -> float over numpy arrays (rows,): numbers, or indices of classes. Where
+a row may have any number of classes, they are (rows, classes), of 0 and 1.
 """
 
 import math
@@ -12,9 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minbert.errors import InputError
+from minbert.errors import InputError, listed
 from multitask.errors import ConfigError
-from multitask.resampling import CORRELATIONS, UNDEFINED, Floats, confusion_of, f1_of, macro_f1_of, mcc_of, resample
+from multitask.resampling import (
+    CORRELATIONS,
+    UNDEFINED,
+    Floats,
+    confusion_of,
+    f1_of,
+    macro_f1_of,
+    mcc_of,
+    resample,
+    sets_counts,
+    sets_f1_of,
+)
 from multitask.settings.choices import METRICS
 from multitask.settings.kinds import label_key
 from multitask.settings.task import Task
@@ -30,6 +42,7 @@ __all__ = [
     "macro_f1",
     "mae",
     "mcc",
+    "micro_f1",
     "pearson",
     "spearman",
 ]
@@ -42,7 +55,7 @@ class Score:
     """A score with the bounds of its 95 % interval; NaN where it is undefined.
 
     :param n: rows that were scored.
-    :param macro_f1: reported beside the accuracy of a classification; else None.
+    :param macro_f1: reported beside the accuracy of a classification, or a multilabel task's micro F1; else None.
     :param left_out: rows of the file that could not be used.
     :param cut: rows longer than the encoder takes.
     :param others: values of metrics that were asked for beside the task's own, by name.
@@ -72,7 +85,17 @@ def accuracy(predictions: Values, labels: Values) -> float:
 
 def macro_f1(predictions: Values, labels: Values) -> float:
     """Return the mean F1 over the classes that occur among predictions or labels; NaN without rows."""
+    if np.ndim(predictions) == 2:
+        return _of_sets(False, predictions, labels)
     return _of_confusion(macro_f1_of, predictions, labels)
+
+
+def micro_f1(predictions: Values, labels: Values) -> float:
+    """Return F1 over all classes of all rows (rows, classes) at once, 2 hits / (2 hits + misses + false alarms).
+
+    :return: 0 where there are neither predictions nor labels; NaN without rows.
+    """
+    return _of_sets(True, predictions, labels)
 
 
 def f1(predictions: Values, labels: Values, positive: int = 1) -> float:
@@ -153,23 +176,28 @@ def baseline_score(task: Task, train_labels: Values, dev_labels: Values) -> Scor
     """Score a constant on the dev rows by the task's metric.
 
     The constant is the training rows' most frequent class (the first of several), for ``f1`` its class; of numbers the
-    mean, for ``mae`` the median, which is best by it. Where the metric is undefined for a constant, as correlations
-    are, it counts as 0, so that scores can be compared with it.
+    mean, for ``mae`` the median, which is best by it; of sets of classes the one whose micro F1 on the training rows is
+    highest, as many of the most frequent classes as that takes. Where the metric is undefined for a constant, as
+    correlations are, it counts as 0, so that scores can be compared with it.
 
+    :param train_labels: as a Dataset has them, or an array as metrics take it.
     :raises InputError: without training labels.
     """
-    train, dev = np.asarray(train_labels), np.asarray(dev_labels)
+    train, dev = (_array(task, labels) for labels in (train_labels, dev_labels))
     if not len(train):
         raise InputError("train_labels must hold at least one label, got none")
     metric = task.scored_by
+    constant: Any
     if metric.partition(":")[0] == "f1":
         constant = _resolve(metric, task.classes)[1]
+    elif task.rules.many:
+        constant = _best_set(train)
     elif task.rules.has_classes:
         classes, counts = np.unique(train, return_counts=True)
         constant = classes[counts.argmax()]
     else:
         constant = np.median(train) if metric == "mae" else train.mean()
-    score = bootstrap_score(metric, np.full(len(dev), constant), dev, classes=task.classes)
+    score = bootstrap_score(metric, np.full(dev.shape, constant), dev, classes=task.classes)
     return score if np.isfinite(score.value) else Score(0.0, 0.0, 0.0, len(dev), metric)
 
 
@@ -177,12 +205,12 @@ def _resolve(metric: str, classes: Sequence[str]) -> tuple[Callable[[Any, Any], 
     """Return a metric's function, and for f1 the index of its class, else 1."""
     name, colon, label = metric.partition(":")
     if name not in METRICS or (colon and name != "f1"):
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+        raise InputError(f"metric must be one of {listed(METRICS)}, got {metric!r}")
     if not colon:
         return partial(_number, name, METRICS[name]), 1
     keys = [label_key(each) for each in classes]
     if label_key(label) not in keys:
-        raise InputError(f"metric must be f1: and one of the classes {', '.join(classes) or 'none'}, got {metric!r}")
+        raise InputError(f"metric must be f1: and one of the classes {listed(classes)}, got {metric!r}")
     positive = keys.index(label_key(label))
     return partial(f1, positive=positive), positive
 
@@ -197,18 +225,17 @@ def _number(name: str, function: Callable[[Any, Any], Any], predicted: Any, want
 
 def _prepared(metric: str, predictions: Values, labels: Values) -> tuple[Any, Any]:
     """Return both as arrays: of float64 for built-in metrics, of their own type for others."""
-    predicted, wanted = _pair(predictions, labels)
+    predicted, wanted = _pair(predictions, labels, dimensions=2 if np.ndim(predictions) == 2 else 1)
     if METRICS.origin(metric) is None:
         return predicted, wanted
     return np.asarray(predictions), np.asarray(labels)
 
 
-def _pair(predictions: Values, labels: Values) -> tuple[Floats, Floats]:
+def _pair(predictions: Values, labels: Values, dimensions: int = 1) -> tuple[Floats, Floats]:
     predicted, wanted = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if predicted.ndim != 1 or predicted.shape != wanted.shape:
-        raise InputError(
-            f"predictions and labels must be of one length, got shapes {predicted.shape} and {wanted.shape}"
-        )
+    what = "of one length" if dimensions == 1 else "of one shape (rows, classes)"
+    if predicted.ndim != dimensions or predicted.shape != wanted.shape:
+        raise InputError(f"predictions and labels must be {what}, got shapes {predicted.shape} and {wanted.shape}")
     return predicted, wanted
 
 
@@ -218,6 +245,33 @@ def _of_confusion(formula: Callable[[Floats, Floats], Floats], predictions: Valu
         return float("nan")
     classes, confusion = confusion_of(predicted, wanted)
     return float(formula(classes, confusion[None])[0])
+
+
+def _of_sets(micro: bool, predictions: Values, labels: Values) -> float:
+    predicted, wanted = _pair(predictions, labels, dimensions=2)
+    if not len(predicted):
+        return float("nan")
+    return float(sets_f1_of(micro, sets_counts(predicted, wanted).sum(0)[None])[0])
+
+
+def _array(task: Task, labels: Any) -> npt.NDArray[Any]:
+    """Return labels as metrics take them: of tuples of indices (rows, classes)."""
+    if not task.rules.many or isinstance(labels, np.ndarray):
+        return np.asarray(labels)
+    result = np.zeros((len(labels), len(task.classes)))
+    for row, indices in enumerate(labels):
+        result[row, list(indices)] = 1
+    return result
+
+
+def _best_set(train: Floats) -> Floats:
+    """Return the set (classes,) whose micro F1 is highest if each row of ``train`` (rows, classes) is given it."""
+    counts = train.sum(0)
+    order = np.argsort(-counts, kind="stable")
+    scores = 2 * counts[order].cumsum() / (np.arange(1, len(order) + 1) * len(train) + counts.sum())
+    result = np.zeros(len(order))
+    result[order[: scores.argmax() + 1]] = 1
+    return result
 
 
 def _correlation(metric: str, predicted: Floats, wanted: Floats) -> float:

@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CORRELATIONS", "UNDEFINED", "Floats", "confusion_of", "f1_of", "macro_f1_of", "mcc_of", "resample"]
+__all__ = [
+    "CORRELATIONS",
+    "UNDEFINED",
+    "Floats",
+    "confusion_of",
+    "f1_of",
+    "macro_f1_of",
+    "mcc_of",
+    "resample",
+    "sets_counts",
+    "sets_f1_of",
+]
 
 Floats = npt.NDArray[np.float64]
 # Values of resamples that are held at once: few enough for the processor's cache, and for memory.
@@ -57,6 +68,37 @@ def mcc_of(classes: Floats, confusions: Floats) -> Floats:
     spread = (rows**2 - (labels**2).sum(1)) * (rows**2 - (predictions**2).sum(1))
     zeros = np.zeros_like(agreed)
     return np.asarray(np.divide(agreed, np.sqrt(spread), out=zeros, where=spread > 0), dtype=np.float64)
+
+
+def sets_f1_of(micro: bool, counts: Floats) -> Floats:
+    """Compute F1 over sets of classes, 2 hits / (predicted + wanted): (resamples,) from (resamples, 2, classes).
+
+    :param micro: of all classes' counts together, 0 where there are none; else the mean over the classes that occur.
+    :param counts: of each class its hits, and how often it is predicted plus how often it is wanted.
+    """
+    if micro:
+        counts = counts.sum(2, keepdims=True)
+    hits, total = counts[:, 0], counts[:, 1]
+    f1 = np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(f1.sum(1) / np.maximum((total > 0).sum(1), 1), dtype=np.float64)
+
+
+def sets_counts(predicted: Floats, wanted: Floats) -> Floats:
+    """Return what each row adds to the counts of sets_f1_of: (rows, 2, classes), from (rows, classes) of 0 and 1."""
+    return np.stack([predicted * wanted, predicted + wanted], axis=1)
+
+
+def _resample_sets(
+    micro: bool, predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int
+) -> Floats:
+    # Like rows are drawn together: how often each of them is drawn is a multinomial draw.
+    rows = sets_counts(predicted, wanted)
+    patterns, times = np.unique(rows.sum(2) if micro else rows.reshape(len(rows), -1), axis=0, return_counts=True)
+    drawn = []
+    for start in range(0, resamples, batch := max(1, BATCH_VALUES // len(patterns))):
+        counts = generator.multinomial(len(rows), times / len(rows), min(batch, resamples - start)) @ patterns
+        drawn.append(sets_f1_of(micro, counts.reshape(len(counts), 2, -1)))
+    return np.concatenate(drawn)
 
 
 def _scaled(values: Floats) -> Floats:
@@ -155,6 +197,10 @@ _RESAMPLERS: dict[str, Resampler] = {
     "spearman": partial(_resample_correlation, "spearman"),
     "mae": _resample_mae,
 }
+_SETS_RESAMPLERS: dict[str, Resampler] = {
+    "micro_f1": partial(_resample_sets, True),
+    "macro_f1": partial(_resample_sets, False),
+}
 
 
 def resample(
@@ -171,7 +217,10 @@ def resample(
     :param name: of a built-in metric, which is computed for many resamples at once; any other calls ``metric``.
     :param positive: the class of ``f1``.
     """
-    resampler = partial(_resample_confusion, partial(f1_of, positive)) if name == "f1" else _RESAMPLERS.get(name)
+    if np.ndim(predicted) == 2:
+        resampler = _SETS_RESAMPLERS.get(name)
+    else:
+        resampler = partial(_resample_confusion, partial(f1_of, positive)) if name == "f1" else _RESAMPLERS.get(name)
     if resampler is not None:
         return resampler(predicted, wanted, generator, resamples)
     rows = len(predicted)

@@ -20,11 +20,11 @@ from multitask.model.losses import predicted_values
 from multitask.model.model import MultitaskModel, best_folder
 from multitask.plugins import require_parts
 from multitask.precision import choose_device, choose_precision
-from multitask.settings.checks import shown
+from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prediction", "Run"]
+__all__ = ["Prediction", "Run", "read_config"]
 
 # Rows that prediction holds at a time: enough to group like lengths, however long the input.
 _WINDOW = 4096
@@ -34,11 +34,13 @@ _WINDOW = 4096
 class Prediction:
     """The answer for one row: the label as the training file spells it, or a number, and each class's probability.
 
+    Of a multilabel task the label is a tuple of any number of them, and the probabilities don't add up to one.
+
     :param truncated: the row was longer than the encoder's positions, or its windows; only a part of it was used.
     """
 
     id: str
-    label: str | float
+    label: str | float | tuple[str, ...]
     probabilities: tuple[float, ...] | None
     truncated: bool = False
 
@@ -77,17 +79,9 @@ class Run:
         :raises RunError: for a folder that holds no run, or a broken one, or without a part of one's own that it needs.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise RunError(f"{folder}: there is no such run folder")
+        _require_folder(folder)
         best = best_folder(folder)
-        require_parts(folder, _plugins_of(folder))
-        path = folder / "config.json"
-        try:
-            config = RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: can't be read ({error})") from None
-        except ConfigError as error:
-            raise RunError(f"{path}: {error}") from None
+        config = read_config(folder)
         model = MultitaskModel.from_pretrained(best)
         tokenizer = BertTokenizer.from_pretrained(_first_encoder_folder(best))
         return cls(folder, config, model, tokenizer, device=device, precision=precision, given=given)
@@ -133,8 +127,8 @@ class Run:
 
         :param rows: a list of str or tuple[str, ...]; or of dicts, a DataFrame or whatever else ``train`` takes. An
             id is the row's, or else its number from 1.
-        :return: a list of predictions; for a DataFrame one of its index, with the columns prediction, ``p_<label>`` for
-            each class, and truncated.
+        :return: a list of predictions; for a DataFrame one of its index, with the columns prediction (of a multilabel
+            task lists), ``p_<label>`` for each class, and truncated.
         :raises InputError: for a single text instead of a list, or a row that is neither str nor tuple[str, ...].
         :raises DataError: for rows without the task's columns, and for one without a text.
         :raises ConfigError: for a task that the run lacks, or a row with another number of texts than the task has.
@@ -143,7 +137,10 @@ class Run:
         answers = list(self.predict_stream(task, _examples(described, rows)))
         if not is_frame(rows):
             return answers
-        table: dict[str, list[Any]] = {"prediction": [answer.label for answer in answers]}
+        labels = (answer.label for answer in answers)
+        table: dict[str, list[Any]] = {
+            "prediction": [list(label) if isinstance(label, tuple) else label for label in labels]
+        }
         for place, label in enumerate(described.classes):
             table[f"p_{label}"] = [
                 answer.probabilities[place] for answer in answers if answer.probabilities is not None
@@ -153,7 +150,7 @@ class Run:
 
     def _task(self, name: str) -> Task:
         if name not in self.model.tasks:
-            raise ConfigError(f"task must be one of {', '.join(self.model.tasks)}, got {name!r}")
+            raise ConfigError(f"task must be one of {listed(self.model.tasks)}, got {name!r}")
         return self.model.tasks[name]
 
     def predict_stream(self, task: str, examples: Iterable[Example]) -> Iterator[Prediction]:
@@ -177,6 +174,27 @@ class Run:
         spread = [None] * len(window) if probabilities is None else [tuple(row) for row in probabilities.tolist()]
         for example, value, row, cut in zip(window, values.tolist(), spread, texts.truncated.tolist(), strict=True):
             yield Prediction(example.id, task.rules.spell(task, value), row, cut)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the settings of a run folder.
+
+    :raises RunError: for one without them, or without a part of one's own that they name.
+    """
+    _require_folder(folder)
+    require_parts(folder, _plugins_of(folder))
+    path = folder / "config.json"
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: can't be read ({error})") from None
+    except ConfigError as error:
+        raise RunError(f"{path}: {error}") from None
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such run folder")
 
 
 def _plugins_of(folder: Path) -> object:

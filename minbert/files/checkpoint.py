@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from minbert.config import BertConfig
-from minbert.errors import WeightsError
+from minbert.errors import WeightsError, listed
 from minbert.files.names import is_old_name, to_hub_name, to_our_name
 from minbert.files.storage import make_folder, read_tensors, write_json, write_tensors
 
@@ -70,8 +70,7 @@ class LoadReport:
         parts = [f"{self.folder}: {self.loaded} tensors loaded"]
         for verb, names in (("renamed", self.renamed), ("dropped", self.dropped), ("converted", self.converted)):
             if names:
-                shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-                parts.append(f"{verb} {shown}")
+                parts.append(f"{verb} {listed(names)}")
         return "; ".join(parts)
 
 
@@ -102,9 +101,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         tensors.update(read_tensors(folder / name))
     absent = sorted(set(shards) - set(tensors))
     if absent:
-        raise WeightsError(
-            f"{folder / _INDEX}: the shards must hold every tensor it names, {', '.join(absent[:5])} missing"
-        )
+        raise WeightsError(f"{folder / _INDEX}: the shards must hold every tensor it names, {listed(absent)} missing")
     return tensors
 
 
@@ -172,7 +169,7 @@ def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path
         if "pooler.weight" in own and "pooler.weight" not in tensors:
             hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
         place = folder / _WEIGHTS if (folder / _WEIGHTS).exists() else folder
-        raise WeightsError(f"{place}: the weights must fit the model: {'; '.join(wrong)}{hint}")
+        raise WeightsError(f"{place}: the weights must fit the model: {listed(wrong, join='; ')}{hint}")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
@@ -293,8 +290,7 @@ def _check_parts(state: Mapping[str, Tensor], own: Mapping[str, Tensor], folder:
     wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
     wrong += [name for name in state if name not in own]
     if wrong:
-        more = ", ..." if len(wrong) > 5 else ""
         raise WeightsError(
             f"{folder}: a model must have the tensors of its config to be saved, got others at"
-            f" {', '.join(wrong[:5])}{more}; merge adapters first, or save a quantized model by torch's own means"
+            f" {listed(wrong)}; merge adapters first, or save a quantized model by torch's own means"
         )

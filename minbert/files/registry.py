@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minbert.errors import WeightsError
+from minbert.errors import WeightsError, listed
 from minbert.files import download
 from minbert.files.storage import sha256_of
 
@@ -132,7 +132,7 @@ def _find(name: str | Path) -> KnownWeights:
             return weights
     if isinstance(name, str) and HUB_ID.fullmatch(name) and "--" not in name and ".." not in name:
         return KnownWeights(name=name, hub_id=name, revision="main", license="see the hub", note="")
-    known = ", ".join(weights.name for weights in KNOWN_WEIGHTS)
+    known = listed(weights.name for weights in KNOWN_WEIGHTS)
     raise WeightsError(
         f"the name of weights must be one of {known}, a hub id owner/name or a folder that exists, got {str(name)!r}"
     )

@@ -11,13 +11,16 @@ from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitask.cli.output import STANDARD_STREAM, open_output, write_predictions
+from multitask.cli.inspect import inspect
+from multitask.cli.output import STANDARD_STREAM, check_predict_files, open_output, write_predictions
 from multitask.errors import ConfigError, DataError
+from multitask.settings.checks import listed
 
 if TYPE_CHECKING:
     from multitask.data.examples import BadRow
     from multitask.metrics import Score
     from multitask.run import Prediction, Run
+    from multitask.settings.config import RunConfig
     from multitask.settings.task import Task
 
 __all__ = ["run"]
@@ -30,16 +33,20 @@ def train(args: argparse.Namespace) -> None:
     from multitask.settings.config import OPTIONS, build_config
 
     preset = {} if args.preset is None else {"preset": args.preset}
+    base = None
+    if args.from_run is not None and args.preset is None and args.tasks is None:
+        base = _settings_to_go_on_with(args)
     config = build_config(
         **preset,
         tasks_file=args.tasks,
         sets=args.sets,
-        data=args.data or DATA_FOLDER,
+        data=args.data or (DATA_FOLDER if base is None else None),
+        base=base,
         **{name: getattr(args, name) for name in OPTIONS},
     )
     for task in config.tasks:
         if task.train is not None and not Path(task.train).exists():
-            hint = "" if args.tasks else "; `multitask fetch data` downloads the course's files"
+            hint = "" if args.tasks or base else "; `multitask fetch data` downloads the course's files"
             raise DataError(f"tasks.{task.name}.train: {task.train} does not exist{hint}")
     # Brings torch, so not before the settings are known to be right.
     from multitask.distributed import is_main
@@ -50,6 +57,7 @@ def train(args: argparse.Namespace) -> None:
         run = train_run(
             config,
             args.out,
+            from_run=args.from_run,
             device=args.device,
             select=args.select,
             limit=args.limit,
@@ -62,13 +70,22 @@ def train(args: argparse.Namespace) -> None:
         )
         scores = run.evaluate("dev", bad_rows=args.bad_rows)
     if is_main():
-        print_scores(scores, run)
+        print_scores(scores, run, said=not args.quiet)
         record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
         for name, count in record.get("skipped_steps", {}).items():
             print(f"{name}: skipped {count} steps whose loss or gradient was not finite", file=sys.stderr)
         first = config.tasks[0].name
         folder = shlex.quote(str(run.folder))
         print(f"The run is in {run.folder}. Next: multitask predict {folder} --task {first} --input F --output G")
+
+
+def _settings_to_go_on_with(args: argparse.Namespace) -> "RunConfig":
+    """Return the settings of the run that ``--from`` names."""
+    from multitask.training.origin import base_config  # brings torch
+
+    if args.out is None:
+        raise ConfigError("--out must be the folder of the new run where --from is given alone, got none")
+    return base_config(args.from_run, args.out, args.resume)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -88,7 +105,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Label rows, one line of TSV for each, in their order; memory does not grow with their number."""
-    _check_predict_files(args.input, args.output, args.run)
+    check_predict_files(args.input, args.output, args.run)
     from multitask.data.examples import iter_examples
     from multitask.data.long_texts import cut_note
     from multitask.distributed import is_main, size
@@ -169,6 +186,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "inspect": inspect,
     "fetch": fetch,
     "presets": presets,
 }
@@ -229,14 +247,17 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
     if name is None and len(tasks) == 1:
         return next(iter(tasks.values()))
     if name is None:
-        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got none")
+        raise ConfigError(f"--task must be one of {listed(tasks)}, got none")
     if name not in tasks:
-        raise ConfigError(f"--task must be one of {', '.join(tasks)}, got {name!r}")
+        raise ConfigError(f"--task must be one of {listed(tasks)}, got {name!r}")
     return tasks[name]
 
 
-def print_scores(scores: Mapping[str, "Score"], run: "Run") -> None:
-    """Print a line per task and, for several tasks, the plain mean of their scores, if none is an error."""
+def print_scores(scores: Mapping[str, "Score"], run: "Run", *, said: bool = False) -> None:
+    """Print a line per task and, for several tasks, the plain mean of their scores, if none is an error.
+
+    :param said: which rows were left out or cut has been said.
+    """
     from multitask.data.long_texts import cut_note
     from multitask.evaluation import mean_score
 
@@ -249,7 +270,7 @@ def print_scores(scores: Mapping[str, "Score"], run: "Run") -> None:
     mean = mean_score(list(scores.values()))
     if len(scores) > 1 and mean is not None:
         print(f"{'mean':<{12 + width}}{mean:>7.3f}")
-    for name, score in scores.items():
+    for name, score in () if said else scores.items():
         if score.left_out:
             print(f"{name}: left out {_rows(score.left_out)}", file=sys.stderr)
         if score.cut:
@@ -272,25 +293,3 @@ def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, ob
         for name, score in scores.items()
     }
     return {"split": split, "mean": mean_score(list(scores.values())), "tasks": tasks}
-
-
-def _check_predict_files(source: str, output: str, run: Path) -> None:
-    """Refuse, before a model is loaded, what would end in a lost file or an error at the first row."""
-    if source == STANDARD_STREAM:
-        if sys.stdin.isatty():
-            print("reading rows from standard input; end with Ctrl-D", file=sys.stderr)
-    elif not Path(source).exists():
-        raise DataError(f"--input {source}: there is no such file")
-    elif Path(source).is_dir():
-        raise DataError(f"--input must be a file of rows, got the folder {source}")
-    if output == STANDARD_STREAM:
-        return
-    path = Path(output)
-    if path.is_dir():
-        raise ConfigError(f"--output must be the file to write, got the folder {output}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--output {output}: there is no folder {path.parent}")
-    if path.exists() and source != STANDARD_STREAM and path.samefile(source):
-        raise ConfigError(f"--output must be another file than --input, got {output} for both")
-    if path.is_file() and run.resolve() in path.resolve().parents and path.suffix != ".tsv":
-        raise ConfigError(f"--output must not be a file of the run itself, got {output}")

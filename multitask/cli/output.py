@@ -1,6 +1,7 @@
 """Where predictions are written: standard output, or a file that appears under its name only when it is whole."""
 
 import csv
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from multitask.errors import RunError
+from multitask.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from multitask.run import Prediction
     from multitask.settings.task import Task
 
-__all__ = ["STANDARD_STREAM", "Output", "open_output", "write_predictions"]
+__all__ = ["STANDARD_STREAM", "Output", "check_predict_files", "open_output", "write_predictions"]
 
 STANDARD_STREAM = "-"
 
@@ -73,11 +74,42 @@ def open_output(output: str) -> Iterator[Output]:
             partial.unlink(missing_ok=True)
 
 
+def check_predict_files(source: str, output: str, run: Path) -> None:
+    """Refuse, before a model is loaded, what would end in a lost file or an error at the first row."""
+    if source == STANDARD_STREAM:
+        if sys.stdin.isatty():
+            print("reading rows from standard input; end with Ctrl-D", file=sys.stderr)
+    elif not Path(source).exists():
+        raise DataError(f"--input {source}: there is no such file")
+    elif Path(source).is_dir():
+        raise DataError(f"--input must be a file of rows, got the folder {source}")
+    if output == STANDARD_STREAM:
+        return
+    path = Path(output)
+    if path.is_dir():
+        raise ConfigError(f"--output must be the file to write, got the folder {output}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {path.parent}")
+    if path.exists() and source != STANDARD_STREAM and path.samefile(source):
+        raise ConfigError(f"--output must be another file than --input, got {output} for both")
+    if path.is_file() and run.resolve() in path.resolve().parents and path.suffix != ".tsv":
+        raise ConfigError(f"--output must not be a file of the run itself, got {output}")
+
+
 def write_predictions(sink: Output, task: "Task", predictions: Iterable["Prediction"]) -> None:
-    """Write the header and a row for each prediction; fields are quoted the csv way where they must be."""
+    """Write the header and a row for each prediction; fields are quoted the csv way where they must be.
+
+    The labels of a multilabel task are written as its files have them: with its separator, which alone stands for none,
+    or as a JSON list.
+    """
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
     writer.writerow(["id", "prediction", *(f"p_{label}" for label in task.classes)])
     for prediction in predictions:
         label = prediction.label
-        shown = repr(round(label, 6)) if isinstance(label, float) else label
+        if isinstance(label, tuple) and task.label_separator is not None:
+            shown = task.label_separator.join(label) or task.label_separator
+        elif isinstance(label, tuple):
+            shown = json.dumps(label, ensure_ascii=False)
+        else:
+            shown = repr(round(label, 6)) if isinstance(label, float) else label
         writer.writerow([prediction.id, shown, *(f"{p:.6f}" for p in prediction.probabilities or ())])

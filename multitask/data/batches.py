@@ -14,6 +14,7 @@ from minbert.tokenizer import BertTokenizer
 from multitask.data.examples import Example
 from multitask.data.long_texts import NO_LIMIT, keep_ends, to_windows
 from multitask.distributed import rank, size
+from multitask.settings.kinds import Label
 from multitask.settings.task import Task
 
 __all__ = ["Batch", "EncodedTexts", "TaskData", "label_tensor"]
@@ -120,8 +121,8 @@ def _most_tokens(texts: tuple[str, ...]) -> int:
 class Batch:
     """Rows of one task; where several processes train together, this one's share of them.
 
-    :param tokens: token ids, in the order of ``EncodedTexts.tokens``.
-    :param labels: of these rows, (rows,).
+    :param tokens: token ids, in the order of ``EncodedTexts.batch``.
+    :param labels: of these rows, (rows,), or (rows, classes).
     :param whole: labels of the rows of all processes; None for a single process.
     :param counts: False where this process has no share of a small batch, and holds a row that must not count.
     :param windows: how many texts each row has, which follow each other, and whose outputs are averaged; None for one.
@@ -165,8 +166,16 @@ class Batch:
         return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts, self.windows)
 
 
-def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
-    """Return labels (rows,): int64 class indices, or float32 numbers, so that 3.5 stays 3.5."""
+def label_tensor(task: Task, labels: Sequence[Label]) -> Tensor:
+    """Return labels (rows,): int64 class indices, or float32 numbers, so that 3.5 stays 3.5.
+
+    Where a row may have any number of classes: (rows, classes) of 0 and 1, float32.
+    """
+    if task.rules.many:
+        result = torch.zeros(len(labels), len(task.classes))
+        for row, indices in enumerate(labels):
+            result[row, list(indices)] = 1  # type: ignore[arg-type]
+        return result
     return torch.tensor(labels, dtype=torch.int64 if task.rules.has_classes else torch.float32)
 
 
@@ -174,7 +183,7 @@ def label_tensor(task: Task, labels: Sequence[int | float]) -> Tensor:
 class TaskData:
     """A task's labelled rows, ready to be batched.
 
-    :param labels: (rows,), from label_tensor.
+    :param labels: (rows,) or (rows, classes), from label_tensor.
     :param lines: the rows' lines in their file, int64 (rows,).
     """
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
+from multitask.data.dialect import formats_note
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.sources import find_source, held_together, same_rows, serves_others
@@ -60,7 +61,7 @@ def prepare(
                     f"tasks.{task.name}.{split} must be unset where {memory.name} has the rows, got {file}"
                 )
         source, dev_source = _source(task, "train", given), find_source(task, "dev", given)
-        tasks[task.name] = task = infer_labels(task, source)
+        tasks[task.name] = task = infer_labels(task, source, notes=result.notes)
         reading = _Reading(config, given, bad_rows)
         result.train[task.name] = reading.rows(task, source, grouped=dev_source is None)
         if dev_source is not None:
@@ -68,7 +69,12 @@ def prepare(
             if task.group is not None:
                 result.notes.append(f"{task.name}: group is not used, since dev has rows of its own")
     result.config = replace(config, tasks=tuple(tasks.values()))
-    result.notes += filter(None, (_note_unlabelled(task, result.train[task.name]) for task in tasks.values()))
+    result.notes += [
+        _unlabelled(name, dataset)
+        for datasets in (result.train, result.dev)
+        for name, dataset in datasets.items()
+        if dataset.unlabelled
+    ]
     for together in dict.fromkeys(result.held_with.values()):
         _hold_out(result, together)
     for split in ("train", "dev"):
@@ -78,6 +84,8 @@ def prepare(
                 raise DataError(f"{dataset.path} must have usable train rows for task {name}, got none")
             datasets[name] = _sample(dataset, limit, seed)
         setattr(result, split, datasets)
+    dialects = {name: {"train": rows.dialect, "dev": result.dev[name].dialect} for name, rows in result.train.items()}
+    result.notes[:0] = filter(None, (formats_note(name, by_split) for name, by_split in dialects.items()))
     return result
 
 
@@ -112,11 +120,9 @@ def _hold_out(prepared: Prepared, together: Sequence[str]) -> None:
             )
 
 
-def _note_unlabelled(task: Task, rows: Dataset) -> str:
-    if not rows.unlabelled:
-        return ""
+def _unlabelled(name: str, rows: Dataset) -> str:
     count = rows.unlabelled + len(rows) + len(rows.skipped)
-    return f"{task.name}: {rows.unlabelled:,} of {count:,} rows of {Path(rows.path).name} have no label of this task"
+    return f"{name}: {rows.unlabelled:,} of {count:,} rows of {Path(rows.path).name} have no label of this task"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from multitask.data.formats import Fault, Row
+from multitask.data.rows import Fault, Row
 from multitask.errors import ConfigError, DataError
-from multitask.settings.checks import check_known, shown
+from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.task import FILES, Task
 
 __all__ = [
@@ -30,6 +30,9 @@ __all__ = [
     "is_missing",
     "memory_rows",
     "rows_by_task",
+    "tidy_id",
+    "tidy_label",
+    "tidy_text",
 ]
 
 
@@ -155,9 +158,9 @@ def memory_rows(rows: Any, task: Task, name: str, *, labelled: bool = True, grou
     else:
         columns, faults = _columns_of(name, rows, required, wanted)
     tidy: dict[str, Callable[[Any], Any]] = {
-        **dict.fromkeys([*groups, task.id or ""], _id),
-        **dict.fromkeys(task.text, _tidy),
-        task.label: _label,
+        **dict.fromkeys([*groups, task.id or ""], tidy_id),
+        **dict.fromkeys(task.text, tidy_text),
+        task.label: tidy_label,
     }
     cells = {column: [tidy[column](cell) for cell in values] for column, values in columns.items()}
     return MemoryRows(name, cells, faults)
@@ -191,8 +194,7 @@ def _check_header(name: str, header: Sequence[Any], required: Sequence[str], wan
     missing = [column for column in required if column not in counts]
     if missing:
         raise DataError(
-            f"{name}: the columns must include {', '.join(map(shown, missing))},"
-            f" got {', '.join(map(shown, header[:20])) or 'none'}"
+            f"{name}: the columns must include {listed(map(shown, missing))}, got {listed(map(shown, header))}"
         )
     twice = [column for column in wanted if counts[column] > 1]
     if twice:
@@ -234,7 +236,7 @@ def _kind(value: Any) -> str:
     return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
-def _tidy(cell: Any) -> Any:
+def tidy_text(cell: Any) -> Any:
     """Return a cell as Python's own value: numpy's and tensors' numbers as numbers, NaN or None for a missing one."""
     if type(cell) is str:
         return cell
@@ -257,25 +259,29 @@ def is_missing(cell: Any) -> bool:
         return type(cell).__name__ == "NAType"
 
 
-def _label(cell: Any) -> Any:
+def tidy_label(cell: Any) -> Any:
     """Return a label's cell as it is spelled: True, not true, and whole numbers without a point.
 
     pandas makes 1.0 of 1 in a column where any cell is missing.
     """
-    cell = _tidy(cell)
+    if isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1:
+        return [tidy_label(each) for each in cell]  # any number of labels
+    cell = tidy_text(cell)
     if isinstance(cell, bool):
         return str(cell)
     return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53 else cell
 
 
-def _id(cell: Any) -> Any:
+def tidy_id(cell: Any) -> Any:
     """Return an id's cell as it is spelled; None for a missing one."""
-    cell = _label(cell)
+    cell = tidy_label(cell)
     return None if is_missing(cell) else cell
 
 
 def _digested(cell: Any) -> Any:
     """Return a cell as JSON can hold it; of one that no task can use, the name of its type."""
+    if isinstance(cell, list):
+        return [_digested(each) for each in cell]
     if is_missing(cell) or isinstance(cell, str | int | float):
         return None if is_missing(cell) else cell
     return str(cell) if isinstance(cell, Decimal) else type(cell).__name__

@@ -11,13 +11,14 @@ and ids would be labelled like sentences. The rule, for files not called .csv, .
   - there are several, the next lines have as many cells, and either no separator has a blank beside it, or all are
     single words and one is usual.
 
-All else is plain text, including sentences with commas in them.
+All else is plain text, including sentences with commas in them. Where a task's columns are numbers, a table without a
+header is told from it by its tabs, or by ``[tasks.NAME.format]`` (first_line.py).
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["FOLLOWING", "looks_like_header", "looks_like_json"]
+__all__ = ["FOLLOWING", "KNOWN", "looks_like_header", "looks_like_json"]
 
 KNOWN = frozenset(
     {

@@ -49,14 +49,15 @@ def hold_out(parts: Sequence[tuple[Task, Dataset]], seed: int) -> list[Split]:
     Rows that tasks share (of one line) and rows of one group are on the same side for all tasks; so are groups that
     any row joins, directly or through others. Such units are gone through in random order until none moves any more:
     one goes to dev, or back, if that brings the numbers of rows held out, by task and by label, nearer to a tenth. The
-    last rows of a class, and of a task, stay in train. One task without groups is split by ``stratified_split``.
+    last rows of a class, and of a task, stay in train. One task without groups, of one label a row, is split by
+    ``stratified_split``.
 
     :param parts: the tasks that read one file, each with its rows of it.
     :return: by part its train and dev rows, each in the file's order.
     :raises DataError: for fewer than two rows, or units, of a task.
     """
     (task, dataset), *others = parts
-    if not others and task.group is None and not any(isinstance(label, tuple) for label in dataset.labels):
+    if not others and task.group is None and not task.rules.many:
         train, dev = stratified_split(dataset, task, seed)
         return [Split(train, dev, len(dataset), len(dev))]
     for _, each in parts:
@@ -172,11 +173,9 @@ def _strata(part: int, task: Task, dataset: Dataset) -> list[list[tuple[Hashable
     """Return what each row counts for: the task, and its label, each of its labels, or the range its number is in."""
     labels = dataset.labels
     whole: tuple[Hashable, bool] = (part, True)
-    if any(isinstance(label, tuple) for label in labels):
-        return [
-            [whole, *(((part, place, value), True) for place, value in enumerate(np.atleast_1d(label).tolist()))]
-            for label in labels
-        ]
+    if task.rules.many:  # a row without labels counts as one of them
+        sets = [label if isinstance(label, tuple) and label else (-1,) for label in labels]
+        return [[whole, *(((part, index), True) for index in indices)] for indices in sets]
     if task.rules.has_classes:
         return [[whole, ((part, label), True)] for label in labels]
     ranges = max(1, min(10, len(labels) // 10))

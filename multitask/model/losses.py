@@ -9,7 +9,7 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import shown
 from multitask.settings.task import Task
 
-__all__ = ["predicted_values", "task_loss"]
+__all__ = ["best_threshold", "predicted_values", "task_loss"]
 
 
 def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
@@ -20,9 +20,9 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
     weight; their mean divides by the sum of the rows' weights, as torch's cross-entropy does.
 
     :param outputs: (batch, num_outputs), computed on in float32 at least.
-    :param labels: (batch,) as data.batches.label_tensor gives them.
-    :param whole: labels of the whole batch (whole,), where these rows are one process's share of it: the mean divides
-        by all of them, so that the shares' losses, and their gradients, add up to the batch's.
+    :param labels: (batch,), or (batch, classes), as data.batches.label_tensor gives them.
+    :param whole: labels of the whole batch (whole, ...), where these rows are one process's share of it: the mean
+        divides by all of them, so that the shares' losses, and their gradients, add up to the batch's.
     :return: (), in the type of the outputs.
     :raises ConfigError: for a kind of one's own whose losses are not one a row: they would be broadcast to other sums.
     """
@@ -30,7 +30,7 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
         outputs = outputs.float()
     rows = task.rules.row_losses(outputs, labels)  # (batch,)
     if not torch.compiler.is_compiling():
-        _check(task, "row_losses", rows, labels.shape)
+        _check(task, "row_losses", rows, labels.shape[:1])
     total = (rows * _weights(task, labels, rows)).sum()
     if task.reduction == "sum":
         return task.loss_weight * total
@@ -42,12 +42,15 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
 def _weights(task: Task, labels: Tensor, like: Tensor) -> Tensor:
     """Return each row's weight (rows,), in the type and on the device of ``like``."""
     if task.class_weights is None:
-        return torch.ones(labels.shape, dtype=like.dtype, device=like.device)
+        return torch.ones(labels.shape[:1], dtype=like.dtype, device=like.device)
     return torch.tensor(task.class_weights, dtype=like.dtype, device=like.device)[labels]
 
 
 def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the predicted classes or numbers (batch,), and probabilities (batch, classes) or None.
+
+    Of a kind with any number of classes a row: 0 or 1 for each (batch, classes), by the task's ``threshold`` if it has
+    one and the kind gives probabilities.
 
     :param outputs: (batch, num_outputs).
     :raises ConfigError: for a kind of one's own that predicts no classes, or not one for each row.
@@ -59,17 +62,41 @@ def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None
             f" got {shown(predicted)}"
         )
     values, probabilities = predicted
-    _check(task, "predict", values, outputs.shape[:1])
+    many = task.rules.many
+    _check(task, "predict", values, (len(outputs), len(task.classes)) if many else outputs.shape[:1])
     if probabilities is not None:
         _check(task, "the probabilities of predict", probabilities, (len(outputs), len(task.classes)))
+    if many and task.threshold is not None and probabilities is not None:
+        return (probabilities >= task.threshold).long(), probabilities
     if task.rules.has_classes:
-        classes = len(task.classes)
+        classes = 2 if many else len(task.classes)
         if values.is_floating_point() or ((values < 0) | (values >= classes)).any():
             raise ConfigError(
                 f"predict of tasks.{task.name}.kind {task.kind!r} must return whole numbers from 0 to {classes - 1},"
                 f" got {shown(values.tolist())}"
             )
     return values, probabilities
+
+
+def best_threshold(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the one threshold for all classes at which the micro F1 of ``probabilities >= threshold`` is highest.
+
+    It lies half-way between two probabilities that occur; of equal ones it is the nearest to one half, which it is
+    without labels. Our choice: a threshold for each class would be chosen on the few rows that have it.
+
+    :param probabilities: (rows, classes) float32, ``labels`` of the same shape, 0 or 1.
+    """
+    values, order = probabilities.flatten().sort(descending=True, stable=True)
+    hits = labels.flatten()[order].double().cumsum(0)
+    if not len(hits) or not hits[-1]:
+        return 0.5
+    scores = 2 * hits / (torch.arange(1, len(hits) + 1) + hits[-1])
+    below = torch.cat([values[1:], values.new_zeros(1)])
+    between = values.double().add(below).div(2).to(values.dtype)  # in the type that it is compared in
+    between = torch.where(between > below, between, values)
+    scores[values == below] = -1  # a threshold can't part equal ones
+    best = between[scores == scores.max()]
+    return float(best[(best - 0.5).abs().argmin()])
 
 
 def _check(task: Task, what: str, found: object, shape: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from minbert.errors import WeightsError
+from minbert.errors import WeightsError, listed
 from minbert.files.checkpoint import fault_of
 from minbert.files.storage import read_tensors, write_json, write_tensors
 from minbert.model import BertModel
@@ -38,10 +38,10 @@ class MultitaskModel(nn.Module):
         self.tasks = {task.name: task for task in tasks}
         wrong = sorted({task.encoder for task in tasks} - set(encoders))
         if wrong:
-            raise ConfigError(f"a task's encoder must be one of {', '.join(encoders)}, got {wrong[0]!r}")
+            raise ConfigError(f"a task's encoder must be one of {listed(encoders)}, got {wrong[0]!r}")
         for task in tasks:
             if needs_pooler(task.pooling) and encoders[task.encoder].pooler is None:
-                others = ", ".join(name for name in POOLINGS if not needs_pooler(name))
+                others = listed(name for name in POOLINGS if not needs_pooler(name))
                 raise ConfigError(
                     f"tasks.{task.name}.pooling must be one of {others}, since the encoder {task.encoder!r} has no"
                     f" pooler, got {task.pooling!r}"
@@ -130,7 +130,7 @@ class MultitaskModel(nn.Module):
         wrong = sorted(set(own) ^ set(tensors))
         wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
         if wrong:
-            raise WeightsError(f"{folder / 'decoders.safetensors'}: must fit tasks.json, differs at {', '.join(wrong)}")
+            raise WeightsError(f"{folder / 'decoders.safetensors'}: must fit tasks.json, differs at {listed(wrong)}")
         for name, tensor in tensors.items():
             # Of a pooling or head of one's own, a buffer may hold other than finite numbers, such as a count.
             fault = fault_of(tensor, own[name].dtype) if isinstance(own[name], nn.Parameter) else ""

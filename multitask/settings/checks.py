@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from minbert.errors import listed
 from multitask.errors import ConfigError
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "check_known",
     "check_number",
     "check_string",
+    "listed",
     "shown",
 ]
 
@@ -106,7 +108,7 @@ def check_choice(key: str, value: Any, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         # A tuple of words is all there is; to a registry a user may add.
         hint = "" if isinstance(choices, tuple) else OWN_PART
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {shown(value)}{hint}")
+        raise ConfigError(f"{key} must be one of {listed(choices)}, got {shown(value)}{hint}")
     return value
 
 
@@ -114,11 +116,11 @@ def check_known(what: str, names: Iterable[object], known: Collection[str]) -> N
     """Check that every name is one of ``known``.
 
     :param what: what a name is called in messages.
-    :raises ConfigError: for the first that is not; it lists them all and suggests the nearest.
+    :raises ConfigError: for the first that is not; it lists some and suggests the nearest.
     """
     for name in names:
         if name in known:
             continue
         near = get_close_matches(str(name), known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ConfigError(f"{what} must be one of {', '.join(known) or 'none'}, got {shown(name)}{hint}")
+        raise ConfigError(f"{what} must be one of {listed(known)}, got {shown(name)}{hint}")

@@ -36,6 +36,8 @@ Entry = TypeVar("Entry")
 # As tasks are named: the names end up in TOML, --set and JSON.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 NOTEBOOK = "<notebook>"
+# What metrics compare: a class of each row, a number, or any number of classes.
+LABELS = ("classes", "numbers", "sets")
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,25 @@ class MetricRegistry(Registry[Any]):
 
     ``f1:LABEL`` is ``f1`` of one class, and has no entry of its own.
 
-    :param classes: homes of those that compare classes, ``numbers`` of those that compare numbers.
+    :param classes: homes of those that compare classes, ``numbers`` of those that compare numbers, ``sets`` of those
+        that compare rows with any number of classes.
     :param lower: names of those of which less is better.
     """
 
-    def __init__(self, what: str, *, classes: Mapping[str, str], numbers: Mapping[str, str], lower: set[str]) -> None:
-        super().__init__(what, {**classes, **numbers})
+    def __init__(
+        self,
+        what: str,
+        *,
+        classes: Mapping[str, str],
+        numbers: Mapping[str, str],
+        sets: Mapping[str, str],
+        lower: set[str],
+    ) -> None:
+        super().__init__(what, {**classes, **numbers, **sets})
         self._lower = set(lower)
-        self._labels = {**dict.fromkeys(classes, "classes"), **dict.fromkeys(numbers, "numbers")}
+        self._labels = {
+            name: labels for labels, homes in zip(LABELS, (classes, numbers, sets), strict=True) for name in homes
+        }
 
     def register(
         self, name: str, *, greater_is_better: bool = True, labels: str | None = None
@@ -161,10 +174,10 @@ class MetricRegistry(Registry[Any]):
         """Return a decorator that enters a function (predictions, labels) -> float; see Registry.register.
 
         :param greater_is_better: False for an error.
-        :param labels: "classes" or "numbers" if it is for tasks with such labels alone.
+        :param labels: "classes", "numbers" or "sets" (of classes) if it is for tasks with such labels alone.
         """
-        if labels not in (None, "classes", "numbers"):
-            raise ConfigError(f"labels of the metric {name} must be 'classes' or 'numbers', got {shown(labels)}")
+        if labels not in (None, *LABELS):
+            raise ConfigError(f"labels of the metric {name} must be one of {', '.join(LABELS)}, got {shown(labels)}")
         entering = self._entering(name, sys._getframe(1))
 
         def enter(metric: Entry) -> Entry:
@@ -181,10 +194,9 @@ class MetricRegistry(Registry[Any]):
         """Return whether more of a metric is better; ``name`` may be ``f1:LABEL``."""
         return name.partition(":")[0] not in self._lower
 
-    def fitting(self, *, classes: bool) -> list[str]:
-        """Return the names of the metrics for labels that are classes, or numbers."""
-        unfit = "numbers" if classes else "classes"
-        return [name for name in self if self._labels.get(name) != unfit]
+    def fitting(self, labels: str) -> list[str]:
+        """Return the names of the metrics for labels that are classes, numbers or sets."""
+        return [name for name in self if self._labels.get(name, labels) == labels]
 
 
 POOLINGS: Registry[Any] = Registry(
@@ -238,5 +250,6 @@ METRICS = MetricRegistry(
         "spearman": "multitask.metrics:spearman",
         "mae": "multitask.metrics:mae",
     },
+    sets={"micro_f1": "multitask.metrics:micro_f1"},
     lower={"mae"},
 )

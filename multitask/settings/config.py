@@ -4,7 +4,7 @@ One schema everywhere (TOML, ``--set``, config.json)::
 
     [encoder]     the fields of tables.EncoderConfig
     [train]       the fields of tables.TrainConfig
-    [tasks.NAME]  the fields of task.Task
+    [tasks.NAME]  the fields of task.Task, with a table ``format`` in it: the fields of format.Format
 
 A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the
 preset's values of it (less its files and labels where it brings a training file or kind of its own), any
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from multitask.errors import ConfigError
-from multitask.settings.checks import check_known, check_string, shown
+from multitask.settings.checks import check_known, check_string, listed, shown
 from multitask.settings.fields import Setting, settings_of
+from multitask.settings.format import FORMAT_KEYS
 from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_names
 from multitask.settings.tables import EncoderConfig, TrainConfig, weights_beside
 from multitask.settings.task import FILES, Task
@@ -152,12 +153,14 @@ def build_config(
     tasks_file: str | Path | None = None,
     sets: Sequence[str] = (),
     data: str | Path | None = None,
+    base: RunConfig | None = None,
     **options: Any,
 ) -> RunConfig:
     """Build the configuration of a run from all that may be said about it.
 
     :param sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a string.
     :param data: folder of the preset's files.
+    :param base: what is taken instead of a preset: the configuration of a run.
     :param options: ``weights``, ``epochs`` and whatever else OPTIONS has; shorthands of a set, None sets nothing.
     :raises ConfigError: for a setting that is unknown, not allowed, or set twice.
     """
@@ -171,6 +174,9 @@ def build_config(
         if data is not None:
             task.update({key: os.path.join(data, task[key]) for key in FILES if key in task})
     result: Table = {section: source[section] for section in TABLES}
+    if base is not None:
+        moved = base if data is None else base.with_data(data)
+        result, preset = {section: moved.to_dict()[section] for section in TABLES}, base.preset
     if tasks_file is not None:
         _overlay_file(result, Path(tasks_file), known, defaults)
     given: set[str] = set()
@@ -179,14 +185,20 @@ def build_config(
             raise ConfigError(f"{key} must be set once, by --set or by its own option, got two values")
         given.add(key)
         _assign(result, key, value)
-    for name, task in result["tasks"].items():
-        missing = [key for key in REQUIRED if key not in task]
-        if missing:
-            raise ConfigError(
-                f"tasks.{name} must have {', '.join(REQUIRED)}, lacks {', '.join(missing)}:"
-                f" {preset} has them for {', '.join(known)} only"
-            )
-    return RunConfig.from_dict({"format": FORMAT, "preset": preset, **result})
+    try:
+        for name, task in result["tasks"].items():
+            missing = [key for key in REQUIRED if key not in task]
+            if missing:
+                raise ConfigError(
+                    f"tasks.{name} must have {', '.join(REQUIRED)}, lacks {', '.join(missing)}:"
+                    f" {preset} has them for {listed(known)} only"
+                )
+        return RunConfig.from_dict({"format": FORMAT, "preset": preset, **result})
+    except ConfigError as error:
+        key = str(error).partition(" ")[0].rstrip(":")
+        if tasks_file is None or any(f"{each}.".startswith(f"{key}.") for each in given):
+            raise  # the file is not at fault, or not alone
+        raise ConfigError(f"{tasks_file}: {error}") from None
 
 
 def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task, ...]:
@@ -241,9 +253,15 @@ def _assign(result: Table, key: str, value: Any) -> None:
     check_known("--set: the section", parts[:1], TABLES)
     section, table = parts[0], result[parts[0]]
     known = TABLES[section]
+    if section == "tasks" and parts[2:3] == ["format"] and len(parts) == 4:
+        check_known("--set: the task", [parts[1]], tuple(table))
+        check_known(f"--set: a key of {'.'.join(parts[:-1])}", parts[3:], FORMAT_KEYS)
+        before = as_table(".".join(parts[:-1]), table[parts[1]].get("format", {}))
+        table[parts[1]]["format"] = {**before, parts[3]: value}
+        return
     if len(parts) != (3 if section == "tasks" else 2):
         form = f"{section}.NAME.KEY" if section == "tasks" else f"{section}.KEY"
-        raise ConfigError(f"--set: the key must be {form}, with KEY one of {', '.join(known)}, got {shown(key)}")
+        raise ConfigError(f"--set: the key must be {form}, with KEY one of {listed(known)}, got {shown(key)}")
     if section == "tasks":
         check_known("--set: the task", [parts[1]], tuple(table))
         table = table[parts[1]]

@@ -1,7 +1,7 @@
 """The kinds of task. Whatever depends on a task's kind is asked of its Kind, and of nothing else.
 
 A kind says what labels are, which loss they have, how wide the head is, what scores it and how predictions are
-spelled. The built-in ones are registered here; another is a class with the decorator ``@KINDS.register(name)``, which
+spelled. The built-in ones are entered here; another is a class with the decorator ``@KINDS.register(name)``, which
 may derive from one of these.
 """
 
@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from multitask.errors import ConfigError
-from multitask.settings.checks import check_number, shown
+from multitask.settings.checks import check_number, listed, shown
 from multitask.settings.choices import Registry
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     from multitask.settings.task import Task
 
-__all__ = ["KINDS", "Binary", "Classification", "Kind", "Regression", "kind_of", "label_key", "parse_number"]
+__all__ = ["KINDS", "Binary", "Classification", "Kind", "Label", "Regression", "kind_of", "label_key", "parse_number"]
 
 # Not float(): that takes "1_000", "nan", "infinity" and the digits of every script.
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+# A class's index, a number, or the indices of several classes.
+Label = int | float | tuple[int, ...]
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127  # Labels become float32; numpy's finfo would cost its import.
 
 
@@ -40,11 +42,14 @@ def label_key(text: str) -> str | Decimal:
 class Kind(ABC):
     """What a kind of task decides; it has no state.
 
-    has_classes: labels are class indices (int64), not numbers (float32); only then class weights have a meaning.
+    has_classes: labels are classes, not numbers (float32): an index (int64), unless ``many``.
+    many: a row may have any number of the classes: labels are (batch, classes), 1 where a row has the class, else 0, in
+        float32; there are no class weights.
     metrics: names of ``multitask.METRICS`` that fit beside those for all such labels; the first is the task's score.
     """
 
     has_classes: ClassVar[bool]
+    many: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]]
 
     @abstractmethod
@@ -56,12 +61,19 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def read_label(self, task: "Task", text: str) -> int | float:
+    def read_label(self, task: "Task", text: str) -> Label:
         """Return the label that a cell spells: a class's index, or a number.
 
         :raises ValueError: says what the cell must be, as the middle of a sentence, "must be a number": the message
             puts the column before it and the value after it.
         """
+
+    def names(self, task: "Task", cell: Any) -> list[str]:
+        """Return the classes that a cell of training rows names, where ``labels`` does not list them.
+
+        :raises ValueError: as read_label does.
+        """
+        return [cell]
 
     @abstractmethod
     def num_outputs(self, task: "Task") -> int:
@@ -83,11 +95,19 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def spell(self, task: "Task", value: Any) -> str | float:
+    def spell(self, task: "Task", value: Any) -> str | float | tuple[str, ...]:
         """Return a predicted class or number as the user is told it."""
 
 
-KINDS: Registry[type[Kind]] = Registry("kind")
+KINDS: Registry[type[Kind]] = Registry(
+    "kind",
+    {
+        "classification": "multitask.settings.kinds:Classification",
+        "binary": "multitask.settings.kinds:Binary",
+        "regression": "multitask.settings.kinds:Regression",
+        "multilabel": "multitask.settings.multilabel:Multilabel",
+    },
+)
 
 
 def kind_of(key: str, name: str) -> Kind:
@@ -101,13 +121,12 @@ def kind_of(key: str, name: str) -> Kind:
         raise ConfigError(f"{key} {name!r} must be derived from multitask.Kind, got {shown(entry)}")
     missing = [*sorted(entry.__abstractmethods__), *(each for each in Kind.__annotations__ if not hasattr(entry, each))]
     if missing:
-        raise ConfigError(f"{key} {name!r} must have {', '.join(missing)}, which {entry.__qualname__} lacks")
+        raise ConfigError(f"{key} {name!r} must have {listed(missing)}, which {entry.__qualname__} lacks")
     if not isinstance(entry.metrics, tuple | list) or not entry.metrics:
         raise ConfigError(f"metrics of {key} {name!r} must name at least one metric, got {shown(entry.metrics)}")
     return entry()
 
 
-@KINDS.register("classification")
 class Classification(Kind):
     """One of several classes, by cross-entropy."""
 
@@ -134,8 +153,7 @@ class Classification(Kind):
         """Return the class's index, whichever way its number is spelled; see Kind."""
         index = task.class_indices.get(label_key(text))
         if index is None:
-            more = ", ..." if len(task.classes) > 20 else ""
-            raise ValueError(f"must be one of the classes {', '.join(task.classes[:20])}{more}")
+            raise ValueError(f"must be one of the classes {listed(task.classes)}")
         return index
 
     def num_outputs(self, task: "Task") -> int:
@@ -159,7 +177,6 @@ class Classification(Kind):
         return spelling
 
 
-@KINDS.register("binary")
 class Binary(Classification):
     """Two classes, by binary cross-entropy on one output, the logit of the second."""
 
@@ -188,7 +205,6 @@ class Binary(Classification):
         return probabilities.argmax(1), probabilities
 
 
-@KINDS.register("regression")
 class Regression(Kind):
     """A number, by squared error; labels are its bounds (low, high)."""
 

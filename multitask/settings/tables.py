@@ -72,7 +72,7 @@ class TrainConfig:
         partial(check_integer, low=1),
         default=1,
     )
-    epochs: int = setting("epochs to train", partial(check_integer, low=1), default=3, option=True)
+    epochs: int = setting("epochs to train", partial(check_integer, low=1, high=1_000_000), default=3, option=True)
     rounds: int | None = setting(
         "rounds in an epoch; unset: the smallest `rows // batch_size` over the tasks, but see `min_rounds`",
         partial(check_integer, low=1),

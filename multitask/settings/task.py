@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from multitask.errors import ConfigError
-from multitask.settings.checks import OWN_PART, check_integer, check_known, check_number, check_string, shown
+from multitask.settings.checks import OWN_PART, check_integer, check_known, check_number, check_string, listed, shown
 from multitask.settings.choices import HEADS, METRICS, POOLINGS
 from multitask.settings.fields import check_settings, setting, settings_of
+from multitask.settings.format import Format, check_format
 from multitask.settings.kinds import KINDS, Kind, kind_of, label_key
 from multitask.settings.task_checks import (
+    check_column,
     check_columns,
     check_count,
     check_list,
@@ -24,6 +26,7 @@ from multitask.settings.task_checks import (
     check_path,
     check_rate,
     check_weights,
+    check_words,
 )
 
 __all__ = ["FILES", "TASK_KEYS", "Task"]
@@ -43,18 +46,41 @@ class Task:
     """
 
     name: str
-    text: str | Sequence[str] = setting("column of the text, or the two columns of a pair", check_columns)
-    label: str = setting("column of the label", check_string)
+    text: str | Sequence[str] = setting(
+        "column of the text, or the two columns of a pair; numbers count columns from 1 in a file without a header",
+        check_columns,
+    )
+    label: str = setting("column of the label", check_column)
     id: str | None = setting(
-        "column of the row's id; rows of a file without it are numbered", check_string, default="id"
+        "column of the row's id; rows of a file without it are numbered", check_column, default="id"
     )
     kind: str = setting(
-        "cross-entropy, binary cross-entropy on one output, or squared error", choices=KINDS, default="classification"
+        "cross-entropy, binary cross-entropy on one output, squared error, or for any number of labels a row binary"
+        " cross-entropy on each",
+        choices=KINDS,
+        default="classification",
     )
     labels: Sequence[str | float] | None = setting(
         "the classes in the order of their indices, each as predictions spell it, of two the second being the positive"
         " one (unset: those of the training file, sorted); for a regression the allowed low and high",
         check_list,
+        default=None,
+    )
+    label_separator: str | None = setting(
+        "what stands between the labels of a cell of a multilabel task, such as `;`; unset: cells are JSON lists",
+        check_string,
+        default=None,
+    )
+    missing: Sequence[str] | None = setting(
+        "words that stand for a missing text; unset: `None`, `NA`, `null` and the like, but not one that is 5 % of a"
+        " column's training rows, and 5 of them",
+        check_words,
+        default=None,
+    )
+    threshold: float | None = setting(
+        "probability from which on a multilabel task predicts a label; unset: the one whose micro F1 on the dev rows is"
+        " highest, .5 without them",
+        check_rate,
         default=None,
     )
     input: str | None = setting(
@@ -86,7 +112,7 @@ class Task:
     )
     metric: str | None = setting(
         "what the task is scored by, one that fits its kind; `f1` is of the positive class, `f1:LABEL` of another;"
-        " unset: `accuracy`, or `pearson` for a regression",
+        " unset: `accuracy`, for a regression `pearson`, for a multilabel task `micro_f1`",
         check_string,
         choices=METRICS,
         default=None,
@@ -123,6 +149,11 @@ class Task:
         check_columns,
         default=None,
     )
+    format: Format = setting(
+        "how all these files are written, where looking at them is not enough: a table, see below",
+        check_format,
+        default=Format(),
+    )
 
     def __post_init__(self) -> None:
         check_name("a task's name", self.name)
@@ -152,6 +183,11 @@ class Task:
             raise ConfigError(
                 f"{self._key('sample_size')} must be at least its batch_size {self.batch_size}, got {self.sample_size}"
             )
+        for field in ("label_separator", "threshold"):
+            if getattr(self, field) is not None and not self.rules.many:
+                raise ConfigError(
+                    f"{self._key(field)} must be left out for a {self.kind}, got {shown(getattr(self, field))}"
+                )
         self._check_class_weights()
         self._check_cosine()
         self.check_metric(self._key("metric"), self.scored_by)
@@ -163,7 +199,7 @@ class Task:
         if self.class_weights is None:
             return
         key = self._key("class_weights")
-        if not self.rules.has_classes:
+        if not self.rules.has_classes or self.rules.many:
             raise ConfigError(f"{key} must be left out for a {self.kind}, got {shown(self.class_weights)}")
         if self.labels is not None and len(self.class_weights) != len(self.labels):
             raise ConfigError(
@@ -192,21 +228,17 @@ class Task:
         :raises ConfigError: naming those that fit.
         """
         name, colon, label = metric.partition(":")
-        fitting = list(
-            dict.fromkeys(
-                [*METRICS.fitting(classes=self.rules.has_classes), *filter(METRICS.__contains__, self.rules.metrics)]
-            )
-        )
+        labels = "sets" if self.rules.many else "classes" if self.rules.has_classes else "numbers"
+        own = filter(METRICS.__contains__, self.rules.metrics)
+        fitting = list(dict.fromkeys([*METRICS.fitting(labels), *own]))
         if name not in fitting or (colon and name != "f1"):
-            names = ", ".join("f1, f1:LABEL" if each == "f1" else each for each in fitting)
+            names = listed("f1, f1:LABEL" if each == "f1" else each for each in fitting)
             hint = "" if name in METRICS else OWN_PART
             raise ConfigError(f"{key} of a {self.kind} must be one of {names}, got {shown(metric)}{hint}")
         if name != "f1" or self.labels is None:
             return
         if colon and label_key(label) not in self.class_indices:
-            raise ConfigError(
-                f"{key} must be f1: and one of the classes {', '.join(self.classes)}, got {shown(metric)}"
-            )
+            raise ConfigError(f"{key} must be f1: and one of the classes {listed(self.classes)}, got {shown(metric)}")
         if not colon and len(self.classes) != 2:
             raise ConfigError(f"{key} of more than two classes must be f1:LABEL, got {shown(metric)}")
 
@@ -252,7 +284,8 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as JSON has them: the table ``tasks.NAME`` of config.json."""
         values = {key: getattr(self, key) for key in TASK_KEYS}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        lists = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {**lists, "format": self.format.to_dict()}
 
     @classmethod
     def from_dict(cls, name: str, values: Mapping[str, Any]) -> Self:

@@ -28,12 +28,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} must be a TOML file ({error})") from error
 
 
-def assignments(sets: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield keys and values of all ``--set KEY=VALUE`` and then of the options that are given."""
+def assignments(sets: Sequence[str], options: Mapping[str, Any], option: str = "--set") -> Iterator[tuple[str, Any]]:
+    """Yield keys and values of all ``--set KEY=VALUE`` and then of the options that are given.
+
+    :param option: what messages call ``--set``.
+    """
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set must be KEY=VALUE, such as train.seed=1, got {shown(text)}")
+            example = "train.seed=1" if option == "--set" else "separator=tab"
+            raise ConfigError(f"{option} must be KEY=VALUE, such as {example}, got {shown(text)}")
         yield key.strip(), _toml_value(value.strip())
     for key, value in options.items():
         if value is not None:

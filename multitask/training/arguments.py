@@ -9,9 +9,9 @@ from multitask.errors import ConfigError, RunError
 from multitask.evaluation import Selection
 from multitask.settings.checks import shown
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
-from multitask.settings.task import Task
+from multitask.settings.task import FILES, Task
 
-__all__ = ["config_of", "make_folder"]
+__all__ = ["config_of", "make_folder", "refuse_run_as_weights", "with_given"]
 
 
 def config_of(
@@ -19,10 +19,12 @@ def config_of(
     tasks: Sequence[Task] | None,
     weights: str | Path | EncoderConfig | None,
     settings: TrainConfig | None,
+    base: RunConfig | None = None,
     **shorthands: Any,
 ) -> RunConfig:
-    """Return the configuration that train was given as one, or as tasks and settings.
+    """Return the configuration that train was given as one, as tasks and settings, or as that of another run.
 
+    :param base: of the run to begin from, where neither a configuration nor tasks are given.
     :param shorthands: settings of TrainConfig; None sets nothing.
     :raises ConfigError: for neither, both, or values of other types.
     """
@@ -35,17 +37,47 @@ def config_of(
         if given:
             raise ConfigError(f"train must be given either config or {given[0]}, got both")
         return config
-    if tasks is None:
-        raise ConfigError("train must be given config or tasks, got neither")
+    if tasks is None and base is None:
+        raise ConfigError("train must be given config, tasks or from_run, got none of them")
     if settings is not None and not isinstance(settings, TrainConfig):
         raise ConfigError(f"settings must be a TrainConfig, got {shown(settings)}")
-    if weights is None:
-        weights = EncoderConfig()
-    encoder = weights if isinstance(weights, EncoderConfig) else EncoderConfig(weights=weights)
-    return RunConfig(encoder=encoder, train=replace(settings or TrainConfig(), **changes), tasks=tasks)
+    if base is None:
+        base = RunConfig(tasks=tasks)  # type: ignore[arg-type] # None is refused above
+    encoder = base.encoder
+    if weights is not None:
+        encoder = weights if isinstance(weights, EncoderConfig) else replace(encoder, weights=weights)
+    return replace(base, encoder=encoder, train=replace(settings or base.train, **changes))
 
 
-def make_folder(config: RunConfig, out: Path, select: str, resume: bool, counts: Mapping[str, int | None]) -> None:
+def with_given(config: RunConfig, data: Mapping[str, Any] | None) -> RunConfig:
+    """Return another run's configuration without the files whose rows are given in memory instead."""
+    if not isinstance(data, Mapping):
+        return config
+    splits = {name: set(rows) & set(FILES) for name, rows in data.items() if isinstance(rows, Mapping)}
+    unset: dict[str, dict[str, Any]] = {name: dict.fromkeys(there) for name, there in splits.items()}
+    tasks = [replace(task, **unset.get(task.name, {})) for task in config.tasks]
+    return replace(config, tasks=tasks)
+
+
+def refuse_run_as_weights(config: RunConfig) -> None:
+    """Raise ConfigError where a run folder is named as weights."""
+    weights = Path(config.encoder.weights)
+    if not (weights / "best" / "tasks.json").is_file():
+        return
+    raise ConfigError(
+        f"encoder.weights must be a folder of weights, got the run {weights}; --from {weights} (in Python from_run)"
+        " takes its decoders, too, --weights RUN/best its encoder alone"
+    )
+
+
+def make_folder(
+    config: RunConfig,
+    out: Path,
+    select: str,
+    resume: bool,
+    counts: Mapping[str, int | None],
+    from_run: str | Path | None = None,
+) -> None:
     """Make the run's folder, once train's other arguments are known to be right.
 
     :param counts: by name what must be at least 1 or None.
@@ -56,6 +88,8 @@ def make_folder(config: RunConfig, out: Path, select: str, resume: bool, counts:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
+    if from_run is not None and Path(from_run).resolve() == out.resolve():
+        raise ConfigError(f"out must be another folder than the run to begin from, got {out} for both")
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: must be a folder, got a file; name a new one")
     if not resume and out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):

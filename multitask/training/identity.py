@@ -13,13 +13,14 @@ from multitask.distributed import gathered, rank, size
 from multitask.errors import RunError
 from multitask.evaluation import Selection
 from multitask.plugins import Parts, own_parts
-from multitask.settings.checks import shown
+from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.training.checkpoints import latest_checkpoint
 
 __all__ = [
     "finished_identity",
     "identity_of",
+    "known_identity",
     "plugins_of",
     "refuse_changes",
     "refuse_different_starts",
@@ -38,10 +39,26 @@ def finished_identity(out: Path) -> dict[str, Any] | None:
     return finished
 
 
-def identity_of(config: RunConfig, select: str, limit: int | None, given: Given | None = None) -> dict[str, Any]:
+def known_identity(out: Path) -> dict[str, Any] | None:
+    """Return what a run, finished or not, is trained from; None where neither record nor checkpoint says so."""
+    finished, last = finished_identity(out), latest_checkpoint(out / "checkpoints")
+    if finished is not None or last is None:
+        return finished
+    try:
+        found: dict[str, Any] = json.loads((last / "state.json").read_text(encoding="utf-8"))["identity"]
+        return found
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def identity_of(
+    config: RunConfig, select: str, limit: int | None, given: Given | None = None, origin: str | None = None
+) -> dict[str, Any]:
     """Collect what must not change in a run: settings, SHA-256 of files, rows and plugins, number of processes.
 
     What else decides its bytes is its environment (record.environment_of) and the machine.
+
+    :param origin: the run that it begins from, as one phrase.
     """
     digests: dict[str, dict[str, str]] = {}
     for task in config.tasks:
@@ -57,6 +74,7 @@ def identity_of(config: RunConfig, select: str, limit: int | None, given: Given 
         "limit": limit,
         "data": digests,
         "plugins": plugins,
+        "from": origin,
         "ranks": size(),
     }
 
@@ -67,9 +85,10 @@ def plugins_of(config: RunConfig, select: str) -> Parts:
     return own_parts(config.encoder, config.train, *config.tasks, metrics=[] if metric is None else [metric])
 
 
-def refuse_to_overwrite(out: Path, config: RunConfig) -> None:
+def refuse_to_overwrite(out: Path, config: RunConfig, origin: str | None = None) -> None:
     """Allow a resumed run without a checkpoint to start anew only in an empty folder, or over a run that had none yet.
 
+    :param origin: as in identity_of.
     :raises RunError: naming what would be overwritten.
     """
     there = {entry.name for entry in out.iterdir()} - {".lock"}
@@ -78,28 +97,39 @@ def refuse_to_overwrite(out: Path, config: RunConfig) -> None:
     ours = {"config.json", "record.json", "metrics.jsonl", "timing.jsonl", "checkpoints", ".best.new"}
     if there - ours or "config.json" not in there:
         raise RunError(
-            f"{out}: must hold a complete checkpoint to resume from, got only {', '.join(sorted(there)[:5])}, which"
+            f"{out}: must hold a complete checkpoint to resume from, got only {listed(sorted(there))}, which"
             " starting anew would overwrite; name a new folder, or remove this one"
         )
     try:
         before = json.loads((out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{out / 'config.json'}: can't be read ({error}); name a new folder") from None
-    refuse_changes(out, before, config.to_dict())
+    refuse_changes(out, {**before, "from": _origin_in_record(out)}, {**config.to_dict(), "from": origin})
+
+
+def _origin_in_record(out: Path) -> str | None:
+    """Return the run that one without a checkpoint began from, as one phrase."""
+    try:
+        origin = json.loads((out / "record.json").read_text(encoding="utf-8"))["from"]
+        return None if origin is None else f"{origin['folder']}, sha256 {origin['sha256']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def refuse_changes(out: Path, before: Any, now: Any) -> None:
-    """Raise RunError, naming what changed, if a run was trained from something else."""
+    """Raise RunError, naming what changed and how a new run begins from this one, if it was trained otherwise."""
     changed = _differences(before, now)
     if changed:
-        raise RunError(f"{out}: to be resumed, {'; '.join(changed[:5])}")
+        hint = f"; a new run begins from its best epoch with --from {out}, in Python from_run={str(out)!r}"
+        what = f"{out}: to be resumed, {listed(changed, join='; ')}"
+        raise RunError(what + (hint if (out / "best").is_dir() else ""))
 
 
 def refuse_differences(main: Any, own: Any) -> None:
     """Raise RunError if this process was told something else than the main one, or reads other data."""
     differing = _differences(main, own)
     if differing:
-        raise RunError(f"process {rank()} must agree with the main one: {'; '.join(differing[:5])}")
+        raise RunError(f"process {rank()} must agree with the main one: {listed(differing, join='; ')}")
 
 
 def refuse_different_starts(out: Path, model: nn.Module, position: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from multitask.errors import NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
-from multitask.settings.checks import check_number
+from multitask.settings.checks import check_number, listed
 from multitask.settings.choices import SAMPLERS, SCHEDULES
 from multitask.settings.config import RunConfig, TrainConfig
 from multitask.settings.task import Task
@@ -119,10 +119,9 @@ def _factor(schedule: str, value: Any, step: int) -> float:
 
 
 def _lines(rows: TaskData, chosen: Indices, task: Task) -> str:
-    """Name the lines of the file, or the rows in memory, that the chosen rows are, at most ten."""
+    """Name the lines of the file, or the rows in memory, that the chosen rows are, at most five."""
     lines = rows.lines[chosen].tolist()
-    rest = f" and {len(lines) - 10} more" if len(lines) > 10 else ""
-    numbers = f"{', '.join(map(str, lines[:10]))}{rest}"
+    numbers = listed(lines)
     return (
         f"rows {numbers} of data[{task.name!r}]['train']" if task.train is None else f"lines {numbers} of {task.train}"
     )

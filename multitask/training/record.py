@@ -57,6 +57,7 @@ def opening_record(
     environment: Mapping[str, Any],
     precision: str,
     plugins: Mapping[str, Any],
+    origin: Mapping[str, Any] | None,
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return what is known before the first round; the parameters are those of the session."""
@@ -67,7 +68,8 @@ def opening_record(
         "plugins": plugins,
         "weights": weights_records(model),
         "tasks": (tasks := task_records(prepared, train_data, dev_data)),
-        "notes": list(dict.fromkeys([*prepared.notes, *notes, *row_notes(tasks)])),
+        "notes": list(dict.fromkeys([*notes, *prepared.notes, *row_notes(tasks)])),
+        "from": origin,
         "cross_validated": {},
         "resumed_with_changes": [],
     }
@@ -86,6 +88,11 @@ def task_records(
         task.name: {
             "classes": list(task.classes),
             "from_memory": list(prepared.given.get(task.name, ())),
+            "format": {
+                split: str(rows[task.name].dialect)
+                for split, rows in (("train", prepared.train), ("dev", prepared.dev))
+                if rows[task.name].dialect is not None
+            },
             "held_with": list(prepared.held_with.get(task.name, ())),
             **_rows_record(
                 prepared.train[task.name],

@@ -31,6 +31,7 @@ from multitask.training.checkpoints import (
 from multitask.training.decisions import selection_for, training_notes
 from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
+from multitask.training.origin import Origin, Start
 from multitask.training.progress import Reporter
 from multitask.training.record import changes, environment_of, opening_record, score_record, skipped_steps
 from multitask.training.run_folder import JsonLines, NoLines, Signals, replace_best
@@ -50,6 +51,7 @@ class Session:
     ``since_best`` how many epochs came after that one, ``spent`` the seconds of earlier calls, and ``ended`` what ended
     the training before its last epoch, if anything did.
 
+    :param origin: the run to begin from.
     :param on_round: called with each round's record, by the main process.
     :param on_epoch: called with each epoch's dev scores, by the main process.
     """
@@ -63,6 +65,7 @@ class Session:
         device: str,
         resume: bool,
         progress: bool,
+        origin: Origin | None = None,
         on_round: OnRound | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
@@ -73,7 +76,8 @@ class Session:
         self.dtype, precision = choose_precision(config.train.precision, self.device)
         self.sampler = build_sampler(config, {name: len(dataset.examples) for name, dataset in prepared.train.items()})
         torch.manual_seed(config.train.seed)
-        self.model, self.tokenizer = build_model(config)
+        start = Start(*build_model(config)) if origin is None else origin.build(config, identity["data"])
+        self.model, self.tokenizer = start.model, start.tokenizer
         self.model.to(self.device)
         if size() > 1:  # all start from the same weights, and drop out differently
             torch.manual_seed(int(np.random.SeedSequence((config.train.seed, rank())).generate_state(1)[0]))
@@ -91,23 +95,27 @@ class Session:
             environment=self.environment,
             precision=precision,
             plugins=plugins_of(config, identity["select"]),
-            notes=training_notes(prepared, self.sampler),
+            origin=start.origin,
+            notes=[*start.notes, *training_notes(prepared, self.sampler)],
         )
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0
         self.spent, self.began = 0.0, time.monotonic()
         self.ended: dict[str, Any] | None = None
         log_lengths = self._restore() if resume else {}
         if self.state == TrainState():
-            self.record["cross_validated"] = self._start([name for name, rows in prepared.dev.items() if not len(rows)])
+            self.record["cross_validated"] = self._start(
+                start, [name for name, rows in prepared.dev.items() if not len(rows)]
+            )
         refuse_different_starts(out, self.model, (self.state.epoch, self.state.round))
         self._open_logs(log_lengths)
 
     def _tokenized(self, datasets: Mapping[str, Dataset], *, ahead: bool) -> dict[str, TaskData]:
         return to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length, ahead=ahead)
 
-    def _start(self, unscored: Sequence[str]) -> dict[str, Any]:
+    def _start(self, start: Start, unscored: Sequence[str]) -> dict[str, Any]:
         """Give new decoders their start, and return what cross-validation says of those that have no dev rows."""
-        names, seed = list(self.model.tasks), self.config.train.seed
+        names = list(self.model.tasks) if start.origin is None else list(start.origin["new"]["decoders"])
+        seed = self.config.train.seed
         scores = start_decoders(self.model, self.train_data, names, device=self.device, seed=seed, score=unscored)
         return {name: score_record(score) for name, score in scores.items()}
 
@@ -126,6 +134,7 @@ class Session:
         self.scored, self.best = state["scored"], -math.inf if state["best"] is None else state["best"]
         self.since_best, self.spent, self.ended = state["since_best"], state["seconds"], state["ended"]
         changed = changes(state["environment"], self.environment)
+        self.record["from"] = state.get("from")
         self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
         self.record["cross_validated"] = state["cross_validated"]
         lengths: dict[str, int] = state["log_lengths"]
@@ -242,8 +251,10 @@ class Session:
 
     def _score_epoch(self, signals: Signals) -> None:
         """Score the dev rows, and keep the epoch in ``best/`` if none before it scored higher."""
-        began, selection = time.perf_counter(), self.selection
-        scores = evaluate_tasks(self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection)
+        began, selection, tasks = time.perf_counter(), self.selection, self.config.tasks
+        scores = evaluate_tasks(
+            self.model, self.dev_data, device=self.device, dtype=self.dtype, selection=selection, tune=tasks
+        )
         epoch = self.scored = self.state.epoch
         for name, score in scores.items():
             for metric, value in score.defined().items():
@@ -257,11 +268,16 @@ class Session:
         if chosen >= self.best:  # of equal epochs the later: it has learned more
             self.best = chosen
             if is_main():
-                replace_best(self.out, lambda folder: self.model.save_pretrained(folder, self.tokenizer))
+                replace_best(self.out, lambda folder: self._write_best(folder, scores))
         patience, last = self.config.train.patience, epoch == self.config.train.epochs
         if patience is not None and self.since_best >= patience and not last and self.ended is None:
             self._end("patience", f"no better dev score in {patience} epoch{'s' if patience > 1 else ''}")
         self._ask("on_epoch", self.on_epoch, scores, signals)
+
+    def _write_best(self, folder: Path, scores: Mapping[str, Score]) -> None:
+        self.model.save_pretrained(folder, self.tokenizer)
+        dev = {name: score.defined() for name, score in scores.items()}
+        write_json(folder / "scores.json", {"epoch": self.scored, "dev": dev})
 
     def _save(self, keep: int) -> None:
         """Save a checkpoint; _restore reads its state."""
@@ -276,6 +292,7 @@ class Session:
             "log_lengths": {"metrics": self.metrics.length(), "timing": self.timing.length()},
             "identity": self.identity,
             "environment": self.environment,
+            "from": self.record["from"],
             "resumed_with_changes": self.record["resumed_with_changes"],
             "cross_validated": self.record["cross_validated"],
         }

@@ -12,7 +12,7 @@ from multitask.distributed import broadcast_from_main, is_main
 from multitask.run import Run
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
 from multitask.settings.task import Task
-from multitask.training.arguments import config_of, make_folder
+from multitask.training.arguments import config_of, make_folder, refuse_run_as_weights, with_given
 from multitask.training.identity import (
     finished_identity,
     identity_of,
@@ -20,6 +20,7 @@ from multitask.training.identity import (
     refuse_differences,
     refuse_to_overwrite,
 )
+from multitask.training.origin import base_config, begin_from
 from multitask.training.run_folder import Signals, locked
 from multitask.training.session import OnEpoch, OnRound, Session
 
@@ -34,6 +35,7 @@ def train(
     data: Mapping[str, Mapping[str, Any]] | None = None,
     weights: str | Path | EncoderConfig | None = None,
     settings: TrainConfig | None = None,
+    from_run: str | Path | None = None,
     epochs: int | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -48,7 +50,7 @@ def train(
     on_round: OnRound | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Run:
-    """Train all tasks of ``config``, or ``tasks`` on ``weights``, into the folder ``out``.
+    """Train all tasks of ``config``, or ``tasks`` on ``weights``, or those of ``from_run``, into the folder ``out``.
 
     Within ``distributed.process_group()`` all processes train together, each on its share of every batch, which is
     ``batch_size`` rows a process; all have to see the folder, the main one writes it.
@@ -58,6 +60,9 @@ def train(
         file: lists of dicts, pandas DataFrames, datasets.Dataset or any iterable of mappings.
     :param weights: name, hub id or folder of the encoder's weights, or an EncoderConfig.
     :param settings: with ``tasks``, all else; ``epochs`` and ``seed`` are shorthands of its.
+    :param from_run: a run folder to begin from: its best epoch's encoders, tokenizer and those decoders whose tasks
+        have the same name, labels and form; given alone, its tasks and settings, too, over which ``settings``,
+        ``epochs`` and ``data`` are put. The optimizers begin anew.
     :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC; or
         ``"last"``, the last one; ``"auto"`` is the mean if each task has 100 dev rows, else the last.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
@@ -79,14 +84,19 @@ def train(
     :raises RunError: for a folder that is in use, changed settings, files or rows, a loss that is not finite.
     :raises StoppedError: after SIGTERM, SIGINT or a callback's "stop", when the state has been saved.
     """
-    config = config_of(config, tasks, weights, settings, epochs=epochs, seed=seed)
+    base = None
+    if from_run is not None and config is None and tasks is None:
+        base = with_given(base_config(Path(from_run), None if out is None else Path(out), resume), data)
+    config = config_of(config, tasks, weights, settings, base, epochs=epochs, seed=seed)
+    refuse_run_as_weights(config)
     given = rows_by_task(data, config.tasks) if data is not None else {}
     out = Path("runs") / config.preset if out is None else Path(out)
     if is_main():
-        make_folder(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep})
+        make_folder(config, out, select, resume, {"limit": limit, "save_every": save_every, "keep": keep}, from_run)
     with locked(out) if is_main() else nullcontext():
+        config, origin, phrase = begin_from(from_run, config, out, resume)
         prepared = prepare(config, limit=limit, bad_rows=bad_rows, given=given)
-        identity = identity_of(prepared.config, select, limit, given)
+        identity = identity_of(prepared.config, select, limit, given, phrase)
         refuse_differences(broadcast_from_main(identity), identity)
         # From the main process alone: what the others see there may already be what it has changed.
         finished = broadcast_from_main(finished_identity(out) if resume and is_main() else None)
@@ -94,7 +104,7 @@ def train(
             refuse_changes(out, finished, identity)
             return Run.load(out, device=device, given=given)
         if resume and is_main():
-            refuse_to_overwrite(out, prepared.config)
+            refuse_to_overwrite(out, prepared.config, phrase)
         session = Session(
             prepared,
             out,
@@ -102,6 +112,7 @@ def train(
             device=device,
             resume=resume,
             progress=progress,
+            origin=origin,
             on_round=on_round,
             on_epoch=on_epoch,
         )

@@ -21,6 +21,7 @@ from multitask.errors import ConfigError, NonFiniteError, RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
+from multitask.settings.checks import listed
 from multitask.settings.choices import OPTIMIZERS, UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.updates.base import GramWeighting, Update
@@ -243,7 +244,7 @@ class Stepper:
         for encoder_name, encoder in self.model.encoders.items():
             users = [name for name, task in self.model.tasks.items() if task.encoder == encoder_name]
             if len({rates[name] for name in users}) > 1:
-                shown = ", ".join(f"{name} {rates[name][0]:g} / {rates[name][1]:g}" for name in users)
+                shown = listed(f"{name} {rates[name][0]:g} / {rates[name][1]:g}" for name in users)
                 raise ConfigError(
                     f"lr / weight_decay must be equal for all tasks of one encoder, since train.update ="
                     f" {self.settings.update!r} makes one step for all, got {shown}; decoder_lr may differ"
@@ -292,6 +293,6 @@ def _build_update(name: str, tasks: tuple[str, ...], rng: np.random.Generator) -
     if not issubclass(entry, Update):
         raise ConfigError(f"train.update {name!r} must be derived from multitask.Update, got {entry.__name__}")
     if entry.__abstractmethods__:
-        missing = ", ".join(sorted(entry.__abstractmethods__))
+        missing = listed(sorted(entry.__abstractmethods__))
         raise ConfigError(f"train.update {name!r} must have {missing}, which {entry.__name__} lacks")
     return entry(tasks, rng)

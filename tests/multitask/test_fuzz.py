@@ -18,6 +18,7 @@ from multitask.data.examples import Example, iter_examples, read_examples
 from multitask.model.build import build_model
 from multitask.run import Run
 from multitask.settings.config import RunConfig, build_config
+from multitask.settings.format import Format
 from multitask.settings.task import Task
 from multitask.training.checkpoints import latest_checkpoint, read_state, restore_checkpoint
 from multitask.training.train import train
@@ -40,19 +41,20 @@ LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\n \n"])
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
     """Mostly a table with the tasks' columns, of odd cells; or JSON lines; or any bytes."""
-    kind = draw(st.sampled_from(["table", "table", "table", "json", "bytes"]))
+    kind = draw(st.sampled_from(["table", "table", "table", "json", "array", "bytes"]))
     if kind == "bytes":
         return draw(st.binary(max_size=200))
     end, rows = draw(LINE_ENDS), draw(st.integers(0, 6))
-    if kind == "json":
+    if kind in ("json", "array"):
         keys = st.sampled_from(["a", "b", "y", "id", "other"])
         values = st.one_of(
             CELLS, st.none(), st.booleans(), st.integers(), st.floats(), st.lists(st.integers(), max_size=2)
         )
         lines = [json.dumps(draw(st.dictionaries(keys, values, max_size=4))) for _ in range(rows)]
         lines += draw(st.lists(CELLS, max_size=1))
+        lines = lines if kind == "json" else ["[" + ",\n".join(lines) + "]"]
     else:
-        separator = draw(st.sampled_from([",", "\t"]))
+        separator = draw(st.sampled_from([",", "\t", ";"]))
         header = draw(st.permutations(["a", "b", "y", "id"]))[draw(st.integers(0, 1)) :]
         lines = [separator.join(header)]
         for _ in range(rows):
@@ -67,6 +69,9 @@ TASKS = (
     Task(name="single", text=("a",), label="y", labels=("0", "1", "2")),
     Task(name="pair", text=("a", "b"), label="y", kind="binary", labels=("0", "1"), id="id"),
     Task(name="number", text=("a", "b"), label="y", kind="regression", labels=(0.0, 5.0)),
+    Task(name="places", text=("1",), label="2", id="3", labels=("0", "1", "2")),
+    Task(name="set", text=("1",), label="2", labels=("0", "1"), format=Format(header=False, quoting="none")),
+    Task(name="told", text=("a",), label="y", kind="regression", labels=(0.0, 5.0), format=Format(encoding="cp1252")),
 )
 
 

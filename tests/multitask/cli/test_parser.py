@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from multitask.__main__ import build_parser, main
+from multitask.__main__ import main
+from multitask.cli.parser import build_parser
 from multitask.settings.presets import preset_names
 
 
@@ -45,8 +46,8 @@ def command(*argv: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         (["train", "--epoch", "3"], ["--epoch"]),  # no abbreviations: scripts must not break on a new option
         (["evaluate"], ["RUN"]),
         (["fetch"], ["weights", "data"]),
-        (["train", "--preset", "nope"], ["nope", *preset_names()]),
-        (["train", "--set", "train.epcohs=3"], ["epcohs", "epochs", "warmup"]),
+        (["train", "--preset", "nope"], ["nope", *preset_names()[:5], f"and {len(preset_names()) - 5} more"]),
+        (["train", "--set", "train.epcohs=3"], ["epcohs", "did you mean epochs?", " more"]),
         (["train", "--set", "tasks.nope.lr=1"], ["nope", "sst", "para", "sts"]),
         (["train", "--set", "epochs"], ["epochs", "KEY=VALUE"]),
         (["train", "--tasks", "no-such.toml"], ["no-such.toml"]),

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from multitask.data import formats
+from multitask.data import cells
 from multitask.data.formats import Fault, Row, read_rows
 
 
 def rows(content: bytes) -> list[Row]:
     """Rows of the column text; their optional cell is None."""
-    return list(read_rows(io.BytesIO(content), ["text"], None))
+    return list(read_rows(io.BytesIO(content), ["text"]))
 
 
 @pytest.mark.parametrize("lines", [3, 4])
 def test_a_row_has_a_limit_of_lines(lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A quote that closes far below was not meant to: the lines between are rows of their own."""
-    monkeypatch.setattr(formats, "MAX_LINES_PER_ROW", 3)
+    monkeypatch.setattr(cells, "MAX_LINES_PER_ROW", 3)
     between = ["between"] * (lines - 1)
     found = rows("\n".join(["text", '"open', *between, 'closed"', "last"]).encode())
     if lines == 3:
@@ -29,7 +29,14 @@ def test_a_row_has_a_limit_of_lines(lines: int, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_not_utf_8_stands_in_its_row_of_a_text_stream_too() -> None:
     stream = io.TextIOWrapper(io.BytesIO(b"text\nfine\ncaf\xe9\n"), encoding="utf-8")
-    assert list(read_rows(stream, ["text"], None)) == [Row(2, ("fine", None)), Row(3, ("caf\udce9", None))]
+    assert list(read_rows(stream, ["text"])) == [
+        Row(2, ("fine", None)),
+        Row(
+            3,
+            (),
+            Fault("text", "caf\udce9", "must be UTF-8 (byte 4 of the line is 0xe9), or format.encoding say what else"),
+        ),
+    ]
 
 
 def test_the_ending_decides_before_the_content(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_skipped_rows_of_a_stream_are_handed_out() -> None:
         (",review,stars\n0,Great film,5\n1,Bad one,1\n", "'', 'review', 'stars'"),
         ("review,stars\nGreat film,5\n\nBad one,1\n", "'review', 'stars'"),
         ("Review Text,Number of stars\nGreat film,5\n", "'Review Text', 'Number of stars'"),
-        ("id;text\nr1;Great film\n", "'id;text'"),
+        ("id;text\nr1;Great film\n", "'id', 'text'"),
         ("\n\nid,text\nr1,Great film\n", "'id', 'text'"),
         ("id\ttext\nr1\tGreat film\n", "'id', 'text'"),
     ],
@@ -109,9 +109,15 @@ def test_json_with_other_keys_is_refused(tmp_path: Path, task: Task, ending: str
     assert str(caught.value) == f"{path}:1: the object's keys must include {due}, got 'id', 'text'"
 
 
-@pytest.mark.parametrize("first", ["{", "[", '[{"sentence": "x"},', '{"sentence": "x",', '  { "sentence"'])
+@pytest.mark.parametrize("first", ["{", '{"sentence": "x",', '  { "sentence"'])
 def test_json_that_is_not_one_object_a_line_is_no_text(first: str) -> None:
     with pytest.raises(DataError, match=r"^<stream>:1: the row must be a JSON object on one line, got ."):
+        read(f"{first}\n")
+
+
+@pytest.mark.parametrize("first", ["[", '[{"sentence": "x"},'])
+def test_half_an_array_is_no_text(first: str) -> None:
+    with pytest.raises(DataError, match=r"^<stream>:1: must be a JSON array of objects \(Expecting value, at column"):
         read(f"{first}\n")
 
 
@@ -173,9 +179,9 @@ def test_a_blank_line_between_others_is_named(tmp_path: Path) -> None:
 
 
 def test_words_for_nothing_stay_that_in_tables() -> None:
-    with pytest.raises(DataError, match=r"<stream>:2: column 'sentence' must not be empty, got 'None'"):
+    with pytest.raises(DataError, match=r"<stream>:2: column 'sentence' must not be empty or a word of .*, got 'None'"):
         read("sentence\nNone\n")
-    with pytest.raises(DataError, match=r"<stream>:1: column 'sentence' must not be empty, got 'null'"):
+    with pytest.raises(DataError, match=r"<stream>:1: column 'sentence' must not be empty or a word of .*, got 'null'"):
         read('{"sentence": "null"}\n')
 
 

@@ -59,7 +59,7 @@ def test_rows_without_a_tasks_label_are_counted_and_not_listed(on_bad: Any, conf
         "mood": (100, []),
         "topic": (150, []),
     }
-    assert data.notes[:2] == [
+    assert data.notes[2:4] == [
         "mood: 100 of 300 rows of all.tsv have no label of this task",
         "topic: 150 of 300 rows of link.tsv have no label of this task",
     ]

@@ -140,7 +140,7 @@ def test_without_tasks_a_toml_leaves_the_presets(tmp_path: Path) -> None:
 def test_own_tasks_under_a_published_preset(tmp_path: Path) -> None:
     path = write(tmp_path, '[tasks.x]\ntrain = "x"\ntext = "t"\nlabel = "l"\nkind = "binary"\n')
     assert refusal(preset="slt", tasks_file=path) == (
-        "tasks.x must have text, label, kind, lr, batch_size, "
+        f"{path}: tasks.x must have text, label, kind, lr, batch_size, "
         "lacks lr, batch_size: slt has them for sst, para, sts only"
     )
     config = build_config(preset="slt", tasks_file=path, sets=["tasks.x.lr=1e-5", "tasks.x.batch_size=8"])
@@ -192,7 +192,7 @@ def test_presets_are_not_written_to() -> None:
         ("train.seed=1.5", "train.seed must be a whole number, got 1.5"),
         ("train.seed=-1", "train.seed must be at least 0"),
         ("train.seed=1\nencoder.freeze=true", "train.seed must be a whole number"),
-        ("train.epochs=0", "train.epochs must be at least 1, got 0"),
+        ("train.epochs=0", "train.epochs must be at least 1 and at most 1000000, got 0"),
         ("train.rounds=0", "train.rounds must be at least 1, got 0"),
         ("train.warmup=1.1", "train.warmup must be finite and at least 0 and at most 1, got 1.1"),
         ("train.clip=0", "train.clip must be finite and above 0, got 0"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import minbert
-from multitask.__main__ import build_parser
+from multitask.cli.parser import build_parser
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer
 from multitask.settings.choices import SCHEDULES, UPDATES, Registry
@@ -57,7 +57,8 @@ def test_a_default_is_allowed_and_unset_follows_the_annotation() -> None:
     optional = {name for table in TABLES.values() for name, known in table.items() if known.optional}
     assert optional == {
         *("dropout", "rounds", "clip", "id", "labels", "class_weights", "decoder_lr", "sample_size"),
-        *("metric", "minutes", "patience", "input", "batch_size", "min_rounds", "hold_out"),
+        *("metric", "minutes", "patience", "label_separator", "missing", "threshold"),
+        *("input", "batch_size", "min_rounds", "hold_out"),
         *("train", "dev", "test", "group"),
     }
     assert not TABLES["tasks"]["dropout"].optional

@@ -15,11 +15,12 @@ from multitask.data.examples import read_examples
 from multitask.errors import ConfigError
 from multitask.model.losses import predicted_values, task_loss
 from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
+from multitask.settings.multilabel import Multilabel
 from multitask.settings.task import Task
 
 PACKAGE = Path(multitask.__file__).parent
 # Asks which kind a task has: `task.kind == ...`, `self.kind in ...`, or a kind's name in quotes.
-ASKS = re.compile(r"\bkind\s*(?:[=!]=|in\b|not in\b|is\b)|\"(?:regression|binary|classification)\"")
+ASKS = re.compile(r"\bkind\s*(?:[=!]=|in\b|not in\b|is\b)|\"(?:regression|binary|classification|multilabel)\"")
 
 
 def test_a_tasks_kind_is_asked_in_one_file() -> None:
@@ -41,7 +42,12 @@ def test_a_tasks_kind_is_asked_in_one_file() -> None:
 
 
 def test_the_built_in_kinds_are_registered_as_any_other() -> None:
-    assert dict(KINDS) == {"classification": Classification, "binary": Binary, "regression": Regression}
+    assert dict(KINDS) == {
+        "classification": Classification,
+        "binary": Binary,
+        "regression": Regression,
+        "multilabel": Multilabel,
+    }
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -53,12 +59,12 @@ def test_a_kind_agrees_with_itself(name: str) -> None:
     assert (task.scored_by, task.num_outputs) == (kind.metrics[0], kind.num_outputs(task))
     outputs = torch.tensor([[0.3, -0.2], [2.0, -1.0], [-1.0, 4.0]])[:, : task.num_outputs]
     values, probabilities = predicted_values(task, outputs)
-    assert values.shape == (3,)
+    assert values.shape == ((3, 2) if kind.many else (3,))
     assert (probabilities is not None) == kind.has_classes
     # What a prediction is spelled as can be read back as a label.
     spelled = [task.rules.spell(task, value) for value in values.clamp(0, 5).tolist()]
-    read = [kind.read_label(task, str(word)) for word in spelled]
-    assert read == pytest.approx(values.clamp(0, 5).tolist())
+    read: Any = [kind.read_label(task, word if kind.many else str(word)) for word in spelled]
+    torch.testing.assert_close(label_tensor(task, read).double(), values.clamp(0, 5).double())
     assert kind.row_losses(outputs, label_tensor(task, read)).shape == (3,)
 
 
@@ -154,7 +160,7 @@ def test_what_is_no_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ("plain", "tasks.t.kind 'plain' must be derived from multitask.Kind, got <class 'dict'>"),
         (
             "half",
-            "tasks.t.kind 'half' must have check_labels, num_outputs, predict, read_label, row_losses, metrics,"
+            "tasks.t.kind 'half' must have check_labels, num_outputs, predict, read_label, row_losses and 1 more,"
             " which Half lacks",
         ),
     ):

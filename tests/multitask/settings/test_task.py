@@ -89,7 +89,7 @@ def test_number_spellings() -> None:
         ({"text": ("a", "a")}, "text, label and id must be different columns, got 'a' twice"),
         ({"text": "mood"}, "text, label and id must be different columns, got 'mood' twice"),
         ({"label": ""}, "tasks.mood.label must be a non-empty string"),
-        ({"kind": "multi"}, "must be one of classification, binary, regression, got 'multi'"),
+        ({"kind": "multi"}, "must be one of classification, binary, regression, multilabel, got 'multi'"),
         ({"input": "all"}, "must be one of joint, separate, both"),
         ({"pooling": "avg"}, "must be one of attention, pooler, cls, mean, max, got 'avg'"),
         ({"head": "mlp"}, "must be one of linear, cosine"),

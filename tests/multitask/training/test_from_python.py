@@ -223,7 +223,7 @@ def test_a_record_names_rows_and_a_limit_draws_of_them(rows: Rows, tiny_weights:
 def test_a_loss_that_is_not_finite_names_the_rows(rows: Rows, tiny_weights: Path, tmp_path: Path) -> None:
     task = Task(name="sst", **COLUMNS, lr=1e38)
     with pytest.raises(
-        RunError, match=r"^round 2, task sst, rows (\d+, ){9}\d+ and 6 more of data\['sst'\]\['train'\]: the loss"
+        RunError, match=r"^round 2, task sst, rows (\d+, ){4}\d+ and 11 more of data\['sst'\]\['train'\]: the loss"
     ):
         train(
             tasks=[task], data={"sst": rows}, weights=tiny_weights, out=tmp_path / "run", settings=SHORT, progress=False
@@ -247,12 +247,12 @@ TASKS = [Task(name="sst", **COLUMNS)]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "train must be given config or tasks, got neither"),
+        ({}, "train must be given config, tasks or from_run, got none of them"),
         ({"config": RunConfig(tasks=TASKS), "tasks": TASKS}, "train must be given either config or tasks, got both"),
         ({"config": RunConfig(tasks=TASKS), "epochs": 3}, "train must be given either config or epochs, got both"),
         ({"tasks": []}, "tasks must hold at least one task, got none"),
         ({"tasks": TASKS, "settings": {"epochs": 3}}, "settings must be a TrainConfig, got {'epochs': 3}"),
-        ({"tasks": TASKS, "epochs": 0}, "train.epochs must be at least 1, got 0"),
+        ({"tasks": TASKS, "epochs": 0}, "train.epochs must be at least 1 and at most 1000000, got 0"),
         ({"tasks": TASKS, "weights": ""}, "encoder.weights must be a non-empty string, got ''"),
         (
             {"tasks": TASKS, "data": {"sst": {"dev": [{"sentence": "a", "sentiment": 1}]}}},

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from multitask.settings.kinds import KINDS, parse_number
+from multitask.settings.kinds import parse_number
 
 __all__ = ["Column", "Guess", "guess"]
 
@@ -252,7 +252,7 @@ def _part_separator(column: Column) -> str | None:
 
 def _kind(column: Column, separator: str | None) -> str:
     many = any(isinstance(cell, list) for cell in column.cells) or separator is not None
-    if many and "multilabel" in KINDS:
+    if many:
         return "multilabel"
     spellings = {_plain(text) for text in column.counts}
     if spellings in YES_OR_NO:

@@ -142,7 +142,9 @@ def inspect_file(
     rows, dev_rows = prepared.train[task.name], prepared.dev[task.name]
     examples = list(rows.examples) if dev else sorted([*rows.examples, *dev_rows.examples], key=lambda row: row.line)
     repeats = find_repeats(examples)
-    notes, lengths = list(prepared.notes), None
+    dialect = str(rows.dialect or seen.dialect)
+    notes = [note for note in prepared.notes if dialect not in note]  # the report says that anyway
+    lengths = None
     if weights is not None:
         try:
             lengths = _lengths(task, examples, weights)
@@ -150,7 +152,7 @@ def inspect_file(
             notes.append(f"tokens are not counted: {error}")
     return replace(
         report,
-        dialect=str(rows.dialect or seen.dialect),
+        dialect=dialect,
         rows=len(examples),
         dev_rows=len(dev_rows.examples) if dev else 0,
         labels=_labels(task, examples),

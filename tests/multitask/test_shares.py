@@ -15,6 +15,7 @@ MakeConfig = Callable[..., RunConfig]
 NO_DROPOUT = ["encoder.dropout=0", *(f"tasks.{name}.dropout=0" for name in ("sst", "para", "sts"))]
 
 # 20 rounds in float64. The last batch has fewer rows than the others: of para one, so one process has none.
+# A text may have 12 tokens, so that some of a task with windows have several.
 SCRIPT = """
 import json, sys, numpy as np, torch
 from minbert.files.storage import write_tensors
@@ -34,7 +35,8 @@ with process_group():
     torch.manual_seed(0)
     model, tokenizer = build_model(prepared.config)
     model.double()
-    data = to_task_data(prepared.train, model.tasks, tokenizer, model.max_length, ahead=False)
+    data = to_task_data(prepared.train, model.tasks, tokenizer, 12, ahead=False)
+    assert data["sst"].texts.windows.max() > 2
     sampler = build_sampler(prepared.config, {name: len(rows) for name, rows in data.items()})
     stepper = Stepper(model, config.train, np.random.default_rng(0))
     stepper.update.double()
@@ -68,7 +70,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     plugin = root / "examples" / "plugins" / f"{update}.py"
     own = plugin.exists()  # known to the processes alone
     sets = [*NO_DROPOUT, f"train.update={'combined' if own else update}", f"train.accumulate={accumulate}"]
-    sets += ["tasks.sst.class_weights=[1.0, 0.5, 2.0, 1.5, 0.0]"]
+    sets += ["tasks.sst.class_weights=[1.0, 0.5, 2.0, 1.5, 0.0]", "tasks.sst.long=windows"]
     sets += [f"tasks.{name}.sample_size={rows}" for name, rows in samples.items()]
     sets += [f"tasks.{name}.reduction={reduction}" for name in samples]
     results = []

@@ -1,4 +1,4 @@
-"""Long texts in training, evaluation and prediction: by hand, in shares, and resumed."""
+"""Long texts in training, evaluation and prediction: by hand, and resumed."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 from minbert.tokenizer import BertTokenizer
 from multitask import EncoderConfig, Run, RunConfig, Task, TrainConfig
 from multitask.__main__ import main
-from multitask.data.batches import Batch, EncodedTexts, TaskData
+from multitask.data.batches import EncodedTexts, TaskData
 from multitask.data.examples import Example
 from multitask.errors import StoppedError
 from multitask.evaluation import outputs_of
@@ -160,17 +160,6 @@ def test_predictions_are_those_of_the_evaluation(file: Path, tiny_weights: Path,
     assert len(different) == 2
     head = train(config_of(tiny_weights, file, long="head"), tmp_path / "head", progress=False)
     assert len({answer.probabilities for answer in head.predict("mood", ends)}) == 1
-
-
-def test_shares_of_two_processes_are_rows_with_their_windows(data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, whole = np.array([4, 0, 3, 1, 7]), data.batch(np.array([4, 0, 3, 1, 7]))
-    shares: list[Batch] = []
-    for rank in range(2):
-        monkeypatch.setattr("multitask.data.batches.rank", lambda rank=rank: rank)
-        monkeypatch.setattr("multitask.data.batches.size", lambda: 2)
-        shares.append(data.batch(rows))
-    assert [share.windows for share in shares] == [(whole.windows or ())[rank::2] for rank in range(2)]
-    assert [len(share.labels) for share in shares] == [3, 2]
 
 
 def test_from_the_command_line(

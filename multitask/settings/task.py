@@ -72,14 +72,12 @@ class Task:
         default=None,
     )
     missing: Sequence[str] | None = setting(
-        "words that stand for a missing text; unset: `None`, `NA`, `null` and the like, but not one that is 5 % of a"
-        " column's training rows, and 5 of them",
+        "words for a missing text; unset: `None`, `NA`, `null` ..., but none that is 5 % of the training rows, and 5",
         check_words,
         default=None,
     )
     threshold: float | None = setting(
-        "probability from which on a multilabel task predicts a label; unset: the one whose micro F1 on the dev rows is"
-        " highest, .5 without them",
+        "probability from which on a multilabel task predicts a label; unset: the best on the dev rows by micro F1, or .5",
         check_rate,
         default=None,
     )
@@ -196,9 +194,9 @@ class Task:
         return f"tasks.{self.name}.{field}"
 
     def _check_class_weights(self) -> None:
+        key = self._key("class_weights")
         if self.class_weights is None:
             return
-        key = self._key("class_weights")
         if not self.rules.has_classes or self.rules.many:
             raise ConfigError(f"{key} must be left out for a {self.kind}, got {shown(self.class_weights)}")
         if self.labels is not None and len(self.class_weights) != len(self.labels):

@@ -42,6 +42,11 @@ class Start:
     origin: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def new_decoders(self) -> list[str]:
+        """The tasks whose decoders have no weights from another run."""
+        return list(self.model.tasks) if self.origin is None else list(self.origin["new"]["decoders"])
+
 
 class Origin:
     """The best epoch so far of a run, held in memory: its folder may change meanwhile.

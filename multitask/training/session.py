@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from multitask.training.identity import plugins_of, refuse_changes, refuse_diffe
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.origin import Origin, Start
 from multitask.training.progress import Reporter
-from multitask.training.record import changes, environment_of, opening_record, score_record, skipped_steps
+from multitask.training.record import changes, environment_of, opening_record, skipped_steps
 from multitask.training.run_folder import JsonLines, NoLines, Signals, replace_best
 from multitask.training.start import start_decoders
 from multitask.updates.stepper import Stepper
@@ -103,21 +103,13 @@ class Session:
         self.ended: dict[str, Any] | None = None
         log_lengths = self._restore() if resume else {}
         if self.state == TrainState():
-            self.record["cross_validated"] = self._start(
-                start, [name for name, rows in prepared.dev.items() if not len(rows)]
-            )
+            data, names, seed = (self.train_data, self.dev_data), start.new_decoders, config.train.seed
+            self.record["cross_validated"] = start_decoders(self.model, *data, names, device=self.device, seed=seed)
         refuse_different_starts(out, self.model, (self.state.epoch, self.state.round))
         self._open_logs(log_lengths)
 
     def _tokenized(self, datasets: Mapping[str, Dataset], *, ahead: bool) -> dict[str, TaskData]:
         return to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length, ahead=ahead)
-
-    def _start(self, start: Start, unscored: Sequence[str]) -> dict[str, Any]:
-        """Give new decoders their start, and return what cross-validation says of those that have no dev rows."""
-        names = list(self.model.tasks) if start.origin is None else list(start.origin["new"]["decoders"])
-        seed = self.config.train.seed
-        scores = start_decoders(self.model, self.train_data, names, device=self.device, seed=seed, score=unscored)
-        return {name: score_record(score) for name, score in scores.items()}
 
     def _restore(self) -> dict[str, int]:
         """Put everything back to where the last checkpoint was saved, if there is one.

@@ -1,6 +1,7 @@
 """Where decoders start: from a probe on the encoder as it comes, or from random weights."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor
 from minbert.fast.casts import hold_casts
 from multitask.data.batches import TaskData
 from multitask.distributed import broadcast_from_main
-from multitask.metrics import Score, bootstrap_score
+from multitask.metrics import bootstrap_score
 from multitask.model.heads import LinearHead
 from multitask.model.losses import predicted_values
 from multitask.model.model import MultitaskModel
 from multitask.model.probe import cross_validate, fit_probe
+from multitask.training.record import score_record
 
 __all__ = ["PROBE_ROWS", "start_decoders"]
 
@@ -24,21 +26,21 @@ _BATCH = 32
 def start_decoders(
     model: MultitaskModel,
     data: Mapping[str, TaskData],
+    dev: Mapping[str, TaskData],
     names: Collection[str],
     *,
     device: torch.device,
     seed: int,
-    score: Collection[str] = (),
-) -> dict[str, Score]:
+) -> dict[str, dict[str, Any]]:
     """Give the decoders of the tasks ``names`` the start that their tasks ask for.
 
     A probe is fitted in float32 and without dropout to PROBE_ROWS of the training rows at most, drawn by the seed.
 
     :param data: each task's training rows.
-    :param score: tasks whose probe is also scored, by cross-validation on those rows.
-    :return: their scores.
+    :param dev: each task's dev rows; of tasks without any the probe is scored by cross-validation.
+    :return: these scores, as the record has them.
     """
-    scores: dict[str, Score] = {}
+    scores: dict[str, dict[str, Any]] = {}
     model.eval()
     for name in names:
         task, decoder = model.tasks[name], model.decoders[name]
@@ -54,9 +56,10 @@ def start_decoders(
         with torch.no_grad():
             for parameter, value in zip((head.linear.weight, head.linear.bias), found, strict=True):
                 parameter.copy_(torch.tensor(value))
-        if name in score:
+        if not len(dev[name]):
             values, _ = predicted_values(task, cross_validate(task, features, labels, free))
-            scores[name] = bootstrap_score(task.scored_by, values.numpy(), labels.numpy(), classes=task.classes)
+            score = bootstrap_score(task.scored_by, values.numpy(), labels.numpy(), classes=task.classes)
+            scores[name] = score_record(score)
     return scores
 
 

@@ -2,8 +2,7 @@
 
 A pooling is a module built from the task and the encoder's config. Its ``width`` (hidden_size where it says nothing) is
 that of the vectors that reach the head; ``needs_pooler`` says that it reads ``pooler_output``; ``project``, if it has
-one, is applied to the vectors after the decoder's dropout; ``start_as_mean`` is called before a decoder starts from a
-probe. A function of the encoder's output alone is a pooling, too.
+one, is applied to the vectors after the decoder's dropout. A function of the encoder's output alone is a pooling, too.
 """
 
 from collections.abc import Callable

@@ -77,7 +77,7 @@ class Task:
         default=None,
     )
     threshold: float | None = setting(
-        "probability from which on a multilabel task predicts a label; unset: the best on the dev rows by micro F1, or .5",
+        "probability from which a multilabel task predicts a label; unset: the best of the dev rows by micro F1, or .5",
         check_rate,
         default=None,
     )
@@ -177,10 +177,9 @@ class Task:
         if self.labels is not None:
             labels = self.rules.check_labels(self._key("labels"), self.labels)
             object.__setattr__(self, "labels", labels)
-        if None not in (self.sample_size, self.batch_size) and self.sample_size < self.batch_size:
-            raise ConfigError(
-                f"{self._key('sample_size')} must be at least its batch_size {self.batch_size}, got {self.sample_size}"
-            )
+        sample, batch = self.sample_size, self.batch_size
+        if sample is not None and batch is not None and sample < batch:
+            raise ConfigError(f"{self._key('sample_size')} must be at least its batch_size {batch}, got {sample}")
         for field in ("label_separator", "threshold"):
             if getattr(self, field) is not None and not self.rules.many:
                 raise ConfigError(

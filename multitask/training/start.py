@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from minbert.fast.casts import hold_casts
-from multitask.data.batches import TaskData
+from minbert.model import BertModel
+from multitask.data.batches import EncodedTexts, TaskData
 from multitask.distributed import broadcast_from_main
 from multitask.metrics import bootstrap_score
+from multitask.model.decoders import TaskDecoder
 from multitask.model.heads import LinearHead
 from multitask.model.losses import predicted_values
 from multitask.model.model import MultitaskModel
+from multitask.model.poolings import AttentionPooling
 from multitask.model.probe import cross_validate, fit_probe
 from multitask.training.record import score_record
 
@@ -44,13 +47,15 @@ def start_decoders(
     model.eval()
     for name in names:
         task, decoder = model.tasks[name], model.decoders[name]
-        head = decoder.head
+        assert isinstance(decoder, TaskDecoder)
+        head, pooling = decoder.head, decoder.pooling
         if task.start != "probe" or not isinstance(head, LinearHead):
             continue
-        if hasattr(decoder.pooling, "start_as_mean"):
-            decoder.pooling.start_as_mean()
+        if isinstance(pooling, AttentionPooling):
+            pooling.start_as_mean()
         rows = _rows(len(data[name]), seed)
-        features, labels = _features(model, name, data[name], rows, device), data[name].labels[rows]
+        features = _features(decoder, head, model.encoder_of(name), data[name].texts, rows, device)
+        labels = data[name].labels[rows]
         free = int(head.compares)  # the cosine alone may be all that few rows can tell
         found = broadcast_from_main([part.tolist() for part in fit_probe(task, features, labels, free)])
         with torch.no_grad():
@@ -70,15 +75,20 @@ def _rows(count: int, seed: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _features(model: MultitaskModel, name: str, data: TaskData, rows: np.ndarray, device: torch.device) -> Tensor:
+def _features(
+    decoder: TaskDecoder,
+    head: LinearHead,
+    encoder: BertModel,
+    texts: EncodedTexts,
+    rows: np.ndarray,
+    device: torch.device,
+) -> Tensor:
     """Return what the head's affine map sees of the rows: (rows, features), float32, on the CPU."""
-    decoder, encoder = model.decoders[name], model.encoder_of(name)
-    parts = []
+    parts: list[Tensor] = []
     with hold_casts():
         for batch in np.array_split(rows, -(-len(rows) // _BATCH)):
-            tokens, windows = data.texts.batch(batch)
-            features = decoder.head.features(*decoder.vectors(encoder(**tokens.to(device)))).float().cpu()
+            tokens, windows = texts.batch(batch)
+            features = head.features(*decoder.vectors(encoder(**tokens.to(device)))).float().cpu()
             # An affine map of windows' mean features is the mean of its outputs.
-            rowwise = [features] if windows is None else [part.mean(0, True) for part in features.split(list(windows))]
-            parts += rowwise
+            parts += [features] if windows is None else [each.mean(0, True) for each in features.split(list(windows))]
     return torch.cat(parts)

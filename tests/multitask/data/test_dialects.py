@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from multitask.data.dialects import Wanted, look_at
-from multitask.data.examples import infer_labels, iter_examples, read_examples
+from multitask.data.examples import infer_labels, read_examples
 from multitask.data.formats import read_rows
 from multitask.data.load import prepare
 from multitask.errors import DataError
@@ -22,28 +22,13 @@ from multitask.settings.task import Task
 
 MOOD = Task(name="mood", text="text", label="label", labels=("neg", "pos"))
 SCORE = Task(name="score", text="text", label="score", kind="regression")
-NUMBERED = Task(name="mood", text=2, label=1, labels=("neg", "pos"))  # type: ignore[arg-type]
-
-
-def put(folder: Path, content: str | bytes, name: str = "rows.tsv") -> Path:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def found(path: Path, task: Task = MOOD, **more: Any) -> list[tuple[Any, ...]]:
-    return [(*row.texts, row.label) for row in read_examples(path, task, **more).examples]
-
-
-def refusal(path: Path, task: Task = MOOD) -> str:
-    with pytest.raises(DataError) as caught:
-        read_examples(path, task)
-    return str(caught.value).replace(str(path), path.name)
 
 
 @pytest.mark.parametrize("separator", ["\t", ",", ";", "|"])
 @pytest.mark.parametrize("ending", ["tsv", "csv", "txt"])
-def test_the_separator_is_where_the_columns_are(tmp_path: Path, separator: str, ending: str) -> None:
+def test_the_separator_is_where_the_columns_are(
+    tmp_path: Path, separator: str, ending: str, put: Any, found: Any
+) -> None:
     lines = ["text,label", "good; fine | well,pos", "bad,neg"]
     path = put(tmp_path, "\n".join(lines).replace(",", separator) if separator in "\t," else "", f"rows.{ending}")
     if separator in ";|":
@@ -52,7 +37,7 @@ def test_the_separator_is_where_the_columns_are(tmp_path: Path, separator: str, 
     assert look_at(path, wanted=Wanted(["text", "label"])).separator == separator
 
 
-def test_a_quote_that_two_lines_share_in_a_tsv_is_text(tmp_path: Path) -> None:
+def test_a_quote_that_two_lines_share_in_a_tsv_is_text(tmp_path: Path, put: Any, found: Any) -> None:
     """Field 11: GLUE's files are not quoted."""
     body = [("pos", "good"), ("pos", '"Well, he began'), ("neg", 'and then he left"'), ("neg", "bad")]
     path = put(tmp_path, "label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in body))
@@ -60,7 +45,7 @@ def test_a_quote_that_two_lines_share_in_a_tsv_is_text(tmp_path: Path) -> None:
     assert str(look_at(path, wanted=Wanted(["text"]))) == "tabs between cells, no quoting, a header, UTF-8"
 
 
-def test_quotes_that_close_too_early_in_a_tsv_are_text(tmp_path: Path) -> None:
+def test_quotes_that_close_too_early_in_a_tsv_are_text(tmp_path: Path, put: Any, found: Any) -> None:
     """Field 11: MRPC's pairs."""
     task = Task(name="same", text=("a", "b"), label="label", kind="binary", labels=("0", "1"))
     body = [('"Yes', 'we can" they said', 1), ('"all of it quoted"', "x", 0), ('5" wide', "y", 1)]
@@ -68,7 +53,7 @@ def test_quotes_that_close_too_early_in_a_tsv_are_text(tmp_path: Path) -> None:
     assert found(path, task) == body
 
 
-def test_cells_over_several_lines_stay_legal(tmp_path: Path) -> None:
+def test_cells_over_several_lines_stay_legal(tmp_path: Path, put: Any, found: Any) -> None:
     rows = [("one\ntwo", "pos"), ('say "x",\n\nok', "neg"), ("plain", "pos")]
     for delimiter in "\t,;|":
         buffer = io.StringIO()
@@ -86,7 +71,9 @@ def test_cells_over_several_lines_stay_legal(tmp_path: Path) -> None:
         ('label\ttext\npos\t"hello\nneg\twell"\nneg\tx\ty\n', 2, 2, 3),
     ],
 )
-def test_what_can_be_read_either_way_is_asked(tmp_path: Path, content: str, line: int, double: int, none: int) -> None:
+def test_what_can_be_read_either_way_is_asked(
+    tmp_path: Path, content: str, line: int, double: int, none: int, put: Any
+) -> None:
     path = put(tmp_path, content)
     wanted = Wanted(content.split("\n")[0].replace("\t", ",").split(","))
     with pytest.raises(DataError) as caught:
@@ -100,7 +87,7 @@ def test_what_can_be_read_either_way_is_asked(tmp_path: Path, content: str, line
         assert sum(1 for _ in rows) == count
 
 
-def test_a_single_bad_row_leaves_the_others_quoted(tmp_path: Path) -> None:
+def test_a_single_bad_row_leaves_the_others_quoted(tmp_path: Path, put: Any, refusal: Any) -> None:
     path = put(tmp_path, 'text,label\n"a, b",pos\n"c" d,neg\nonly one\n"open,neg\nlast,pos\n', "rows.csv")
     data = read_examples(path, MOOD, on_bad="skip")
     assert [row.texts for row in data.examples] == [("a, b",), ("last",)]
@@ -116,7 +103,7 @@ def test_a_single_bad_row_leaves_the_others_quoted(tmp_path: Path) -> None:
         ('text,score\n"a, b","0,35"\nc,1\nd,"-1,5"\n', False),
     ],
 )
-def test_decimal_commas(tmp_path: Path, content: str, mark: bool) -> None:
+def test_decimal_commas(tmp_path: Path, content: str, mark: bool, put: Any, found: Any) -> None:
     """Field 20."""
     path = put(tmp_path, content.encode("utf-8-sig" if mark else "utf-8"))
     assert found(path, SCORE) == [("a, b", 0.35), ("c", 1.0), ("d", -1.5)]
@@ -124,7 +111,7 @@ def test_decimal_commas(tmp_path: Path, content: str, mark: bool) -> None:
     assert ", decimal commas, UTF-8" in str(read_examples(path, SCORE).dialect)
 
 
-def test_a_decimal_sign_that_is_not_one_is_asked(tmp_path: Path) -> None:
+def test_a_decimal_sign_that_is_not_one_is_asked(tmp_path: Path, put: Any, found: Any, refusal: Any) -> None:
     path = put(tmp_path, "text;score\na;0,5\nb;0.5\n", "rows.csv")
     assert refusal(path, SCORE) == (
         "rows.csv:2: tasks.score.format.decimal must be ',' or '.': column 'score' has both, '0,5' here and '0.5' on"
@@ -139,7 +126,7 @@ def test_a_decimal_sign_that_is_not_one_is_asked(tmp_path: Path) -> None:
     assert found(put(tmp_path, "text;score\na;0,500\nb;1,500\n", "rows.csv"), SCORE) == [("a", 0.5), ("b", 1.5)]
 
 
-def test_a_class_with_a_comma_is_no_number(tmp_path: Path) -> None:
+def test_a_class_with_a_comma_is_no_number(tmp_path: Path, put: Any) -> None:
     task = Task(name="mood", text="text", label="label")
     assert infer_labels(task, put(tmp_path, "text;label\na;0,5\nb;1,5\n")).labels == ("0,5", "1,5")
 
@@ -153,118 +140,17 @@ def test_a_class_with_a_comma_is_no_number(tmp_path: Path) -> None:
         '"text","label"\n"good","pos",\n"bad","neg",\n',
     ],
 )
-def test_separators_at_the_end_of_each_row(tmp_path: Path, content: str) -> None:
+def test_separators_at_the_end_of_each_row(tmp_path: Path, content: str, put: Any, found: Any) -> None:
     """Field 12."""
     assert found(put(tmp_path, content, "t.csv")) == [("good", 1), ("bad", 0)]
 
 
-def test_a_separator_at_the_end_of_some_rows_is_their_fault(tmp_path: Path) -> None:
+def test_a_separator_at_the_end_of_some_rows_is_their_fault(tmp_path: Path, put: Any, refusal: Any) -> None:
     path = put(tmp_path, "text,label\ngood,pos\nbad,neg,\n", "t.csv")
     assert refusal(path) == "t.csv:3: the row must have 2 fields like the header, not 3, got 'bad,neg,'"
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
-def test_a_byte_order_mark_tells_the_encoding(tmp_path: Path, encoding: str) -> None:
-    path = put(tmp_path, "text\tlabel\ncafé 😀\tpos\nЖ\tneg\n".encode(encoding))
-    assert found(path) == [("café 😀", 1), ("Ж", 0)]
-    other = Task(name="mood", text="text", label="label", format={"encoding": "cp1252"})  # type: ignore[arg-type]
-    due = encoding.removesuffix("-sig")
-    assert f"tasks.mood.format.encoding must be {due}, as the file's byte-order mark says" in refusal(path, other)
-
-
-def test_another_encoding_has_to_be_said(tmp_path: Path) -> None:
-    lines = ["text;label", *["good;pos"] * 9000, "café;pos", "bad;neg"]
-    path = put(tmp_path, "\n".join(lines).encode("cp1252"), "rows.csv")
-    assert refusal(path) == (
-        "rows.csv:9002: column 'text' must be UTF-8 (byte 4 of the line is 0xe9), or tasks.mood.format.encoding say"
-        " what else, got 'caf\\udce9'"
-    )
-    said = Task(name="mood", text="text", label="label", labels=("neg", "pos"), format=Format(encoding="cp1252"))
-    assert found(path, said)[-2:] == [("café", 1), ("bad", 0)]
-    ascii_alone = Task(name="mood", text="text", label="label", format=Format(encoding="ascii"))
-    assert refusal(path, ascii_alone) == (
-        "rows.csv:9002: must be ascii, as tasks.mood.format.encoding says, got the byte 0xe9 at 81014 from the file's"
-        " start"
-    )
-
-
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
-def test_utf_8_is_not_read_as_another_encoding(tmp_path: Path, encoding: str) -> None:
-    said = Task(name="mood", text="text", label="label", labels=("neg", "pos"), format=Format(encoding=encoding))
-    path = put(tmp_path, "text;label\ncafé;pos\n", "rows.csv")
-    due = f"tasks.mood.format.encoding must be utf-8, which the file is, got {encoding}"
-    assert refusal(path, said).endswith(due)
-    with pytest.raises(DataError, match=due):
-        list(iter_examples(path, said))
-    assert found(put(tmp_path, "text;label\ncafe;pos\n", "rows.csv"), said) == [("cafe", 1)]
-    assert found(put(tmp_path, "text;label\ncafé;pos\nÃ©;pos".encode(encoding), "rows.csv"), said)[0] == ("café", 1)
-
-
-def test_bytes_in_a_column_that_nobody_reads_are_a_fault_of_their_row(tmp_path: Path) -> None:
-    path = put(tmp_path, b"text,label,town\ngood,pos,Caf\xe9\nbad,neg,x\n", "rows.csv")
-    assert refusal(path).startswith("rows.csv:2: column 'town' must be UTF-8 (byte 13 of the line is 0xe9)")
-    assert found(path, on_bad="skip") == [("bad", 0)]
-    header = put(tmp_path, b"text,label,caf\xe9\ngood,pos,x\n", "rows.csv")
-    assert refusal(header).startswith("rows.csv:1: the header must be UTF-8 (byte 15 of the line is 0xe9)")
-
-
-@pytest.mark.parametrize(
-    ("content", "header"),
-    [
-        ("pos\tgood film\nneg\tbad film\npos\tfine\n", False),
-        ("label\ttext\npos\tgood film\nneg\tbad film\n", True),
-        ("pos\tA film that takes its time to say so\nneg\tbad\n", False),
-        ("1\tgood\n0\tbad\n", False),
-        ("pos,good\nneg,bad\npos,fine\n", False),
-        ("label;text\npos;good\nneg;bad, I think\n", True),
-    ],
-)
-def test_columns_by_number(tmp_path: Path, content: str, header: bool) -> None:
-    path = put(tmp_path, content, "rows.csv")
-    dialect = look_at(path, wanted=Wanted(["2", "1"]))
-    assert dialect.header is header
-    rows = list(read_rows(path, ["2", "1"], None))
-    assert (rows[0].line, len(rows)) == (1 + header, content.count("\n") - header)
-    turned = list(read_rows(path, ["2", "1"], None, format=Format(header=not header)))
-    assert len(turned) == len(rows) + (1 if header else -1)
-
-
-def test_no_header(tmp_path: Path) -> None:
-    path = put(tmp_path, "pos\tgood film\nneg\tbad film\npos\tfine\n", "rows.txt")
-    assert found(path, NUMBERED) == [("good film", 1), ("bad film", 0), ("fine", 1)]
-    assert refusal(path) == "rows.txt:1: the columns must include 'text', 'label', got 'pos', 'good film'"
-    said = Task(name="mood", text="text", label="label", labels=("neg", "pos"), format=Format(header=False))
-    assert "must be numbers, since tasks.mood.format.header is false, got 'text', 'label'" in refusal(path, said)
-    beyond = Task(name="mood", text="3", label="1", labels=("neg", "pos"))
-    assert "the columns must include '3', got 'pos', 'good film'" in refusal(path, beyond)
-
-
-def test_a_first_row_that_may_be_either_is_asked(tmp_path: Path) -> None:
-    path = put(tmp_path, "x\tgood film\ny\tbad film\n")
-    with pytest.raises(DataError, match=r"mood.format.header must be true or false: the first row may name"):
-        list(iter_examples(path, NUMBERED))
-    assert look_at(path).header
-    long = put(tmp_path, "x\tgood film\ny\tbad film\nx\tgood\n")
-    assert [row.texts[0] for row in iter_examples(long, NUMBERED)] == ["good film", "bad film", "good"]
-
-
-def test_no_header_for_prediction(tmp_path: Path) -> None:
-    def texts(content: str, name: str = "rows.txt", **format: Any) -> list[str]:
-        task = Task(name="mood", text="2", label="1", labels=("neg", "pos"), format=Format(**format))
-        return [row.texts[0] for row in iter_examples(put(tmp_path, content, name), task)]
-
-    assert texts("pos\tgood\nneg\tbad\npos\tfine\n") == ["good", "bad", "fine"]
-    assert texts("A good film.\nA bad one, I think.\n") == ["A good film.", "A bad one, I think."]
-    assert texts("pos,good\nneg,bad\npos,fine\n", "rows.csv") == ["good", "bad", "fine"]
-    with pytest.raises(DataError, match=r"rows.txt:1: tasks.mood.format.header must be set, or tasks.mood.format.sep"):
-        texts("pos,good\nneg,bad\n")
-    assert texts("pos,good\nneg,bad\n", header=False) == ["good", "bad"]
-    stream = iter_examples(io.BytesIO(b"pos\tgood\n"), NUMBERED)
-    with pytest.raises(DataError, match=r"<stream>: tasks.mood.format.header must be true or false to read columns"):
-        list(stream)
-
-
-def test_what_is_set_is_not_looked_for(tmp_path: Path) -> None:
+def test_what_is_set_is_not_looked_for(tmp_path: Path, put: Any, found: Any, refusal: Any) -> None:
     path = put(tmp_path, "text;label,x\ngood;pos\n", "rows.csv")
     task = Task(name="mood", text="text", label="label,x", labels=("neg", "pos"), format=Format(separator=";"))
     assert found(path, task) == [("good", 1)]
@@ -283,7 +169,7 @@ def test_what_is_set_is_not_looked_for(tmp_path: Path) -> None:
         ("5\tgood\n", "tabs between cells, quoting as in CSV, no header, UTF-8"),
     ],
 )
-def test_a_file_is_looked_at_before_its_columns_are_known(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_is_looked_at_before_its_columns_are_known(tmp_path: Path, content: str, said: str, put: Any) -> None:
     assert str(look_at(put(tmp_path, content, "rows.txt"))) == said
 
 
@@ -293,7 +179,7 @@ LINE = st.text(st.sampled_from('ab "'), min_size=1, max_size=6).filter(lambda ce
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(LINE, LINE), min_size=1, max_size=6))
 def test_a_tsv_without_quoting_is_read_as_pandas_does_or_asked(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
+    put: Any, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
 ) -> None:
     content = "one\ttwo\n" + "".join(f"{one}\t{two}\n" for one, two in rows)
     path = put(tmp_path_factory.mktemp("tsv"), content)
@@ -315,7 +201,7 @@ CELL = st.text(st.sampled_from("ab ,;|\t\"\n'é"), min_size=1, max_size=6).filte
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=5), st.sampled_from("\t,;|"), st.booleans())
 def test_what_the_csv_module_writes_is_read_or_asked(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], delimiter: str, everything: bool
+    put: Any, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], delimiter: str, everything: bool
 ) -> None:
     # Of these, whose lines may all look like rows, GLUE's files are likelier.
     assume(delimiter != "\t" or not any("\t" in cell and "\n" in cell for row in rows for cell in row))
@@ -334,7 +220,7 @@ def test_what_the_csv_module_writes_is_read_or_asked(
         assert looked == rows
 
 
-def test_what_was_found_is_noted(tmp_path: Path) -> None:
+def test_what_was_found_is_noted(tmp_path: Path, put: Any) -> None:
     rows = [(f"text {number}", ("neg", "pos")[number % 2]) for number in range(40)]
     train = put(tmp_path, "text;label\n" + "".join(f"{text};{label}\n" for text, label in rows), "train.csv")
     dev = put(tmp_path, "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), "dev.tsv")

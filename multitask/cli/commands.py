@@ -2,23 +2,22 @@
 
 import argparse
 import json
-import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multitask.cli.inspect import inspect
 from multitask.cli.output import STANDARD_STREAM, check_predict_files, open_output, write_predictions
+from multitask.cli.scores import counted, print_scores, scores_as_json
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import listed
 
 if TYPE_CHECKING:
     from multitask.data.examples import BadRow
-    from multitask.metrics import Score
     from multitask.run import Prediction, Run
     from multitask.settings.config import RunConfig
     from multitask.settings.task import Task
@@ -68,10 +67,11 @@ def train(args: argparse.Namespace) -> None:
             keep_optimizer=args.keep_optimizer,
             progress=not args.quiet,
         )
-        scores = run.evaluate("dev", bad_rows=args.bad_rows)
-    if is_main():
-        print_scores(scores, run, said=not args.quiet)
         record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
+        scored = any(task["dev_rows"] for task in record["tasks"].values())
+        scores = run.evaluate("dev", bad_rows=args.bad_rows) if scored else {}
+    if is_main():
+        print_scores(scores, run, crossed=record["cross_validated"], said=not args.quiet)
         for name, count in record.get("skipped_steps", {}).items():
             print(f"{name}: skipped {count} steps whose loss or gradient was not finite", file=sys.stderr)
         first = config.tasks[0].name
@@ -128,7 +128,7 @@ def predict(args: argparse.Namespace) -> None:
         return
     # Always print: the output is incomplete.
     if tally.left_out:
-        print(f"left out {_rows(tally.left_out)} of {tally.rows}, the first: {tally.first}", file=sys.stderr)
+        print(f"left out {counted(tally.left_out)} of {tally.rows}, the first: {tally.first}", file=sys.stderr)
     if tally.cut:
         print(cut_note(task.name, task.long, tally.cut, tally.rows, run.model.max_length), file=sys.stderr)
 
@@ -156,10 +156,6 @@ class Tally:
             self.answered += 1
             self.cut += prediction.truncated
             yield prediction
-
-
-def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -251,45 +247,3 @@ def _chosen_task(run: "Run", name: str | None) -> "Task":
     if name not in tasks:
         raise ConfigError(f"--task must be one of {listed(tasks)}, got {name!r}")
     return tasks[name]
-
-
-def print_scores(scores: Mapping[str, "Score"], run: "Run", *, said: bool = False) -> None:
-    """Print a line per task and, for several tasks, the plain mean of their scores, if none is an error.
-
-    :param said: which rows were left out or cut has been said.
-    """
-    from multitask.data.long_texts import cut_note
-    from multitask.evaluation import mean_score
-
-    width = max(10, *(len(score.metric) + 2 for score in scores.values()))
-    print(f"{'task':<12}{'metric':<{width}}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")
-    for name, score in scores.items():
-        f1 = "" if score.macro_f1 is None else f"{score.macro_f1:.3f}"
-        interval = f"{score.low:.3f} .. {score.high:.3f}"
-        print(f"{name:<12}{score.metric:<{width}}{score.value:>7.3f}  {interval:<14}{score.n:>7}{f1:>10}")
-    mean = mean_score(list(scores.values()))
-    if len(scores) > 1 and mean is not None:
-        print(f"{'mean':<{12 + width}}{mean:>7.3f}")
-    for name, score in () if said else scores.items():
-        if score.left_out:
-            print(f"{name}: left out {_rows(score.left_out)}", file=sys.stderr)
-        if score.cut:
-            long, most = run.model.tasks[name].long, run.model.max_length
-            print(cut_note(name, long, score.cut, score.n, most), file=sys.stderr)
-
-
-def scores_as_json(scores: Mapping[str, "Score"], *, split: str) -> dict[str, object]:
-    """Return what ``evaluate --json`` prints; a score that is not finite is null, since JSON has no NaN."""
-    from dataclasses import asdict
-
-    from multitask.evaluation import mean_score
-
-    tasks = {
-        name: {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(score).items()
-            if key != "others"  # which only a training asks for
-        }
-        for name, score in scores.items()
-    }
-    return {"split": split, "mean": mean_score(list(scores.values())), "tasks": tasks}

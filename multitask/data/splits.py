@@ -12,7 +12,7 @@ from multitask.errors import DataError
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
 
-__all__ = ["Split", "hold_out", "shared_rows", "split_off", "stratified_split"]
+__all__ = ["Split", "hold_out", "shared_rows", "split_off", "stratified_split", "units_of"]
 
 # A tenth of fewer rows says little, and training needs them more.
 HOLD_OUT_FROM = 200
@@ -62,7 +62,7 @@ def hold_out(parts: Sequence[tuple[Task, Dataset]], seed: int) -> list[Split]:
         return [Split(train, dev, len(dataset), len(dev))]
     for _, each in parts:
         _check_rows(each)
-    units = _units(parts)  # by part and row the number of its unit
+    units = units_of(parts)  # by part and row the number of its unit
     strata = [_strata(number, *part) for number, part in enumerate(parts)]
     drawn = _Draw(units, strata)
     generator = np.random.default_rng(np.random.SeedSequence((seed, *(len(each) for _, each in parts))))
@@ -148,7 +148,7 @@ class _Draw:
             self.taken.update(self.units[unit])
 
 
-def _units(parts: Sequence[tuple[Task, Dataset]]) -> list[list[int]]:
+def units_of(parts: Sequence[tuple[Task, Dataset]]) -> list[list[int]]:
     """Give the rows that must stay together one number, by union-find over their lines and groups."""
     parents: dict[Hashable, Hashable] = {}
 

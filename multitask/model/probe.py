@@ -6,6 +6,7 @@ already and does not bend it to a head of random weights.
 Source: Kumar et al. 2022 (arXiv 2202.10054), section 4, linear probing and then fine-tuning.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -59,18 +60,25 @@ def fit_probe(task: Task, features: Tensor, labels: Tensor, free: int = 0) -> tu
     return weight, both[:outputs] - weight @ center
 
 
-def cross_validate(task: Task, features: Tensor, labels: Tensor, free: int = 0) -> Tensor:
+def cross_validate(
+    task: Task, features: Tensor, labels: Tensor, free: int = 0, units: Sequence[int] | None = None
+) -> Tensor:
     """Return the outputs of each row by a probe that was fitted without it and its part of the rows.
 
-    The rows are dealt to FOLDS parts in the order of their labels, so that each has its share of the classes.
+    The units are dealt to FOLDS parts in the order of their labels, so that each has its share of the classes.
 
+    :param units: by row the number of those that it must not be parted from, two units at least; unset: each its own.
     :return: (rows, num_outputs), float64.
     """
-    order = np.lexsort(labels.numpy().reshape(len(labels), -1).T)
+    _, first, unit = np.unique(
+        np.arange(len(labels)) if units is None else units, return_index=True, return_inverse=True
+    )
+    order = np.lexsort(labels.numpy()[first].reshape(len(first), -1).T)
     part = np.empty(len(order), dtype=np.int64)
     part[order] = np.arange(len(order)) % FOLDS
-    result = torch.zeros(len(order), task.num_outputs, dtype=torch.float64)
-    for held in range(min(FOLDS, len(order))):
+    part = part[unit]
+    result = torch.zeros(len(labels), task.num_outputs, dtype=torch.float64)
+    for held in np.unique(part):
         rest, out = torch.from_numpy(part != held), torch.from_numpy(part == held)
         weight, bias = fit_probe(task, features[rest], labels[rest], free)
         result[out] = features[out].double() @ weight.T + bias

@@ -103,8 +103,8 @@ class Session:
         self.ended: dict[str, Any] | None = None
         log_lengths = self._restore() if resume else {}
         if self.state == TrainState():
-            data, names, seed = (self.train_data, self.dev_data), start.new_decoders, config.train.seed
-            self.record["cross_validated"] = start_decoders(self.model, *data, names, device=self.device, seed=seed)
+            rows, names, seed = (self.train_data, self.dev_data, prepared.train), start.new_decoders, config.train.seed
+            self.record["cross_validated"] = start_decoders(self.model, *rows, names, device=self.device, seed=seed)
         refuse_different_starts(out, self.model, (self.state.epoch, self.state.round))
         self._open_logs(log_lengths)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from minbert.fast.casts import hold_casts
 from minbert.model import BertModel
 from multitask.data.batches import EncodedTexts, TaskData
+from multitask.data.examples import Dataset
+from multitask.data.splits import units_of
 from multitask.distributed import broadcast_from_main
 from multitask.metrics import bootstrap_score
 from multitask.model.decoders import TaskDecoder
@@ -30,6 +32,7 @@ def start_decoders(
     model: MultitaskModel,
     data: Mapping[str, TaskData],
     dev: Mapping[str, TaskData],
+    rows: Mapping[str, Dataset],
     names: Collection[str],
     *,
     device: torch.device,
@@ -41,6 +44,7 @@ def start_decoders(
 
     :param data: each task's training rows.
     :param dev: each task's dev rows; of tasks without any the probe is scored by cross-validation.
+    :param rows: the training rows, with what each must not be parted from.
     :return: these scores, as the record has them.
     """
     scores: dict[str, dict[str, Any]] = {}
@@ -53,22 +57,23 @@ def start_decoders(
             continue
         if isinstance(pooling, AttentionPooling):
             pooling.start_as_mean()
-        rows = _rows(len(data[name]), seed)
-        features = _features(decoder, head, model.encoder_of(name), data[name].texts, rows, device)
-        labels = data[name].labels[rows]
+        chosen = _chosen(len(data[name]), seed)
+        features = _features(decoder, head, model.encoder_of(name), data[name].texts, chosen, device)
+        labels = data[name].labels[chosen]
         free = int(head.compares)  # the cosine alone may be all that few rows can tell
         found = broadcast_from_main([part.tolist() for part in fit_probe(task, features, labels, free)])
         with torch.no_grad():
             for parameter, value in zip((head.linear.weight, head.linear.bias), found, strict=True):
                 parameter.copy_(torch.tensor(value))
-        if not len(dev[name]):
-            values, _ = predicted_values(task, cross_validate(task, features, labels, free))
+        units = np.array(units_of([(task, rows[name])])[0])[chosen]
+        if not len(dev[name]) and len(np.unique(units)) > 1:
+            values, _ = predicted_values(task, cross_validate(task, features, labels, free, units))
             score = bootstrap_score(task.scored_by, values.numpy(), labels.numpy(), classes=task.classes)
             scores[name] = score_record(score)
     return scores
 
 
-def _rows(count: int, seed: int) -> np.ndarray:
+def _chosen(count: int, seed: int) -> np.ndarray:
     if count <= PROBE_ROWS:
         return np.arange(count)
     return np.sort(np.random.default_rng((seed, count)).permutation(count)[:PROBE_ROWS])

@@ -83,6 +83,9 @@ def test_cross_validation_never_sees_the_row_that_it_answers() -> None:
         rest = [other for place, other in enumerate(order) if place % FOLDS != part]
         weight, bias = fit_probe(CLASSES, features[sorted(rest)], labels[sorted(rest)])
         assert (outputs[row] - (features[row] @ weight.T + bias)).abs().max() < 1e-6
+    together = cross_validate(CLASSES, features[:6], labels[:6], units=[0, 0, 0, 1, 1, 1])
+    weight, bias = fit_probe(CLASSES, features[3:6], labels[3:6])
+    assert (together[:3] - (features[:3] @ weight.T + bias)).abs().max() < 1e-6
     assert cross_validate(NUMBERS, features[:2], torch.tensor([1.0, 2.0])).shape == (2, 1)
 
 

@@ -29,10 +29,10 @@ def print_scores(
     from multitask.evaluation import mean_score
     from multitask.metrics import Score
 
-    estimates = {
-        name: Score(**{key: math.nan if value is None else value for key, value in of.items()})
-        for name, of in (crossed or {}).items()
-    }
+    estimates: dict[str, Score] = {}
+    for name, of in (crossed or {}).items():
+        value, low, high = (math.nan if of[key] is None else of[key] for key in ("value", "low", "high"))
+        estimates[name] = Score(value, low, high, of["n"], of["metric"])
     if not scores and not estimates:
         return
     width = max(10, *(len(score.metric) + 2 for score in (*scores.values(), *estimates.values())))

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from multitask.__main__ import main
-from multitask.settings.kinds import KINDS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = ("the", "a", "film", "story", "good", "bad", "great", "poor", "dull", "lovely")
@@ -131,11 +130,10 @@ def test_the_toml_trains_as_it_stands(
     assert main([*words, "--set", f"tasks.{name}.batch_size=8", "--out", "run", "--quiet"]) == 0
 
 
-@pytest.mark.skipif("multilabel" not in KINDS, reason="there are no tasks with several labels a row")
 @pytest.mark.parametrize("cells", ["x;y", ["x", "y"]])
 def test_several_labels_a_row_are_seen(looked: Looked, tiny_weights: Path, tmp_path: Path, cells: Any) -> None:
     tags = [cells if row % 2 else cells[:1] for row in range(48)]
-    Path(tmp_path / "rows.json").write_text(json.dumps(frame(mood=tags).to_dict("records")))
+    Path(tmp_path / "rows.json").write_text(json.dumps(frame(mood=tags).to_dict("records"), indent=1))
     _, task = looked("rows.json")
     assert task["kind"] == "multilabel"
     assert task["labels"] == ["x", "y"]

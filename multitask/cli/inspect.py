@@ -67,7 +67,7 @@ def lines_of(report: "Report") -> Iterator[str]:
 
 
 def _labels(report: "Report") -> str:
-    if report.guess.kind == "regression":
+    if not report.has_classes:
         return ", ".join(f"{name} {value:g}" for name, value in report.labels.items())
     shown = [f"{name} {count:g}" for name, count in report.labels.items()]
     more = len(shown) - SHOWN_LABELS

@@ -89,6 +89,11 @@ class Column:
         return self.numbers is not None and all(number == int(number) for number in self.numbers if abs(number) < 1e15)
 
     @property
+    def is_order(self) -> bool:
+        """Whether there are more than two whole numbers."""
+        return self.is_whole and len(self.counts) > 2
+
+    @property
     def all_differ(self) -> bool:
         """Whether no cell is there twice."""
         return len(self.counts) == len(self.cells)
@@ -154,7 +159,7 @@ class Guess:
     :param separator: between the labels of a cell, of a multilabel task.
     :param group: columns that may name groups of rows.
     :param other_texts: further columns that hold texts.
-    :param numbers: whether the classes are whole numbers, so that a regression is possible, too.
+    :param other_kind: another kind that is as likely: for classes that are whole numbers, and may be an order.
     """
 
     text: list[str]
@@ -164,7 +169,7 @@ class Guess:
     separator: str | None
     group: list[str]
     other_texts: list[str]
-    numbers: bool
+    other_kind: str | None
 
 
 def guess(
@@ -205,7 +210,7 @@ def guess(
         separator=separator if found == "multilabel" else None,
         group=[name for name, column in known.items() if name not in used and _may_be_group(column)],
         other_texts=[name for name in texts if name not in text],
-        numbers=found == "classification" and label in known and known[label].is_whole and len(known[label].counts) > 2,
+        other_kind="regression" if found == "classification" and label in known and known[label].is_order else None,
     )
 
 

@@ -63,7 +63,8 @@ class Report:
     :param columns: their names.
     :param guess: what they seem to be.
     :param rows: that can be used, of the file and of the dev file; ``held_out`` of them where there is no dev file.
-    :param labels: rows by class, the most frequent first; of a regression its lowest, middle and highest number.
+    :param labels: rows by class, the most frequent first; of numbers the lowest, the median and the highest.
+    :param has_classes: which of the two.
     :param bad: the rows that can't be used, each in a sentence.
     :param duplicates: rows with texts and label of an earlier one.
     :param conflicts: rows with the texts of another one and a different label.
@@ -79,6 +80,7 @@ class Report:
     rows: int
     dev_rows: int = 0
     labels: dict[str, float] = field(default_factory=dict)
+    has_classes: bool = True
     bad: list[str] = field(default_factory=list)
     duplicates: int = 0
     conflicts: int = 0
@@ -114,7 +116,7 @@ def inspect_file(
         raise DataError(f"{path} must have rows below its header, got none")
     check_known("--text", text or (), seen.columns)
     check_known("--label", [] if label is None else [label], seen.columns)
-    check_known("--kind", [] if kind is None else [kind], tuple(KINDS))
+    check_known("--kind", [kind] if kind else [], tuple(KINDS))
     found = guess(seen.cells, text=text, label=label, kind=kind)
     report = Report(str(path), str(seen.dialect), seen.columns, found, seen.rows)
     lacking = [what for what, there in (("text", found.text), ("label", found.label)) if not there]
@@ -156,6 +158,7 @@ def inspect_file(
         rows=len(examples),
         dev_rows=len(dev_rows.examples) if dev else 0,
         labels=_labels(task, examples),
+        has_classes=task.rules.has_classes,
         bad=[str(row) for row in rows.skipped],
         duplicates=repeats.duplicates,
         conflicts=repeats.conflicts,
@@ -217,12 +220,14 @@ def _toml(task: Task, found: Guess, path: str | Path, dev: str | Path | None, ex
     lines += [f"text = {_value(text)}{others}", f"label = {_value(found.label)}"]
     lines += [f"id = {_value(found.id)}"] if found.id not in (None, "id") else []
     whole = ""
-    if found.numbers:
+    if found.other_kind:
         bounds = sorted(float(name) for name in task.classes)
-        whole = f'  # or "regression" with labels = [{bounds[0]:g}, {bounds[-1]:g}], if these numbers are an order'
+        whole = (
+            f'  # or "{found.other_kind}" with labels = [{bounds[0]:g}, {bounds[-1]:g}], if these numbers are an order'
+        )
     lines.append(f"kind = {_value(found.kind)}{whole}")
     if task.rules.has_classes and len(task.classes) <= LISTED:
-        positive = ", the second is the positive one" if found.kind == "binary" else ""
+        positive = ", the second is the positive one" if task.num_outputs == 1 else ""
         lines.append(f"labels = {_value(list(task.classes))}  # all others are errors{positive}")
     elif not task.rules.has_classes:
         numbers = [float(row.label) for row in examples if isinstance(row.label, int | float)]

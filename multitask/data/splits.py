@@ -158,15 +158,18 @@ def units_of(parts: Sequence[tuple[Task, Dataset]]) -> list[list[int]]:
             node = parent
         return node
 
-    for task, dataset in parts:
-        for example in dataset.examples:
-            line = root(example.line)
-            for group in example.groups:
-                parents[root((task.group, group))] = line
-    numbers: dict[Hashable, int] = {}
-    return [
-        [numbers.setdefault(root(example.line), len(numbers)) for example in dataset.examples] for _, dataset in parts
+    # Tasks know a shared row by its line; of one task, several rows may be on a line of a JSON array.
+    rows: list[list[Hashable]] = [
+        [example.line if len(parts) > 1 else (place, example.line) for place, example in enumerate(dataset.examples)]
+        for _, dataset in parts
     ]
+    for (task, dataset), own in zip(parts, rows, strict=True):
+        for row, example in zip(own, dataset.examples, strict=True):
+            joined = root(row)
+            for group in example.groups:
+                parents[root((task.group, group))] = joined
+    numbers: dict[Hashable, int] = {}
+    return [[numbers.setdefault(root(row), len(numbers)) for row in own] for own in rows]
 
 
 def _strata(part: int, task: Task, dataset: Dataset) -> list[list[tuple[Hashable, bool]]]:

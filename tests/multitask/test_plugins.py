@@ -81,22 +81,6 @@ def words(course_like: Path, tiny_weights: Path) -> Callable[..., list[str]]:
     return of
 
 
-def test_a_run_with_a_part_is_begun_from_with_its_file(
-    words: Callable[..., list[str]],
-    own_registries: Callable[[], None],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    plugin = ["--plugin", str(PLUGINS / "weighted.py")]
-    assert main(words(tmp_path / "a", *plugin, "--set", "tasks.sst.pooling=weighted")) == 0
-    again = ["train", "--from", str(tmp_path / "a"), "--out", str(tmp_path / "b"), "--epochs", "1"]
-    assert main([*again, *plugin]) == 0
-    assert ": encoder shared and decoders sst, para, sts\n" in capfd.readouterr().err
-    own_registries()
-    assert main([*again[:-4], "--out", str(tmp_path / "c")]) == 1
-    assert "a: the pooling 'weighted' must be registered, by --plugin weighted.py" in capfd.readouterr().err
-
-
 def predict_words(run: Path, rows: Path, output: Path, *options: str) -> list[str]:
     return ["predict", str(run), "--task", "sst", "--input", str(rows), "--output", str(output), "--quiet", *options]
 

@@ -157,3 +157,9 @@ def test_a_split_gives_each_label_its_share() -> None:
     counts = [sum(label == of for label in dev.labels) for of in ((0,), (0, 1), (), (1, 2), (0, 3))]
     assert np.abs(np.array(counts) - [30, 10, 5, 4, 0]).max() <= 1
     assert (0, 3) in train.labels  # the only row of a label
+
+
+def test_rows_of_one_line_can_be_parted() -> None:
+    data = Dataset("rows.json", [Example(str(row), ("x",), (row % 2,), 1) for row in range(40)])
+    (split,) = hold_out([(Task(**{**MOOD, "labels": ("a", "b")}), data)], seed=1)
+    assert (len(split.train), len(split.dev)) == (36, 4)

@@ -250,3 +250,24 @@ def test_two_processes_begin_from_the_same(start: Any, finish: Any, first: Path,
     finish(start(2, *words))
     assert tensors(tmp_path / "b") == tensors(first)
     assert Run.load(tmp_path / "b").config.train.epochs == 1
+
+
+def test_a_run_with_a_part_of_ones_own_needs_its_file(
+    first: Path,
+    tmp_path: Path,
+    remember_parts: Callable[[], Callable[[], None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plugin = ["--plugin", str(Path(__file__).parents[2] / "plugins" / "weighted.py")]
+    forget = remember_parts()
+    try:
+        words = ["train", "--epochs", "1", "--rounds", "1", "--from"]
+        pooling = ["--set", "tasks.sst.pooling=weighted"]
+        assert main([*words, str(first), *plugin, *pooling, "--out", str(tmp_path / "a")]) == 0
+        assert "new: decoder sst (pooling is weighted, was attention)" in capsys.readouterr().err
+        assert main([*words, str(tmp_path / "a"), *plugin, "--out", str(tmp_path / "b")]) == 0
+        assert ": encoder shared and decoders sst, para, sts\n" in capsys.readouterr().err
+    finally:
+        forget()
+    assert main([*words, str(tmp_path / "a"), "--out", str(tmp_path / "c")]) == 1
+    assert "a: the pooling 'weighted' must be registered, by --plugin weighted.py" in capsys.readouterr().err

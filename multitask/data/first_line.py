@@ -9,7 +9,7 @@ from multitask.data.lines import undecoded
 from multitask.data.plain_text import looks_like_header, looks_like_json
 from multitask.data.rows import Line
 from multitask.errors import DataError
-from multitask.settings.checks import shown
+from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format
 
 __all__ = ["is_table_by_name", "names_columns", "separators_of", "told_by_first_line"]
@@ -72,8 +72,8 @@ def told_by_first_line(
     there = {*names, *(map(str, range(1, len(names) + 1)) if by_number else ())}
     missing = [column for column in wanted.required if column not in there]
     raise DataError(
-        f"{name}:{number}: the columns must include {', '.join(map(shown, missing))}, "
-        f"got {', '.join(map(shown, names[:20]))}{hint or _hint(line, format, wanted)}"
+        f"{name}:{number}: the columns must include {listed(map(shown, missing))}, "
+        f"got {listed(map(shown, names))}{hint or _hint(line, format, wanted)}"
     )
 
 

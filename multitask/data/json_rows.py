@@ -9,7 +9,7 @@ from multitask.data.dialect import Wanted
 from multitask.data.lines import undecoded
 from multitask.data.rows import Fault, Line, Row
 from multitask.errors import DataError
-from multitask.settings.checks import shown
+from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format
 
 __all__ = ["array_rows", "object_rows"]
@@ -97,7 +97,7 @@ def _check_object(name: str, number: int, value: Any, wanted: Wanted) -> None:
     if isinstance(value, dict) and not any(column in value for column in wanted.required):
         raise DataError(
             f"{name}:{number}: the object's keys must include {', '.join(map(shown, wanted.required))}, "
-            f"got {', '.join(map(shown, list(value)[:20])) or 'none'}"
+            f"got {listed(map(shown, value))}"
         )
 
 

@@ -15,7 +15,7 @@ from multitask.data.dialect import Wanted
 from multitask.data.memory import tidy_id, tidy_label, tidy_text
 from multitask.data.rows import Row
 from multitask.errors import DataError
-from multitask.settings.checks import shown
+from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format
 
 __all__ = ["excel_rows", "names_of_table", "parquet_rows"]
@@ -104,7 +104,7 @@ def _sheet(
         if not sheets:
             raise DataError(f"{name} must have a sheet of cells, got none")
         if format.sheet is not None and format.sheet not in sheets:
-            known = ", ".join(map(shown, list(sheets)[:20]))
+            known = listed(map(shown, sheets))
             raise DataError(f"{name}: {format.key}.sheet must be one of {known}, got {shown(format.sheet)}")
         sheet = sheets[format.sheet or next(iter(sheets))]
         sheet.reset_dimensions()  # some programs write wrong ones
@@ -158,8 +158,7 @@ def _columns(name: str, header: Sequence[str], wanted: Wanted) -> tuple[list[str
         missing = []
     if missing:
         raise DataError(
-            f"{name}: the columns must include {', '.join(map(shown, missing))},"
-            f" got {', '.join(map(shown, header[:20])) or 'none'}"
+            f"{name}: the columns must include {listed(map(shown, missing))}, got {listed(map(shown, header))}"
         )
     columns = [*wanted.required]
     if wanted.optional is not None and wanted.optional in counts:

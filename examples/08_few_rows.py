@@ -19,12 +19,11 @@ numpy's default_rng((draw, rows)), training's seed is the draw; draws 1 to 5 are
 """
 
 import argparse
-import csv
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
@@ -33,6 +32,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax
@@ -40,54 +40,53 @@ from scipy.special import log_softmax
 from minbert import BertModel, BertTokenizer, MinbertError, encode
 from multitask import Task, train
 
-Row = tuple[tuple[str, ...], str]  # its texts, its label
-Answers = Callable[[Sequence[Row]], np.ndarray]  # what a fitted method says of rows: labels, or numbers
+Answers = Callable[[pd.DataFrame], np.ndarray]  # what a fitted method says of rows: labels, or numbers
 Line = dict[str, Any]  # of the results: task, rows, draw, method, score and seconds
 TUNING = 5  # the last draw that a default may be tuned on
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A task, and how many rows are drawn of it: of each class, or in all.
+    """A task, and how many rows are drawn of it: of each class for single texts, in all for pairs.
 
     :param classes: classes of the file under other names; those not named are left out.
     """
 
     stem: str
-    text: tuple[str, ...]
+    text: list[str]
     label: str
     kind: str
     sizes: tuple[int, ...]
-    classes: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, str] | None = None
 
 
-PAIR, A_CLASS, IN_ALL = ("sentence1", "sentence2"), (8, 32, 128, 512), (40, 160, 640)
+TEXT, PAIR, A_CLASS, IN_ALL = ["sentence"], ["sentence1", "sentence2"], (8, 32, 128, 512), (40, 160, 640)
+TWO = {"0": "low", "1": "low", "3": "high", "4": "high"}
 PROBLEMS = {
-    "sst5": Problem("ids-sst", ("sentence",), "sentiment", "classification", A_CLASS),
-    "sst2": Problem(
-        "ids-sst", ("sentence",), "sentiment", "binary", A_CLASS, {"0": "low", "1": "low", "3": "high", "4": "high"}
-    ),
+    "sst5": Problem("ids-sst", TEXT, "sentiment", "classification", A_CLASS),
+    "sst2": Problem("ids-sst", TEXT, "sentiment", "binary", A_CLASS, TWO),
     "para": Problem("quora", PAIR, "is_duplicate", "binary", IN_ALL),
     "sts": Problem("sts", PAIR, "similarity", "regression", IN_ALL),
 }
 
 
-def read(problem: Problem, data: Path, split: str) -> list[Row]:
-    """Return a split's rows that have all texts and a label."""
-    with open(data / f"{problem.stem}-{split}.csv", encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file, delimiter="\t"))
-    rows = [(tuple(line[name] for name in problem.text), line[problem.label]) for line in table]
-    if problem.classes:
-        rows = [(texts, problem.classes.get(label, "")) for texts, label in rows]
-    return [(texts, label) for texts, label in rows if label and all(texts)]
+def read(problem: Problem, data: Path, split: str) -> pd.DataFrame:
+    """Return the columns with text and the label of a split's rows that lack neither; a regression's are numbers."""
+    table = pd.read_csv(data / f"{problem.stem}-{split}.csv", sep="\t", dtype=str, keep_default_na=False, na_values="")
+    rows = table[problem.text].assign(label=table[problem.label])
+    if problem.classes is not None:
+        rows["label"] = rows["label"].map(problem.classes)
+    rows = rows.dropna()
+    return rows.astype({"label": float}) if problem.kind == "regression" else rows
 
 
-def draw_rows(rows: Sequence[Row], problem: Problem, size: int, draw: int) -> list[Row]:
+def draw_rows(rows: pd.DataFrame, problem: Problem, size: int, draw: int) -> pd.DataFrame:
     """Draw rows without replacement: ``size`` of each class for single texts, else ``size`` in all."""
     rng = np.random.default_rng((draw, size))
-    classes = sorted({label for _, label in rows}) if len(problem.text) == 1 else [None]
-    groups = [[at for at, row in enumerate(rows) if label in (row[1], None)] for label in classes]
-    return [rows[at] for group in groups for at in rng.choice(group, size, replace=False)]
+    groups = [np.arange(len(rows))]
+    if problem.text == TEXT:
+        groups = [np.flatnonzero(rows["label"] == label) for label in sorted(set(rows["label"]))]
+    return rows.iloc[np.concatenate([rng.choice(group, size, replace=False) for group in groups])]
 
 
 class Vectors:
@@ -104,47 +103,32 @@ class Vectors:
         self.seconds = (time.perf_counter() - started) / len(ordered)
         self.of.update(zip(ordered, vectors.astype(np.float64), strict=True))
 
-    def sides(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        """Return the vectors of the rows' first texts, (rows, hidden), and of their second ones if there are any."""
-        return [np.stack([self.of[text] for text in side]) for side in zip(*(texts for texts, _ in rows), strict=True)]
-
-    def features(self, rows: Sequence[Row]) -> np.ndarray:
-        """Return what the probe sees: u, (rows, hidden), or for pairs [u, v, |u - v|, u * v], (rows, 4 * hidden)."""
-        sides = self.sides(rows)
-        return sides[0] if len(sides) == 1 else np.hstack([*sides, abs(sides[0] - sides[1]), sides[0] * sides[1]])
-
-    def cosines(self, rows: Sequence[Row]) -> np.ndarray:
-        """Return the cosine of each pair, (rows,)."""
-        first, second = self.sides(rows)
-        return (first * second).sum(axis=1)
-
-
-def labels_of(rows: Sequence[Row], kind: str) -> np.ndarray:
-    """Return the rows' labels: numbers for a regression, else strings."""
-    return np.array([label for _, label in rows], dtype=np.float64 if kind == "regression" else None)
+    def sides(self, rows: pd.DataFrame, problem: Problem) -> list[np.ndarray]:
+        """Return the vectors of the rows' texts, and of their second texts if there are any, each (rows, hidden)."""
+        return [np.stack([self.of[text] for text in rows[name]]) for name in problem.text]
 
 
 def logistic(features: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
-    """Minimise the sum of the cross-entropies plus ||W||² / 2, the biases free; of two classes the first scores 0.
+    """Minimise the sum of the cross-entropies plus ||W||² / 2, the biases free.
 
     :param targets: class indices, (rows,).
     :return: weights and, in the last row, biases: (features + 1, classes).
     """
     inputs, truth = np.hstack([features, np.ones((len(features), 1))]), np.eye(classes)[targets]
-    fixed = 1 if classes == 2 else 0  # columns that stay 0
-
-    def columns(flat: np.ndarray) -> np.ndarray:
-        return np.hstack([np.zeros((inputs.shape[1], fixed)), flat.reshape(inputs.shape[1], -1)])
+    # Two classes have one column of weights, w; as two columns, w / 2 and -w / 2, its squares count half.
+    penalty = 1.0 if classes == 2 else 0.5
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = columns(flat)
+        weights = flat.reshape(-1, classes)
         logs = log_softmax(inputs @ weights, axis=1)
         gradient = inputs.T @ (np.exp(logs) - truth)
-        gradient[:-1] += weights[:-1]
-        return (weights[:-1] ** 2).sum() / 2 - (logs * truth).sum(), gradient[:, fixed:].ravel()
+        gradient[:-1] += 2 * penalty * weights[:-1]
+        return penalty * (weights[:-1] ** 2).sum() - (logs * truth).sum(), gradient.ravel()
 
-    start = np.zeros(inputs.shape[1] * (classes - fixed))
-    return columns(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000}).x)
+    options = {"maxiter": 1000, "ftol": 1e-12}
+    found = minimize(loss, np.zeros(inputs.shape[1] * classes), jac=True, method="L-BFGS-B", options=options)
+    weights: np.ndarray = found.x.reshape(-1, classes)
+    return weights
 
 
 def ridge(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -155,129 +139,114 @@ def ridge(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.append(weights, mean - centre @ weights)
 
 
-def fit_probe(rows: Sequence[Row], problem: Problem, vectors: Vectors, draw: int) -> Answers:
-    """Fit a linear model on the frozen vectors."""
-    features, labels = vectors.features(rows), labels_of(rows, problem.kind)
+def fit_probe(rows: pd.DataFrame, problem: Problem, vectors: Vectors, draw: int) -> Answers:
+    """Fit a linear model to frozen vectors: u for a text, [u, v, |u - v|, u * v] for a pair."""
+
+    def features(rows: pd.DataFrame) -> np.ndarray:
+        first, *second = vectors.sides(rows, problem)
+        return np.hstack([first, *(part for v in second for part in (v, abs(first - v), first * v))])
+
+    labels = rows["label"].to_numpy()
     if problem.kind == "regression":
-        line = ridge(features, labels)
-        return lambda rows: vectors.features(rows) @ line[:-1] + line[-1]
+        line = ridge(features(rows), labels)
+        return lambda rows: features(rows) @ line[:-1] + line[-1]
     classes, targets = np.unique(labels, return_inverse=True)
-    weights = logistic(features, targets, len(classes))
-    return lambda rows: classes[(vectors.features(rows) @ weights[:-1] + weights[-1]).argmax(axis=1)]
+    weights = logistic(features(rows), targets, len(classes))
+    return lambda rows: classes[(features(rows) @ weights[:-1] + weights[-1]).argmax(axis=1)]
 
 
-def fit_cosine(rows: Sequence[Row], problem: Problem, vectors: Vectors, draw: int) -> Answers:
+def fit_cosine(rows: pd.DataFrame, problem: Problem, vectors: Vectors, draw: int) -> Answers:
     """Take a pair's cosine as its number, or choose the threshold between two classes on the rows."""
+
+    def cosines(rows: pd.DataFrame) -> np.ndarray:
+        return np.multiply(*vectors.sides(rows, problem)).sum(axis=1)
+
     if problem.kind == "regression":
-        return vectors.cosines
-    labels, cosines = labels_of(rows, problem.kind), vectors.cosines(rows)
+        return cosines
+    labels, found = rows["label"].to_numpy(), cosines(rows)
     classes = np.unique(labels)
-    ends = np.sort(np.concatenate([cosines, [-1.0, 1.0]]))
-    middles = (ends[1:] + ends[:-1]) / 2
-    best = max(middles, key=lambda threshold: float(((cosines > threshold) == (labels == classes[1])).mean()))
-    return lambda rows: classes[(vectors.cosines(rows) > best).astype(int)]
+    ends = np.sort([-1, *found, 1])
+    right = [((found > threshold) == (labels == classes[1])).sum() for threshold in (ends[1:] + ends[:-1]) / 2]
+    best = ends[np.argmax(right) :][:2].mean()
+    return lambda rows: classes[(cosines(rows) > best).astype(int)]
 
 
-def fit_ours(rows: Sequence[Row], problem: Problem, vectors: Vectors, draw: int) -> Answers:
+def fit_ours(rows: pd.DataFrame, problem: Problem, vectors: Vectors, draw: int) -> Answers:
     """Train as anyone would who names the columns and the kind, and sets nothing."""
-    task = Task(name="task", text=problem.text, label=problem.label, kind=problem.kind)
-    given = [{**dict(zip(problem.text, texts, strict=True)), problem.label: label} for texts, label in rows]
-    with TemporaryDirectory() as folder:
-        data = {"task": {"train": given}}
-        run = train(
-            tasks=[task], data=data, weights=vectors.weights, seed=draw, out=Path(folder) / "run", progress=False
-        )
-    return lambda rows: np.array([answer.label for answer in run.predict("task", [texts for texts, _ in rows])])
+    tasks, data = [Task(name="task", text=problem.text, label="label", kind=problem.kind)], {"task": {"train": rows}}
+    with TemporaryDirectory() as out:
+        run = train(tasks=tasks, data=data, weights=vectors.weights, seed=draw, out=out, progress=False)
+    return lambda rows: run.predict("task", rows)["prediction"].to_numpy()
 
 
-def fit_setfit(rows: Sequence[Row], problem: Problem, vectors: Vectors, draw: int) -> Answers:
-    """Train SetFit with its defaults on the same encoder, saved where it can load it without the network."""
+def fit_setfit(rows: pd.DataFrame, problem: Problem, vectors: Vectors, draw: int) -> Answers:
+    """Train SetFit with its defaults on the same encoder, saved where it is loaded without the network."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, models
     from setfit import SetFitModel, Trainer, TrainingArguments
     from sklearn.linear_model import LogisticRegression
 
-    classes, targets = np.unique(labels_of(rows, problem.kind), return_inverse=True)
+    classes, targets = np.unique(rows["label"].to_numpy(), return_inverse=True)
     with TemporaryDirectory() as folder:
-        model = BertModel.from_pretrained(vectors.weights)
-        model.save_pretrained(folder)
+        encoder = BertModel.from_pretrained(vectors.weights)
+        encoder.save_pretrained(folder)
         BertTokenizer.from_pretrained(vectors.weights).save_pretrained(folder)
-        modules = [models.Transformer(folder, max_seq_length=256), models.Pooling(model.config.hidden_size, "mean")]
+        modules = [models.Transformer(folder, max_seq_length=256), models.Pooling(encoder.config.hidden_size, "mean")]
         setfit = SetFitModel(SentenceTransformer(modules=[*modules, models.Normalize()]), LogisticRegression())
-        examples = Dataset.from_dict({"text": [texts[0] for texts, _ in rows], "label": targets.tolist()})
+        examples = Dataset.from_dict({"text": list(rows[problem.text[0]]), "label": targets.tolist()})
         Trainer(setfit, TrainingArguments(f"{folder}/run", seed=draw), train_dataset=examples).train()
-    return lambda rows: classes[np.asarray(setfit.predict([texts[0] for texts, _ in rows]))]
+    return lambda rows: classes[np.asarray(setfit.predict(list(rows[problem.text[0]])))]
 
 
 FITS = {"probe": fit_probe, "cosine": fit_cosine, "ours": fit_ours, "setfit": fit_setfit}
 FROZEN = ("probe", "cosine")  # computed from vectors that are there already, whose time is added
 
 
-def measure(
-    method: str, rows: Sequence[Row], dev: Sequence[Row], problem: Problem, vectors: Vectors, draw: int
-) -> Line:
-    """Fit to the rows, answer the dev rows and score the answers; return score and seconds."""
-    if method == "setfit":
-        import_module("setfit")  # is not timed
-    times = [time.perf_counter()]
-    answers = FITS[method](rows, problem, vectors, draw)
-    times.append(time.perf_counter())
-    found, labels = answers(dev), labels_of(dev, problem.kind)
-    times.append(time.perf_counter())
-    encoding = vectors.seconds * len(problem.text) if method in FROZEN else 0
-    score = np.corrcoef(found, labels)[0, 1] if problem.kind == "regression" else (found == labels).mean()
-    return {
-        "score": float(score),
-        "fit_seconds": times[1] - times[0] + encoding * len(rows),
-        "predict_seconds": times[2] - times[1] + encoding * len(dev),
-    }
-
-
-def measure_all(name: str, todo: Sequence[tuple[int, int, str]], data: Path, vectors: Vectors) -> Iterator[Line]:
-    """Measure a task by rows, draw and method."""
+def measure(name: str, todo: Sequence[tuple[int, int, str]], data: Path, vectors: Vectors) -> Iterator[Line]:
+    """Draw rows of a task, fit, answer the dev rows and score the answers, by number of rows, draw and method."""
     problem = PROBLEMS[name]
     rows, dev = (read(problem, data, split) for split in ("train", "dev"))
+    labels = dev["label"].to_numpy()
     drawn = {(size, draw): draw_rows(rows, problem, size, draw) for size, draw, _ in todo}
     if any(method in FROZEN for *_, method in todo):
-        vectors.add({text for part in (dev, *drawn.values()) for texts, _ in part for text in texts})
+        vectors.add({text for part in (dev, *drawn.values()) for text in part[problem.text].to_numpy().ravel()})
     for size, draw, method in todo:
-        line = {"task": name, "rows": size, "draw": draw, "method": method}
-        yield line | measure(method, drawn[size, draw], dev, problem, vectors, draw)
-
-
-def mean_and_error(values: Sequence[float], digits: int = 3) -> str:
-    """Return the mean of draws, its standard error and their number as the table shows them."""
-    if not values:
-        return "-"
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{np.mean(values):.{digits}f} ± {error:.{digits}f} ({len(values)})"
+        encoding = vectors.seconds * len(problem.text) if method in FROZEN else 0.0  # of a row
+        if method == "setfit":
+            import_module("setfit")  # is not timed
+        started = time.perf_counter()
+        answers = FITS[method](drawn[size, draw], problem, vectors, draw)
+        fitted = time.perf_counter()
+        found = answers(dev)
+        seconds = {
+            "fit_seconds": fitted - started + encoding * len(drawn[size, draw]),
+            "predict_seconds": time.perf_counter() - fitted + encoding * len(dev),
+        }
+        score = np.corrcoef(found, labels)[0, 1] if problem.kind == "regression" else np.mean(found == labels)
+        yield {"task": name, "rows": size, "draw": draw, "method": method, "score": float(score), **seconds}
 
 
 def print_table(results: Sequence[Line]) -> None:
-    """Print by task, rows and method the scores of the draws to report and of all, and ours minus each other method."""
-    scores: dict[tuple[str, int], dict[str, dict[int, Line]]] = {}
-    for line in results:
-        scores.setdefault((line["task"], line["rows"]), {}).setdefault(line["method"], {})[line["draw"]] = line
-    print(
-        f"\n{'task':<6}{'rows':>4}  {'method':<15}{'draws 6 to 10':<20}{'all draws':<20}{'fit s':>8}{'predict s':>10}"
-    )
-    for (task, size), methods in sorted(scores.items(), key=lambda item: (list(PROBLEMS).index(item[0][0]), item[0])):
-        for method in [name for name in FITS if name in methods]:
-            draws = methods[method]
-            values = {draw: line["score"] for draw, line in draws.items()}
-            seconds = [np.mean([line[key] for line in draws.values()]) for key in ("fit_seconds", "predict_seconds")]
-            print_line(task, size, method, values, f"{seconds[0]:8.1f}{seconds[1]:10.1f}")
-        ours = methods.get("ours", {})
-        for other in [name for name in FITS if name in methods and name != "ours" and ours]:
-            both = sorted(ours.keys() & methods[other].keys())
-            apart = {draw: ours[draw]["score"] - methods[other][draw]["score"] for draw in both}
-            print_line(task, size, f"ours - {other}", apart)
+    """Print scores on the draws to report and on all, and by how much ours is above the others on the same draws."""
+    table = pd.DataFrame(results)
+    wide = table.pivot_table(index=["task", "rows", "draw"], columns="method", values="score")
+    for other in [name for name in FITS if {name, "ours"} <= {*wide} and name != "ours"]:
+        wide[f"ours - {other}"] = wide["ours"] - wide[other]
+    scores = wide.melt(ignore_index=False, value_name="score").dropna().reset_index()
+    seconds = table.groupby(["task", "rows", "method"])[["fit_seconds", "predict_seconds"]].mean()
+    order = [*FITS, *(f"ours - {name}" for name in FITS)]
+    print(f"\n{'task':<6}{'rows':>4}  {'method':<15}{'draws from 6':<20}{'all draws':<20}{'fit s':>8}{'predict s':>11}")
+    for task, size, method in product(PROBLEMS, sorted(set(table["rows"])), order):
+        lines = scores[(scores["task"] == task) & (scores["rows"] == size) & (scores["method"] == method)]
+        if len(lines):
+            cells = [shown(each) for each in (lines["score"][lines["draw"] > TUNING], lines["score"])]
+            times = [f"{each:.1f}" for each in seconds.loc[task, size, method]] if method in FITS else ["", ""]
+            print(f"{task:<6}{size:>4}  {method:<15}{cells[0]:<20}{cells[1]:<20}{times[0]:>8}{times[1]:>11}".rstrip())
 
 
-def print_line(task: str, size: int, name: str, values: dict[int, float], end: str = "") -> None:
-    """Print one line of the table; ``values`` by draw."""
-    report = mean_and_error([value for draw, value in values.items() if draw > TUNING])
-    print(f"{task:<6}{size:>4}  {name:<15}{report:<20}{mean_and_error(list(values.values())):<20}{end}".rstrip())
+def shown(values: pd.Series) -> str:
+    """Return the mean over draws, its standard error and the number of draws."""
+    return f"{values.mean():.3f} ± {values.sem():.3f} ({len(values)})" if len(values) else "-"
 
 
 def numbers(words: str) -> range:
@@ -312,13 +281,14 @@ def main(argv: list[str] | None = None) -> int:
         other = "cosine" if len(problem.text) == 1 else "setfit"  # is not for this task
         cells = product(args.rows or problem.sizes, args.draws, [method for method in args.methods if method != other])
         todo = [cell for cell in cells if (name, *cell) not in done]
-        for line in measure_all(name, todo, args.data, vectors) if todo else ():
+        for line in measure(name, todo, args.data, vectors) if todo else ():
             results.append(line)
             print("{task} {rows} draw {draw} {method} {score:.3f}".format(**line), file=sys.stderr)
             if args.results is not None:
                 with args.results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
-    print_table(results)
+    if results:
+        print_table(results)
     return 0
 
 

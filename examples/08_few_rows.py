@@ -15,7 +15,7 @@ numpy's default_rng((draw, rows)), training's seed is the draw; draws 1 to 5 are
   (C = 1) or ridge regression (alpha = 1), scikit-learn's defaults.
 - cosine: of a pair's two vectors; for classes with the threshold that is best on the drawn rows.
 - ours: train with its tasks, rows and seed; it has no dev rows but those that it takes from the drawn ones itself.
-- setfit (arXiv 2209.11055), where it is installed: the same encoder, SetFit's defaults.
+- setfit (Tunstall et al. 2022), where it is installed: the same encoder, SetFit's defaults; not for pairs.
 """
 
 import argparse
@@ -159,7 +159,9 @@ def fit_cosine(rows: pd.DataFrame, problem: Problem, vectors: Vectors, draw: int
     """Take a pair's cosine as its number, or choose the threshold between two classes on the rows."""
 
     def cosines(rows: pd.DataFrame) -> np.ndarray:
-        return np.multiply(*vectors.sides(rows, problem)).sum(axis=1)
+        first, second = vectors.sides(rows, problem)
+        sums: np.ndarray = (first * second).sum(axis=1)
+        return sums
 
     if problem.kind == "regression":
         return cosines

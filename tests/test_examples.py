@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
 NUMBERED = {
@@ -23,6 +27,7 @@ NUMBERED = {
     "05_dataframe.py",
     "06_own_parts.py",
     "07_look_inside.py",
+    "08_few_rows.py",
 }
 CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
 PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa", "famo", "uncertainty")}  # run by tests/multitask/updates
@@ -132,6 +137,60 @@ def test_rows_of_a_dataframe_are_answered_in_a_dataframe(root: Path, tiny_weight
     (header,) = (place for place, line in enumerate(lines) if "prediction" in line)
     assert lines[header].split() == ["message", "prediction", "p_account", "p_billing", "p_delivery", "p_fault"]
     assert [line.split()[0] for line in lines[header + 1 : header + 4]] == ["first", "second", "third"]
+
+
+@pytest.fixture
+def course_files(root: Path, tmp_path: Path) -> Path:
+    """The sample rows, named as the course's files are."""
+    for name, stem in (("sst", "ids-sst"), ("para", "quora"), ("sts", "sts")):
+        for split in ("train", "dev"):
+            shutil.copy(root / "examples" / "data" / f"{name}-{split}.tsv", tmp_path / f"{stem}-{split}.csv")
+    return tmp_path
+
+
+def test_few_rows_measures_what_is_not_there_yet(root: Path, tiny_weights: Path, course_files: Path) -> None:
+    results = course_files / "results.jsonl"
+    program = ["examples/08_few_rows.py", "--data", course_files, "--weights", tiny_weights, "--results", results]
+    run(root, *program, "--only", "sst5", "--rows", 8, "--draws", 6, "--methods", "probe", "ours")
+    before = results.read_text(encoding="utf-8")
+    options = ["--rows", 8, "--draws", "5-6", "--methods", "probe", "cosine"]
+    printed = run(root, *program, "--only", "sst5", "sst2", "para", "sts", *options)
+    assert results.read_text(encoding="utf-8").startswith(before)
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    assert len({(line["task"], line["draw"], line["method"]) for line in lines}) == len(lines) == 13
+    for line in lines:
+        assert -1 <= line["score"] <= 1
+        assert line["fit_seconds"] > 0
+        assert line["predict_seconds"] > 0
+    scores = {line["method"]: line["score"] for line in lines if (line["task"], line["draw"]) == ("sst5", 6)}
+    assert f"{scores['ours'] - scores['probe']:.3f} ± nan (1)" in printed
+
+
+def test_few_rows_fits_the_probe_to_the_least_loss(root: Path) -> None:
+    logistic = runpy.run_path(str(root / "examples" / "08_few_rows.py"))["logistic"]
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(30, 4, generator=generator, dtype=torch.float64)
+    for classes in (2, 3):
+        targets = torch.randint(classes, (30,), generator=generator)
+        found = torch.from_numpy(logistic(features.numpy(), targets.numpy(), classes))
+        if classes == 2:
+            found = torch.stack([torch.zeros(5, dtype=torch.float64), found[:, 1] - found[:, 0]], dim=1)
+        found.requires_grad_()
+        loss = cross_entropy(features @ found[:-1] + found[-1], targets, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss + found[:-1].square().sum() / 2, found)
+        free = gradient[:, 1:] if classes == 2 else gradient
+        assert free.abs().max() < 1e-4
+
+
+def test_few_rows_draws_by_its_rule_alone(root: Path, course_files: Path) -> None:
+    names = runpy.run_path(str(root / "examples" / "08_few_rows.py"))
+    problem = names["PROBLEMS"]["sst2"]
+    rows = names["read"](problem, course_files, "train")
+    drawn = names["draw_rows"](rows, problem, 3, 6)
+    rng = np.random.default_rng((6, 3))
+    high, low = ([place for place, label in enumerate(rows["label"]) if label == each] for each in ("high", "low"))
+    places = [*rng.choice(high, 3, replace=False), *rng.choice(low, 3, replace=False)]
+    assert list(drawn["sentence"]) == [rows["sentence"].iloc[place] for place in places]
 
 
 def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:

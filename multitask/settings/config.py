@@ -6,10 +6,10 @@ One schema everywhere (TOML, ``--set``, config.json)::
     [train]       the fields of tables.TrainConfig
     [tasks.NAME]  the fields of task.Task, with a table ``format`` in it: the fields of format.Format
 
-A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the
-preset's values of it (less its files and labels where it brings a training file or kind of its own), any
-other from the preset's ``defaults``. TOML has no null: the word "none" unsets what may be unset. Paths in a
-TOML file are relative to that file, those of ``--set`` to the working directory, and the file names of a
+A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the preset's values
+of it, any other from the preset's ``defaults``. With a training file of its own it leaves the preset's files and what was
+tuned for them, with a kind of its own the preset's labels. TOML has no null: the word "none" unsets what may be unset.
+Paths in a TOML file are relative to that file, those of ``--set`` to the working directory, and the file names of a
 preset to the data folder; all are kept as absolute paths, as is a folder of weights.
 """
 
@@ -178,7 +178,7 @@ def build_config(
         moved = base if data is None else base.with_data(data)
         result, preset = {section: moved.to_dict()[section] for section in TABLES}, base.preset
     if tasks_file is not None:
-        _overlay_file(result, Path(tasks_file), known, defaults)
+        _overlay_file(result, Path(tasks_file), known, defaults, source.get("tuned", ()))
     given: set[str] = set()
     for key, value in assignments(sets, {OPTIONS[name]: value for name, value in options.items()}):
         if key in given:
@@ -209,7 +209,7 @@ def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task,
     return tuple(config.tasks)
 
 
-def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> None:
+def _overlay_file(result: Table, path: Path, known: Table, defaults: Table, tuned: Sequence[str]) -> None:
     """Put a TOML file over a preset; see the module's docstring for whose tasks are kept."""
     tables = read_toml(path)
     check_known(f"{path}: a table", tables, TABLES)
@@ -228,6 +228,8 @@ def _overlay_file(result: Table, path: Path, known: Table, defaults: Table) -> N
         table = {key: _unset("tasks", key, value) for key, value in table.items()}
         table |= {key: path.parent / table[key] for key in FILES if isinstance(table.get(key), str) and table[key]}
         start = known[name] if name in known else _own(defaults, name)
+        if "train" in table:
+            start = start | {key: defaults[key] for key in tuned}
         result["tasks"][name] = _kept(start, table) | table
 
 

@@ -123,7 +123,7 @@ class Task:
     loss_weight: float = setting("factor of the loss", check_number, default=1.0)
     class_weights: Sequence[float] | None = setting("one factor per class", check_weights, default=None)
     lr: float = setting("learning rate", check_number, default=5e-5)
-    decoder_lr: float | None = setting("another learning rate for the decoder; unset: `lr`", check_number, default=2e-4)
+    decoder_lr: float | None = setting("another learning rate for the decoder; unset: `lr`", check_number, default=None)
     weight_decay: float = setting(
         "of weights, not of biases and norms; AdamW's is decoupled, sgd's is added to the gradient",
         check_number,

@@ -107,6 +107,15 @@ def test_an_empty_table_keeps_one_task_of_the_preset(tmp_path: Path) -> None:
     assert config.tasks == (build_config(data="/data").task("para"),)
 
 
+def test_what_was_tuned_for_the_presets_files_is_left_with_them(tmp_path: Path) -> None:
+    path = write(tmp_path, '[tasks.para]\ntrain = "mine.tsv"\n[tasks.sts]\nlr = 1e-5\n')
+    para, sts = build_config(tasks_file=path).tasks
+    assert (para.input, para.start, para.decoder_lr, para.batch_size) == (None, "probe", None, None)
+    assert (sts.input, sts.start, sts.decoder_lr, sts.batch_size) == ("joint", "random", 2e-4, 22)
+    slt = build_config(tasks_file=path, preset="slt").task("para")
+    assert (slt.input, slt.start, slt.batch_size) == ("separate", "random", 32)
+
+
 def test_toml_over_preset_and_set_over_toml(tmp_path: Path) -> None:
     path = write(tmp_path, OWN)
     config = build_config(tasks_file=path, data="/data", sets=["train.epochs=5", "tasks.topic.pooling=mean"])
@@ -117,7 +126,7 @@ def test_toml_over_preset_and_set_over_toml(tmp_path: Path) -> None:
     topic, sts = config.tasks
     assert topic.train == str(tmp_path / "rows" / "topic.tsv")
     assert (topic.text, topic.labels, topic.dev, topic.pooling) == (("title",), None, None, "mean")
-    assert (topic.lr, topic.decoder_lr, topic.batch_size) == (5e-5, 2e-4, None)
+    assert (topic.lr, topic.decoder_lr, topic.batch_size) == (5e-5, None, None)
     assert (sts.lr, sts.decoder_lr, sts.batch_size, sts.dev) == (1e-5, 2e-4, 22, "/data/sts-dev.csv")
     assert load_tasks(path)[0] == build_config(tasks_file=path).tasks[0]
 
@@ -212,9 +221,12 @@ def test_presets_are_not_written_to() -> None:
         ("tasks.sst.train=3", "tasks.sst.train must be a non-empty string, got 3"),
         (
             "tasks.sts.head=cosine",
-            "head = 'cosine' must have two text columns and input = 'separate', got 2 and None",
+            "head = 'cosine' must have two text columns and input = 'separate', got 2 and 'joint'",
         ),
-        ("tasks.sst.head=cosine", "head = 'cosine' must have two text columns and input = 'separate', got 1 and None"),
+        (
+            "tasks.sst.head=cosine",
+            "head = 'cosine' must have two text columns and input = 'separate', got 1 and 'joint'",
+        ),
     ],
 )
 def test_refused_sets(assignment: str, message: str | None) -> None:

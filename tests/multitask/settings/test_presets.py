@@ -77,8 +77,8 @@ def test_the_default_is_ours() -> None:
     assert 267 * 32 == 8544
     assert [task.batch_size for task in config.tasks] == [32, 53, 22]
     for task in config.tasks:
-        assert (task.lr, task.decoder_lr, task.dropout, task.input) == (5e-5, 2e-4, 0.3, None)
-        assert task.encodings == (3 if task.is_pair else 1)
+        assert (task.lr, task.decoder_lr, task.dropout, task.input) == (5e-5, 2e-4, 0.3, "joint")
+        assert task.start == "random"
 
 
 def test_every_preset_is_described() -> None:

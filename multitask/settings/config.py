@@ -6,11 +6,11 @@ One schema everywhere (TOML, ``--set``, config.json)::
     [train]       the fields of tables.TrainConfig
     [tasks.NAME]  the fields of task.Task, with a table ``format`` in it: the fields of format.Format
 
-A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the preset's values
-of it, any other from the preset's ``defaults``. With a training file of its own it leaves the preset's files and what was
-tuned for them, with a kind of its own the preset's labels. TOML has no null: the word "none" unsets what may be unset.
-Paths in a TOML file are relative to that file, those of ``--set`` to the working directory, and the file names of a
-preset to the data folder; all are kept as absolute paths, as is a folder of weights.
+A TOML file that has tasks names all tasks of the run. One called as a task of the preset starts from the preset's
+values of it, any other from the preset's ``defaults``. With a training file of its own it leaves the preset's files and
+what was tuned for them, with a kind of its own the preset's labels. TOML has no null: the word "none" unsets what may
+be unset. Paths in a TOML file are relative to that file, those of ``--set`` to the working directory, and the file
+names of a preset to the data folder; all are kept as absolute paths, as is a folder of weights.
 """
 
 import copy

@@ -45,6 +45,8 @@ class Example(NamedTuple):
         be any number of them (a tuple, rising), None without labels.
     :param line: its line in the file, or its number among rows in memory, from 1.
     :param groups: what it must not be parted from where dev rows are held out, by the task's ``group``.
+    :param place: which of the rows that begin on its line it is, from 1, those left out among them; a JSON array may
+        have them all on one.
     """
 
     id: str
@@ -52,6 +54,12 @@ class Example(NamedTuple):
     label: Label | None
     line: int
     groups: tuple[str, ...] = ()
+    place: int = 1
+
+    @property
+    def where(self) -> tuple[int, int]:
+        """Line and place: what tells the row from the others of its file, whichever task reads it."""
+        return self.line, self.place
 
 
 @dataclass(frozen=True)
@@ -197,11 +205,13 @@ def _examples(
     required, optional = columns_of(task, labelled=labelled, grouped=grouped)
     groups = slice(width + labelled, len(required))
     rows = rows_of(source, task, required, optional, plain=width if plain else 0, dialect=dialect)
+    line = at = 0
     for number, row in enumerate(rows, 1):
+        line, at = row.line, at + 1 if row.line == line else 1
         fault = row.fault
         label: Label | None = None
         if fault is None and unlabelled is not None and lacks_label(task, row.cells[width]):
-            unlabelled.append(row.line)
+            unlabelled.append(line)
             continue
         if fault is None:
             missing = frozenset[str]() if row.plain else missing_texts(task)
@@ -215,9 +225,9 @@ def _examples(
             fault = Fault(task.id or "", identity, "must be UTF-8")
         if fault is None:
             together = tuple(filter(None, (group_of(cell) for cell in row.cells[groups])))
-            yield Example(identity or str(number), row.cells[:width], label, row.line, together)
+            yield Example(identity or str(number), row.cells[:width], label, line, together, at)
             continue
-        bad = BadRow(name, row.line, fault.column, fault.value, fault.reason, in_memory)
+        bad = BadRow(name, line, fault.column, fault.value, fault.reason, in_memory)
         if on_bad == "error" or (on_bad == "missing" and not fault.missing):
             raise DataError(str(bad))
         if skipped is not None:

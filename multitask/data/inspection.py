@@ -142,7 +142,7 @@ def inspect_file(
         return replace(report, notes=[f"can't be trained on as it is: {error}"])
     task = prepared.config.tasks[0]
     rows, dev_rows = prepared.train[task.name], prepared.dev[task.name]
-    examples = list(rows.examples) if dev else sorted([*rows.examples, *dev_rows.examples], key=lambda row: row.line)
+    examples = list(rows.examples) if dev else sorted([*rows.examples, *dev_rows.examples], key=lambda row: row.where)
     repeats = find_repeats(examples)
     dialect = str(rows.dialect or seen.dialect)
     notes = [note for note in prepared.notes if dialect not in note]  # the report says that anyway

@@ -109,11 +109,14 @@ def _hold_out(prepared: Prepared, together: Sequence[str]) -> None:
     if len(together) > 1:
         path = Path(parts[0][1].path).name
         prepared.notes.append(f"{', '.join(together)}: a row of {path} is in train or in dev for all of them alike")
-    source = _source(parts[0][0], "train", prepared.given)
+    first = parts[0][0]
+    source = _source(first, "train", prepared.given)
     for name, task in tasks.items():
-        if name not in together and same_rows(_source(task, "train", prepared.given), source):
-            held = {example.line for other in together for example in prepared.dev[other].examples}
-            count = sum(example.line in held for example in prepared.train[name].examples)
+        if name in together:
+            continue
+        if same_rows(prepared.config, (task, _source(task, "train", prepared.given)), (first, source)):
+            held = {example.where for other in together for example in prepared.dev[other].examples}
+            count = sum(example.where in held for example in prepared.train[name].examples)
             prepared.notes.append(
                 f"{name}: trains on {count:,} rows that are dev rows of {', '.join(together)}, since it has a dev file"
                 f" and tasks.{together[0]}.dev is unset"

@@ -46,7 +46,7 @@ def split_off(parts: Sequence[tuple[Task, Dataset]], settings: TrainConfig) -> l
 def hold_out(parts: Sequence[tuple[Task, Dataset]], seed: int) -> list[Split]:
     """Split off about a tenth of each task's rows as dev, in which each label has its share.
 
-    Rows that tasks share (of one line) and rows of one group are on the same side for all tasks; so are groups that
+    Rows that tasks share and rows of one group are on the same side for all tasks; so are groups that
     any row joins, directly or through others. Such units are gone through in random order until none moves any more:
     one goes to dev, or back, if that brings the numbers of rows held out, by task and by label, nearer to a tenth. The
     last rows of a class, and of a task, stay in train. One task without groups, of one label a row, is split by
@@ -149,7 +149,7 @@ class _Draw:
 
 
 def units_of(parts: Sequence[tuple[Task, Dataset]]) -> list[list[int]]:
-    """Give the rows that must stay together one number, by union-find over their lines and groups."""
+    """Give the rows that must stay together one number, by union-find over their places and groups."""
     parents: dict[Hashable, Hashable] = {}
 
     def root(node: Hashable) -> Hashable:
@@ -158,18 +158,13 @@ def units_of(parts: Sequence[tuple[Task, Dataset]]) -> list[list[int]]:
             node = parent
         return node
 
-    # Tasks know a shared row by its line; of one task, several rows may be on a line of a JSON array.
-    rows: list[list[Hashable]] = [
-        [example.line if len(parts) > 1 else (place, example.line) for place, example in enumerate(dataset.examples)]
-        for _, dataset in parts
-    ]
-    for (task, dataset), own in zip(parts, rows, strict=True):
-        for row, example in zip(own, dataset.examples, strict=True):
-            joined = root(row)
+    for task, dataset in parts:
+        for example in dataset.examples:
+            joined = root(example.where)
             for group in example.groups:
                 parents[root((task.group, group))] = joined
     numbers: dict[Hashable, int] = {}
-    return [[numbers.setdefault(root(row), len(numbers)) for row in own] for own in rows]
+    return [[numbers.setdefault(root(row.where), len(numbers)) for row in dataset.examples] for _, dataset in parts]
 
 
 def _strata(part: int, task: Task, dataset: Dataset) -> list[list[tuple[Hashable, bool]]]:

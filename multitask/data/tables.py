@@ -18,7 +18,7 @@ from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format
 
-__all__ = ["excel_rows", "names_of_table", "parquet_rows"]
+__all__ = ["excel_rows", "names_of_table", "parquet_rows", "sheet_of"]
 
 # Rows that are in memory at a time.
 BATCH = 4096
@@ -88,11 +88,15 @@ def names_of_table(name: str, stream: IO[bytes], what: str, format: Format) -> l
         return names
 
 
+def sheet_of(name: str, stream: IO[bytes], format: Format) -> str:
+    """Return the name of the sheet that is read of an Excel file; raises DataError as ``excel_rows``."""
+    with _worksheet(name, stream, format) as sheet:
+        return str(sheet.title)
+
+
 @contextmanager
-def _sheet(
-    name: str, stream: IO[bytes], format: Format, wanted: Wanted
-) -> Iterator[tuple[list[str], list[str], Iterator[tuple[int, list[Any]]]]]:
-    """Open a sheet: its header, [] where it has none; its columns' names, else numbers; its rows that are not blank."""
+def _worksheet(name: str, stream: IO[bytes], format: Format) -> Iterator[Any]:
+    """Open the sheet that the format names, or the first."""
     openpyxl = _needed("openpyxl", name, "an Excel file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, which nobody reads here
@@ -106,7 +110,15 @@ def _sheet(
         if format.sheet is not None and format.sheet not in sheets:
             known = listed(map(shown, sheets))
             raise DataError(f"{name}: {format.key}.sheet must be one of {known}, got {shown(format.sheet)}")
-        sheet = sheets[format.sheet or next(iter(sheets))]
+        yield sheets[format.sheet or next(iter(sheets))]
+
+
+@contextmanager
+def _sheet(
+    name: str, stream: IO[bytes], format: Format, wanted: Wanted
+) -> Iterator[tuple[list[str], list[str], Iterator[tuple[int, list[Any]]]]]:
+    """Open a sheet: its header, [] where it has none; its columns' names, else numbers; its rows that are not blank."""
+    with _worksheet(name, stream, format) as sheet:
         sheet.reset_dimensions()  # some programs write wrong ones
         filled = ((number, row) for number, row in _sheet_rows(name, sheet) if any(cell is not None for cell in row))
         first = next(filled, None)

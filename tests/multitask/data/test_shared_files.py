@@ -14,6 +14,7 @@ from multitask.__main__ import main
 from multitask.data.load import prepare, read_split
 from multitask.data.memory import rows_by_task
 from multitask.errors import ConfigError, DataError
+from multitask.settings.format import Format
 from multitask.training.train import train
 
 MOODS, TOPICS = ("bad", "good"), ("film", "book", "song")
@@ -103,6 +104,31 @@ def test_a_row_is_on_the_same_side_for_all_tasks(seed: int, config: RunConfig) -
     assert data.notes[-1] == "mood, topic: a row of all.tsv is in train or in dev for all of them alike"
     assert prepare(replace(config, train=TrainConfig(seed=seed))) == data
     assert prepare(replace(config, train=TrainConfig(seed=seed + 1))).dev != data.dev
+
+
+def test_rows_of_one_line_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps([{"text": "", "mood": "good", "topic": "film"}, *ROWS]), encoding="utf-8")
+    data = prepare(config_of(replace(MOOD, train=path), replace(TOPIC, train=path)))
+    train, dev = ({row.where for each in part.values() for row in each.examples} for part in (data.train, data.dev))
+    assert (train | dev, train & dev) == ({(1, place) for place in range(2, 302)}, set())
+    assert {name: len(each) for name, each in data.dev.items()} == {"mood": 20, "topic": 15}
+    texts = {row.where: row.texts for row in data.train["mood"].examples}
+    assert all(texts.get(row.where, row.texts) == row.texts for row in data.train["topic"].examples)
+
+
+@pytest.mark.parametrize(("sheet", "same"), [(None, True), ("moods", True), ("topics", False)])
+def test_sheets_of_a_workbook_are_files_of_their_own(sheet: str | None, same: bool, tmp_path: Path) -> None:
+    path = tmp_path / "all.xlsx"
+    with pd.ExcelWriter(path) as book:
+        for name in ("moods", "topics"):
+            pd.DataFrame(ROWS).to_excel(book, sheet_name=name, index=False)
+    topic = replace(TOPIC, train=path, format=Format(sheet=sheet))
+    data = prepare(config_of(replace(MOOD, train=path), topic))
+    assert data.held_with == (
+        dict.fromkeys(("mood", "topic"), ("mood", "topic")) if same else {"mood": ("mood",), "topic": ("topic",)}
+    )
+    assert [each.unlabelled for each in data.train.values()] == ([100, 150] if same else [0, 0])
 
 
 def test_few_rows_of_a_task_still_give_it_a_dev_row(file: Path) -> None:

@@ -160,6 +160,6 @@ def test_a_split_gives_each_label_its_share() -> None:
 
 
 def test_rows_of_one_line_can_be_parted() -> None:
-    data = Dataset("rows.json", [Example(str(row), ("x",), (row % 2,), 1) for row in range(40)])
+    data = Dataset("rows.json", [Example(str(row), ("x",), (row % 2,), 1, (), row + 1) for row in range(40)])
     (split,) = hold_out([(Task(**{**MOOD, "labels": ("a", "b")}), data)], seed=1)
     assert (len(split.train), len(split.dev)) == (36, 4)

@@ -16,7 +16,7 @@ from multitask.data.examples import infer_labels, read_examples
 from multitask.data.formats import read_rows
 from multitask.data.load import prepare
 from multitask.errors import DataError
-from multitask.settings.config import RunConfig
+from multitask.settings.config import RunConfig, TrainConfig
 from multitask.settings.format import Format
 from multitask.settings.task import Task
 
@@ -231,4 +231,4 @@ def test_what_was_found_is_noted(tmp_path: Path, put: Any) -> None:
         ({"train": train}, f"mood: format of train and dev: {ours}"),
     ):
         task = Task(name="mood", text="text", label="label", **files)
-        assert prepare(RunConfig(tasks=[task])).notes == [note]
+        assert prepare(RunConfig(train=TrainConfig(hold_out=True), tasks=[task])).notes == [note]

@@ -11,7 +11,7 @@ from multitask.data.examples import infer_labels, iter_examples, read_examples
 from multitask.data.load import prepare
 from multitask.data.memory import memory_rows
 from multitask.errors import DataError
-from multitask.settings.config import RunConfig
+from multitask.settings.config import RunConfig, TrainConfig
 from multitask.settings.task import Task
 
 MOOD = Task(name="mood", text="text", label="mood")
@@ -106,7 +106,7 @@ def test_empty_cells_null_and_nan_are_always_missing() -> None:
 def test_notes_reach_the_run(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,mood\n" + "a,yes\nb,no\nc,None\n" * 10)
-    prepared = prepare(RunConfig(tasks=[replace(MOOD, train=path)]))
+    prepared = prepare(RunConfig(train=TrainConfig(hold_out=True), tasks=[replace(MOOD, train=path)]))
     assert prepared.notes[1:] == [
         "mood: 'None' in 10 of 30 cells of column 'mood' is taken as a class"
         " (tasks.mood.labels without it takes it as missing)"

@@ -33,12 +33,8 @@ def test_they_are_said_and_recorded(tiny_weights: Path, tmp_path: Path, capsys: 
     tables = '[tasks.mood]\ntrain = "rows.csv"\ndev = "dev.csv"\ntext = "text"\nlabel = "mood"\nkind = "binary"\n'
     (tmp_path / "tasks.toml").write_text(tables)
     words = ["train", "--tasks", tmp_path / "tasks.toml", "--weights", tiny_weights, "--out", tmp_path / "run"]
-    assert (
-        main(
-            [str(word) for word in [*words, "--epochs", 1, "--set=tasks.mood.batch_size=4", "--set=tasks.mood.lr=1e-4"]]
-        )
-        == 0
-    )
+    sets = ("train.min_rounds=1", "tasks.mood.batch_size=4", "tasks.mood.lr=1e-4")
+    assert main([*map(str, words), "--epochs", "1", *(f"--set={assignment}" for assignment in sets)]) == 0
     record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
     mood = record["tasks"]["mood"]
     assert (mood["duplicate_train_rows"], mood["conflicting_train_rows"]) == (9, 2)

@@ -38,7 +38,7 @@ class LinearHead(nn.Module):
         """Return what the affine map sees, (batch, features), from one to three (batch, width)."""
         if not self.compares:
             return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
-        p, u, v = (F.normalize(vector.float(), dim=1) for vector in vectors)
+        p, u, v = (F.normalize(_widened(vector), dim=1) for vector in vectors)
         width = p.shape[1]
         compared = (width**0.5 * p, width**0.5 * (u - v).abs(), width * u * v)
         # The cosine stands for all of u * v: it is not dropped.
@@ -60,8 +60,13 @@ class CosineHead(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the predictions (batch, 1) from two (batch, width)."""
-        cosine = torch.cosine_similarity(first.float(), second.float(), dim=1)
+        cosine = torch.cosine_similarity(_widened(first), _widened(second), dim=1)
         return (self.low + (self.high - self.low) / 2 * (1 + cosine))[:, None]
+
+
+def _widened(vector: Tensor) -> Tensor:
+    """Return a vector in float32 at least: bfloat16 has too few digits for a cosine."""
+    return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
 
 def build_head(task: Task, width: int) -> nn.Module:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from minbert.errors import InputError
-from multitask import Run, Task, baseline_score, train
+from multitask import Run, Task, TrainConfig, baseline_score, train
 from multitask.__main__ import main
 from multitask.metrics import METRICS, bootstrap_score, compute_metric, macro_f1, micro_f1
 
@@ -172,5 +172,14 @@ def test_a_threshold_that_is_set_stays(tiny_weights: Path, tmp_path: Path) -> No
     task = Task(name="mood", text="text", label="mood", kind="multilabel", threshold=0.25, batch_size=8)
     torch.manual_seed(0)
     data = {"mood": {"train": rows_of(24, seed=2)}}
-    run = train(tasks=[task], data=data, weights=tiny_weights, out=tmp_path / "run", epochs=1, progress=False)
+    settings = TrainConfig(epochs=1, rounds=2, hold_out=True)
+    run = train(
+        tasks=[task],
+        data=data,
+        weights=tiny_weights,
+        out=tmp_path / "run",
+        settings=settings,
+        select="mean",
+        progress=False,
+    )
     assert run.model.tasks["mood"].threshold == 0.25

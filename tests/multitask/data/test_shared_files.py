@@ -187,7 +187,7 @@ def test_from_the_command_line(
     out = tmp_path / "run"
     words = ["train", "--tasks", toml, "--weights", tiny_weights, "--out", out, "--epochs", 1, "--bad-rows", "error"]
     sizes = [f"--set=tasks.{name}.batch_size=8" for name in ("mood", "topic")]
-    assert main([str(word) for word in [*words, *sizes]]) == 0
+    assert main([str(word) for word in [*words, *sizes, "--rounds", 3]]) == 0
     said = capsys.readouterr().err
     record = json.loads((out / "record.json").read_text(encoding="utf-8"))
     for note in record["notes"]:

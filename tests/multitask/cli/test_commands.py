@@ -83,7 +83,7 @@ def test_a_select_that_is_no_task_is_status_2(
     words = ["--data", course_like, "--weights", tiny_weights, "--out", tmp_path / "run", "--select", "best"]
     status, line = error_of("train", *words)
     assert status == 2
-    for name in ("best", "mean", "sst", "para", "sts"):
+    for name in ("auto, last, mean, sst, para and 1 more", "TASK.METRIC", "best"):
         assert name in line
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from multitask.distributed import is_main
 from multitask.errors import ConfigError, StoppedError
+from multitask.evaluation import Selection
 from multitask.metrics import Score
 from multitask.run import Run
 from multitask.settings.config import RunConfig
@@ -27,7 +28,7 @@ def scores_by_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], 
 
     def score(values: list[float]) -> None:
         given = iter(values)
-        monkeypatch.setattr(session.Selection, "value", lambda self, scores: next(given))
+        monkeypatch.setattr(Selection, "value", lambda self, scores: next(given))
 
     return score
 

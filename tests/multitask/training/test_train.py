@@ -172,7 +172,9 @@ def test_limit(make_config: Any, tmp_path: Path) -> None:
 
 def test_refusals(make_config: Any, tmp_path: Path) -> None:
     config = make_config()
-    with pytest.raises(ConfigError, match="select must be one of mean, sst, para, sts, or TASK.METRIC, got 'best'"):
+    with pytest.raises(
+        ConfigError, match="select must be one of auto, last, mean, sst, para and 1 more, or TASK.METRIC, got 'best'"
+    ):
         train(config, tmp_path / "run", select="best", progress=False)
     with pytest.raises(ConfigError, match="limit must be at least 1, got 0"):
         train(config, tmp_path / "run", limit=0, progress=False)

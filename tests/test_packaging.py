@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 PACKAGES = {"minbert", "multitask"}
+# SetFit 1.2 needs a transformers before 5, so an environment of its own: 08_few_rows.py uses it where it is installed.
+APART = {"examples": {"setfit", "sentence_transformers", "sklearn", "datasets"}}
 
 
 def third_party(names: Iterable[str]) -> set[str]:
@@ -59,7 +61,9 @@ def test_extras_hold_what_a_folder_imports(root: Path, folder: str, extras: list
     declared = keyword(root / "setup.py", "install_requires") + [name for extra in extras for name in known[extra]]
     imported = imported_by(root / folder)
     assert "torch" in imported
-    assert imported <= distributions(declared)
+    apart = APART.get(folder, set())
+    assert apart <= imported
+    assert imported - apart <= distributions(declared)
 
 
 def test_every_package_is_listed_and_typed(root: Path) -> None:

@@ -90,11 +90,10 @@ class Wanted:
         return names.index(column) if column in names else int(column) - 1
 
 
-def formats_note(task: str, dialects: Mapping[str, Dialect | None]) -> str:
+def formats_note(task: str, dialects: Mapping[str, Dialect]) -> str:
     """Return one line about how a task's files are written, by split, if any; those that are alike are told once."""
     told: dict[str, list[str]] = {}
     for name, dialect in dialects.items():
-        if dialect is not None:
-            told.setdefault(str(dialect), []).append(name)
+        told.setdefault(str(dialect), []).append(name)
     phrases = "; ".join(f"{' and '.join(names)}: {phrase}" for phrase, names in told.items())
     return phrases and f"{task}: format of {phrases}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
-from multitask.data.dialect import formats_note
+from multitask.data.dialect import Dialect, formats_note
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.sources import find_source, held_together, same_rows, serves_others
@@ -37,6 +37,11 @@ class Prepared:
     given: Given = field(default_factory=dict)
     held_with: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def dialects(self, task: str) -> dict[str, Dialect]:
+        """Return by split how the file of a task's rows is written; those in memory, and no rows, have none."""
+        splits = {"train": self.train[task], "dev": self.dev[task]}
+        return {split: rows.dialect for split, rows in splits.items() if rows.dialect is not None and len(rows)}
 
 
 def prepare(
@@ -84,8 +89,7 @@ def prepare(
                 raise DataError(f"{dataset.path} must have usable train rows for task {name}, got none")
             datasets[name] = _sample(dataset, limit, seed)
         setattr(result, split, datasets)
-    dialects = {name: {"train": rows.dialect, "dev": result.dev[name].dialect} for name, rows in result.train.items()}
-    result.notes[:0] = filter(None, (formats_note(name, by_split) for name, by_split in dialects.items()))
+    result.notes[:0] = filter(None, (formats_note(name, result.dialects(name)) for name in tasks))
     return result
 
 

@@ -88,11 +88,7 @@ def task_records(
         task.name: {
             "classes": list(task.classes),
             "from_memory": list(prepared.given.get(task.name, ())),
-            "format": {
-                split: str(rows[task.name].dialect)
-                for split, rows in (("train", prepared.train), ("dev", prepared.dev))
-                if rows[task.name].dialect is not None
-            },
+            "format": {split: str(dialect) for split, dialect in prepared.dialects(task.name).items()},
             "held_with": list(prepared.held_with.get(task.name, ())),
             **_rows_record(
                 prepared.train[task.name],

@@ -23,7 +23,8 @@ def trained(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     rows = "".join(f"film {number};{('neg', 'pos')[number % 2]}\n" for number in range(40))
     (folder / "rows.csv").write_text(f"text;label\n{rows}", encoding="utf-16")
     task = Task(name="mood", text="text", label="label", train=folder / "rows.csv", batch_size=8)
-    config = RunConfig(encoder=EncoderConfig(weights=tiny_weights), train=TrainConfig(epochs=1, rounds=1), tasks=[task])
+    settings = TrainConfig(epochs=1, rounds=1, hold_out=True)
+    config = RunConfig(encoder=EncoderConfig(weights=tiny_weights), train=settings, tasks=[task])
     return train(config, folder / "run", device="cpu", progress=False).folder
 
 

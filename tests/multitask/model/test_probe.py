@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multitask.data.batches import TaskData
-from multitask.model.probe import FOLDS, PENALTY_OF_CLASSES, PENALTY_OF_FREE, PENALTY_OF_NUMBERS, cross_validate, fit_probe
+from multitask.model.probe import (
+    FOLDS,
+    PENALTY_OF_CLASSES,
+    PENALTY_OF_FREE,
+    PENALTY_OF_NUMBERS,
+    cross_validate,
+    fit_probe,
+)
 from multitask.settings.task import Task
 
 NUMBERS = Task(name="t", text="a", label="y", kind="regression")

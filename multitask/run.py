@@ -24,7 +24,7 @@ from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prediction", "Run", "read_config"]
+__all__ = ["Prediction", "Run", "read_config", "recorded_tasks"]
 
 # Rows that prediction holds at a time: enough to group like lengths, however long the input.
 _WINDOW = 4096
@@ -100,7 +100,7 @@ class Run:
         if data is not None and not isinstance(data, str | Path):
             for name, splits in rows_by_task(data, config.tasks, split=split).items():
                 given[name] = {**given.get(name, {}), **splits}
-        before = _recorded_tasks(self.folder)
+        before = recorded_tasks(self.folder)
         datasets = read_split(
             config,
             split,
@@ -229,7 +229,7 @@ def _example(number: int, row: Any) -> Example:
     return Example(id=str(number), texts=tuple(texts), label=None, line=number)
 
 
-def _recorded_tasks(folder: Path) -> dict[str, dict[str, Any]]:
+def recorded_tasks(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what a run's record says by task, such as the splits that it was trained with from memory."""
     try:
         tasks = json.loads((folder / "record.json").read_text(encoding="utf-8"))["tasks"]

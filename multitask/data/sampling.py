@@ -22,12 +22,12 @@ ORDER = 2**32 - 1
 
 
 def batch_size_of(task: Task, rows: int, processes: int = 1) -> int:
-    """Return the rows of a task's batch over all processes, never more than there are.
+    """Return the rows of a task's batch over all processes, never more than there are, or are drawn each epoch.
 
     Unless it is set it is 32 a process; of fewer than 128 rows a quarter, but four at least.
     """
     wanted = min(32 * processes, max(4, rows // 4)) if task.batch_size is None else task.batch_size * processes
-    return min(wanted, max(rows, 1))
+    return min(wanted, max(rows, 1), task.sample_size or wanted)
 
 
 class Sampler(Protocol):

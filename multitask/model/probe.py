@@ -23,6 +23,9 @@ FOLDS = 5
 # Factor of the weights' squares beside the summed loss, for features whose mean square norm is 1. Our choice, on few
 # rows of SST-5, SST-2, Quora and STS (docs/few_rows.md); for classes it is scikit-learn's C = 1.
 PENALTY_OF_CLASSES, PENALTY_OF_NUMBERS = 0.5, 4.0
+# Of a free feature of variance 1: almost none, but where it alone tells classes apart its weight must not grow without
+# end, and training begin where the loss is flat. One that varies less than ROUNDING is rounding and counts for less.
+PENALTY_OF_FREE, ROUNDING = 0.01, 1e-3
 
 
 def fit_probe(task: Task, features: Tensor, labels: Tensor, free: int = 0) -> tuple[Tensor, Tensor]:
@@ -30,34 +33,44 @@ def fit_probe(task: Task, features: Tensor, labels: Tensor, free: int = 0) -> tu
 
     :param features: (rows, features).
     :param labels: (rows,), as data.batches.label_tensor gives them.
-    :param free: features, the last ones, whose weights are not penalized; nor is the bias.
+    :param free: features, the last ones, whose weights are hardly penalized; the bias is not at all.
     :return: the weight (num_outputs, features) and the bias (num_outputs,), float64.
     """
     x = features.double()
     center, penalized = x.mean(0), x.shape[1] - free
     size = x[:, :penalized].square().sum(1).mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    scale = torch.cat([size.expand(penalized), torch.ones(free, dtype=torch.float64)])
-    x = (x - center) / scale
+    x = x - center
+    scale = torch.cat([size.expand(penalized), x[:, penalized:].square().mean(0).sqrt().clamp_min(ROUNDING)])
+    x /= scale
     plain = replace(task, loss_weight=1.0, reduction="mean")
-    penalty = PENALTY_OF_CLASSES if task.rules.has_classes else PENALTY_OF_NUMBERS
+    classes = task.rules.has_classes
+    penalties = torch.full((x.shape[1],), PENALTY_OF_CLASSES if classes else PENALTY_OF_NUMBERS, dtype=torch.float64)
+    penalties[penalized:] = PENALTY_OF_FREE
+    # Numbers may be of any size, but L-BFGS has absolute tolerances: outputs are middle + spread * (what is fitted).
+    middle, spread = (0.0, 1.0) if classes else (labels.double().mean(), labels.double().std(correction=0) or 1.0)
     outputs, width = task.num_outputs, x.shape[1]
+
+    def parts(flat: Tensor) -> tuple[Tensor, Tensor]:
+        return spread * flat[outputs:].view(outputs, width), middle + spread * flat[:outputs]
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         both = torch.from_numpy(flat).requires_grad_()
-        weight, bias = both[outputs:].view(outputs, width), both[:outputs]
+        weight, bias = parts(both)
         loss = len(x) * task_loss(plain, x @ weight.T + bias, labels)
-        loss = loss + penalty * weight[:, :penalized].square().sum()
+        loss = (loss + (penalties * weight.square()).sum()) / unit
         (gradient,) = torch.autograd.grad(loss, both)
         return loss.item(), gradient.numpy()
 
     with torch.enable_grad():
-        start = np.zeros(outputs * (width + 1))
+        start, unit = np.zeros(outputs * (width + 1)), 1.0
+        if not classes:
+            unit = objective(start)[0] / len(x) or 1.0
         found = scipy.optimize.minimize(
             objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "maxfun": 1500, "gtol": 1e-6}
         )
-    both = torch.from_numpy(found.x)
-    weight = both[outputs:].view(outputs, width) / scale
-    return weight, both[:outputs] - weight @ center
+    weight, bias = parts(torch.from_numpy(found.x))
+    weight = weight / scale
+    return weight, bias - weight @ center
 
 
 def cross_validate(

@@ -29,7 +29,7 @@ from multitask.settings.task_checks import (
     check_words,
 )
 
-__all__ = ["FILES", "TASK_KEYS", "Task"]
+__all__ = ["FILES", "INPUTS", "TASK_KEYS", "Task"]
 
 FILES = ("train", "dev", "test")
 INPUTS = {"joint": 1, "separate": 2, "both": 3}  # the texts that a pair is encoded as

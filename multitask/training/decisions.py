@@ -5,16 +5,22 @@ from collections.abc import Mapping
 from multitask.data.load import Prepared
 from multitask.data.sampling import Sampler
 from multitask.distributed import size
+from multitask.errors import ConfigError
 from multitask.evaluation import FEWEST_TO_CHOOSE, Selection
 
 __all__ = ["selection_for", "training_notes"]
 
 
 def selection_for(select: str, prepared: Prepared) -> Selection:
-    """Decide by what the epoch that is kept is chosen, and note it in ``prepared`` where it is not the dev score."""
+    """Decide by what the epoch that is kept is chosen, and note it in ``prepared`` where it is not the dev score.
+
+    :raises ConfigError: for patience with no score, and as Selection.parse.
+    """
     train, tasks = prepared.config.train, prepared.config.tasks
     dev_rows = {name: len(rows) for name, rows in prepared.dev.items()}
-    # Patience is patience with the dev score.
+    if train.patience is not None and (select == "last" or not any(dev_rows.values())):
+        why = "select is last" if select == "last" else "there are no dev rows"
+        raise ConfigError(f"train.patience must be unset where {why}: it waits for a better dev score")
     asked = "mean" if select == "auto" and train.patience is not None else select
     selection = Selection.parse(asked, tasks, dev_rows)
     if asked == "auto" and selection.last and train.epochs > 1:

@@ -1,10 +1,11 @@
 """A run that another one begins from: its encoders, its tokenizer and the decoders that still fit."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -15,16 +16,18 @@ from minbert.tokenizer import BertTokenizer
 from multitask.errors import ConfigError, RunError
 from multitask.model.build import build_model
 from multitask.model.model import MultitaskModel, best_folder, fit_buffers
-from multitask.run import Run, read_config
+from multitask.run import Run, read_config, recorded_tasks
 from multitask.settings.checks import shown
 from multitask.settings.config import EncoderConfig, RunConfig
-from multitask.settings.task import Task
+from multitask.settings.task import INPUTS, Task
 from multitask.training.identity import known_identity
 
 __all__ = ["Origin", "Start", "base_config", "begin_from"]
 
-# What a decoder's weights mean depends on; the number of texts and the encoder, too.
-_MEANING = ("kind", "labels", "input", "pooling", "head", "encoder")
+# What a decoder's weights mean depends on, beside the number of texts and how a pair is encoded.
+_MEANING = ("kind", "labels", "pooling", "head", "encoder")
+# What decides which rows of a file are held out of it, beside the seed and the tasks that share it.
+_HELD_BY = ("text", "label", "label_separator", "kind", "labels", "missing", "group", "format")
 _TRIES = 3
 
 
@@ -69,12 +72,18 @@ class Origin:
                 return origin
         raise RunError(f"{folder}: the best epoch changes while it is read; try again")
 
-    def build(self, config: RunConfig, data: Mapping[str, Mapping[str, str]]) -> Start:
+    def build(
+        self,
+        config: RunConfig,
+        data: Mapping[str, Mapping[str, str]],
+        held_with: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> Start:
         """Build the model of a configuration, with every encoder and decoder of this run that it has, too.
 
         What is new draws its weights from torch's default generator.
 
         :param data: the digests of the new run's rows, by task and split.
+        :param held_with: as in Prepared, of the tasks that have dev rows.
         """
         old = self.run.model
         names = list(dict.fromkeys(task.encoder for task in config.tasks))
@@ -103,7 +112,7 @@ class Origin:
             "decoders": {name: why for name, why in reasons.items() if why},
         }
         record = {"folder": str(self.folder.resolve()), "sha256": self.digest, **self.best, "taken": taken, "new": new}
-        notes = [self._said(taken, new), *self._seen_rows(config, data)]
+        notes = [self._said(taken, new), *self._seen_rows(config, data, held_with)]
         return Start(model, self.run.tokenizer, record, notes)
 
     def _encoder(self, name: str, settings: EncoderConfig) -> BertModel:
@@ -125,6 +134,9 @@ class Origin:
             return "there is none of its name"
         if len(task.text) != len(old.text):
             return f"texts are {len(task.text)}, were {len(old.text)}"
+        if task.encodings != old.encodings:
+            names = {encodings: name for name, encodings in INPUTS.items()}
+            return f"input is {names[task.encodings]}, was {names[old.encodings]}"
         for key in _MEANING:
             now, before = getattr(task, key), getattr(old, key)
             if now != before:
@@ -139,7 +151,7 @@ class Origin:
             scores = [
                 f"{task} {name} {value:.3f}" for task, of in self.best["dev"].items() for name, value in of.items()
             ]
-            epoch = f" (epoch {self.best['epoch']}, dev {', '.join(scores)})"
+            epoch = f" (epoch {self.best['epoch']}{', dev ' if scores else ''}{', '.join(scores)})"
         parts = [
             f"{what[: -1 if len(names) == 1 else None]} {', '.join(names)}" for what, names in taken.items() if names
         ]
@@ -147,17 +159,32 @@ class Origin:
         said = f"begins from {self.folder}{epoch}: {' and '.join(parts) or 'its tokenizer alone'}"
         return said + (f"; new: {', '.join(fresh)}" if fresh else "")
 
-    def _seen_rows(self, config: RunConfig, data: Mapping[str, Mapping[str, str]]) -> list[str]:
-        """Say whose dev rows may have been trained on: those that are held out of other rows, or by another seed."""
-        notes, before = [], known_identity(self.folder) or {}
+    def _seen_rows(
+        self, config: RunConfig, data: Mapping[str, Mapping[str, str]], held_with: Mapping[str, Sequence[str]]
+    ) -> list[str]:
+        """Say whose dev rows this run may have been trained on: those that it did not hold out in the same way."""
+        identity, recorded = known_identity(self.folder) or {}, recorded_tasks(self.folder)
+        before, old, notes = identity.get("data", {}), self.run.model.tasks, []
         for task in config.tasks:
-            if task.name not in self.run.model.tasks or "dev" in data.get(task.name, {}):
+            if task.name not in old or task.name not in held_with:
                 continue
-            same_rows = before.get("data", {}).get(task.name) == data.get(task.name)
-            if not same_rows or self.run.config.train.seed != config.train.seed:
+            record = recorded.get(task.name, {})
+            together = held_with[task.name]
+            same = (
+                self.run.config.train.seed == config.train.seed
+                and record.get("dev_rows") != 0
+                and list(record.get("held_with", [task.name])) == list(together)
+                and all(
+                    name in old
+                    and before.get(name) == data.get(name)
+                    and all(getattr(config.task(name), key) == getattr(old[name], key) for key in _HELD_BY)
+                    for name in together
+                )
+            )
+            if not same:
                 notes.append(
-                    f"{task.name}: {self.folder} may have trained on some of its dev rows, which are held out of other"
-                    " training rows or by another seed; name a dev file for scores that can be trusted"
+                    f"{task.name}: {self.folder} may have trained on some of its dev rows, as it did not hold out the"
+                    " same ones; name a dev file for scores that can be trusted"
                 )
         return notes
 

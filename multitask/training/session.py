@@ -76,7 +76,8 @@ class Session:
         self.dtype, precision = choose_precision(config.train.precision, self.device)
         self.sampler = build_sampler(config, {name: len(dataset.examples) for name, dataset in prepared.train.items()})
         torch.manual_seed(config.train.seed)
-        start = Start(*build_model(config)) if origin is None else origin.build(config, identity["data"])
+        held_with = {name: names for name, names in prepared.held_with.items() if len(prepared.dev[name])}
+        start = Start(*build_model(config)) if origin is None else origin.build(config, identity["data"], held_with)
         self.model, self.tokenizer = start.model, start.tokenizer
         self.model.to(self.device)
         if size() > 1:  # all start from the same weights, and drop out differently

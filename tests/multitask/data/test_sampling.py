@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multitask.data.sampling import CheckedSampler, Indices, RoundSampler
+from multitask.data.sampling import CheckedSampler, Indices, RoundSampler, batch_size_of
 from multitask.errors import ConfigError
+from multitask.settings.task import Task
 
 SIZES = {"sst": 100, "para": 205, "sts": 61}
 BATCHES = {"sst": 10, "para": 20, "sts": 7}
@@ -130,6 +131,19 @@ def test_refusals(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make(**settings)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "processes", "wanted"),
+    [
+        *(({}, rows, 1, batch) for rows, batch in ((1, 1), (3, 3), (5, 4), (40, 10), (127, 31), (128, 32), (9999, 32))),
+        *(({}, rows, 2, batch) for rows, batch in ((5, 4), (128, 32), (9999, 64))),
+        *(({"batch_size": 20}, rows, processes, batch) for rows, processes, batch in ((7, 1, 7), (30, 2, 30))),
+        *(({"sample_size": sample}, 40, 1, batch) for sample, batch in ((3, 3), (30, 10))),
+    ],
+)
+def test_a_batch_is_a_quarter_of_few_rows(settings: dict[str, Any], rows: int, processes: int, wanted: int) -> None:
+    assert batch_size_of(Task(name="t", text="a", label="b", **settings), rows, processes) == wanted
 
 
 def test_fewer_rows_than_a_batch() -> None:

@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multitask.data.batches import TaskData
-from multitask.model.probe import FOLDS, PENALTY_OF_CLASSES, PENALTY_OF_NUMBERS, cross_validate, fit_probe
+from multitask.model.probe import (
+    FOLDS,
+    PENALTY_OF_CLASSES,
+    PENALTY_OF_FREE,
+    PENALTY_OF_NUMBERS,
+    cross_validate,
+    fit_probe,
+)
 from multitask.settings.task import Task
 
 NUMBERS = Task(name="t", text="a", label="y", kind="regression")
@@ -28,16 +35,36 @@ def drawn(rows: int = 30, width: int = 12, seed: int = 0) -> tuple[Tensor, Tenso
 
 @pytest.mark.parametrize("free", [0, 1])
 @pytest.mark.parametrize("rows", [5, 30])
-def test_of_numbers_it_is_the_ridge_regression(rows: int, free: int) -> None:
+@pytest.mark.parametrize(("factor", "shift"), [(1.0, 0.0), (1e-7, 0.0), (1e6, 1e7)])
+def test_of_numbers_of_any_size_it_is_the_ridge_regression(rows: int, free: int, factor: float, shift: float) -> None:
     features, numbers, _ = drawn(rows)
+    numbers = shift + factor * numbers
     size = features[:, : 12 - free].square().sum(1).mean().sqrt()
     weight, bias = fit_probe(NUMBERS, features, numbers, free)
     x = torch.cat([features, torch.ones(rows, 1, dtype=torch.float64)], dim=1)
     penalty = torch.full((13,), PENALTY_OF_NUMBERS, dtype=torch.float64) * size**2
-    penalty[12 - free :] = 0
+    penalty[12 - free :] = PENALTY_OF_FREE * features.var(0, correction=0)[-1]
+    penalty[-1] = 0
     wanted = torch.linalg.solve(x.T @ x + torch.diag(penalty), x.T @ numbers.double())
     found = torch.cat([weight[0], bias])
-    assert (x @ (found - wanted)).abs().max() < 1e-4
+    assert (x @ (found - wanted)).abs().max() < 1e-4 * factor
+
+
+def test_one_feature_that_tells_the_classes_apart_makes_no_certainty() -> None:
+    labels = torch.arange(8) % 2
+    cosine = torch.where(labels == 1, 0.9, 0.8)[:, None] + torch.linspace(0, 0.01, 8)[:, None]
+    task = dataclasses.replace(CLASSES, kind="binary", labels=("no", "yes"))
+    weight, bias = fit_probe(task, torch.cat([torch.zeros(8, 3), cosine], dim=1), labels, free=1)
+    outputs = cosine.double() @ weight[:, 3:].T + bias
+    assert ((outputs[:, 0] > 0) == (labels == 1)).all()
+    assert 2 < outputs.abs().max() < 8
+
+
+def test_a_feature_that_is_the_same_but_for_rounding_does_not_count() -> None:
+    features, numbers, _ = drawn(20)
+    features[:, -1] = 1 + 6e-8 * torch.arange(20).remainder(3)
+    weight, _ = fit_probe(NUMBERS, features, numbers, free=1)
+    assert weight[0, -1].abs() < 10
 
 
 def test_of_classes_no_other_map_has_a_smaller_loss() -> None:

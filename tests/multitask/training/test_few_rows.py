@@ -184,9 +184,15 @@ def test_of_equal_epochs_the_later_is_kept(tmp_path: Path, tiny_weights: Path) -
     assert written[0] < written[1]
 
 
-def test_patience_needs_dev_rows(tmp_path: Path, tiny_weights: Path) -> None:
+def test_patience_needs_a_dev_score(tmp_path: Path, tiny_weights: Path) -> None:
+    settings = TrainConfig(patience=1)
+    with pytest.raises(ConfigError, match=r"^train.patience must be unset where there are no dev rows"):
+        trained(tmp_path / "none", SINGLE, tiny_weights, settings=settings)
+    with pytest.raises(ConfigError, match=r"^train.patience must be unset where select is last"):
+        splits = {"dev": rows(100, seed=1)}
+        trained(tmp_path / "last", SINGLE, tiny_weights, splits=splits, settings=settings, select="last")
     with pytest.raises(ConfigError, match=r"^select must be auto or last where there are no dev rows"):
-        trained(tmp_path / "run", SINGLE, tiny_weights, settings=TrainConfig(patience=1))
+        trained(tmp_path / "named", SINGLE, tiny_weights, select="mood")
 
 
 def test_a_small_task_does_not_hold_up_a_large_one(tmp_path: Path, tiny_weights: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from minbert.files.storage import read_tensors
 from multitask import Run, Task, TrainConfig, build_config
 from multitask.__main__ import main
+from multitask.data.examples import read_examples
 from multitask.errors import ConfigError, RunError, StoppedError
 from multitask.settings.config import EncoderConfig, RunConfig
 from multitask.training.origin import Origin
@@ -223,9 +224,34 @@ def test_dev_rows_that_were_trained_on_are_said(tmp_path: Path, course_like: Pat
     assert not any(note.startswith(said) for note in record(same)["notes"])
     seed = train(from_run=a, out=tmp_path / "seed", seed=5, progress=False).folder
     assert any(note.startswith(said) for note in record(seed)["notes"])
-    dev = replace(config_of(a), tasks=[replace(task, train=course_like / "ids-sst-dev.csv", batch_size=4)])
+    other = replace(task, train=course_like / "ids-sst-dev.csv", batch_size=4)
+    dev = replace(config_of(a), tasks=[other], train=replace(settings, hold_out=True))
     rows = train(dev, tmp_path / "rows", from_run=a, progress=False).folder
     assert any(note.startswith(said) for note in record(rows)["notes"])
+
+
+def test_dev_rows_are_said_to_be_known_where_there_are_any_and_all_were_trained_on(first: Path, tmp_path: Path) -> None:
+    settings = {hold: TrainConfig(epochs=1, rounds=1, hold_out=hold) for hold in (False, True)}
+    rows = read_examples(config_of(first).task("sst").train, config_of(first).task("sst")).examples[:40]
+    data = {"t": {"train": [{"text": row.texts[0], "label": str(row.label)} for row in rows]}}
+    task = Task(name="t", text="text", label="label", batch_size=8)
+    runs: list[Path] = []
+    for hold in (False, False, True, True):
+        origin = runs[-1] if runs else first
+        out = tmp_path / str(len(runs))
+        run = train(tasks=[task], data=data, from_run=origin, settings=settings[hold], out=out, progress=False)
+        runs.append(run.folder)
+    said = [any("may have trained on some of its dev rows" in note for note in record(run)["notes"]) for run in runs]
+    assert said == [False, False, True, False]
+    assert f"begins from {runs[0]} (epoch 1): encoder" in record(runs[1])["notes"][0]
+
+
+def test_an_input_that_comes_to_the_same_keeps_the_decoder(first: Path) -> None:
+    config = config_of(first)
+    sst, sts = (replace(config.task(name), input=None) for name in ("sst", "sts"))
+    start = Origin.load(first).build(replace(config, tasks=(sst, sts)), {})
+    assert start.origin is not None
+    assert start.origin["new"]["decoders"] == {"sts": "input is both, was joint"}
 
 
 def test_what_can_not_be_begun_from(

@@ -46,6 +46,7 @@ def lines_of(report: "Report") -> Iterator[str]:
     guess = report.guess
     yield f"{report.path}: {report.dialect}"
     uses = dict.fromkeys(guess.group, "group?") | dict.fromkeys(guess.other_texts, "text, too")
+    uses |= dict.fromkeys(guess.other_labels, "label, too")
     uses |= dict.fromkeys([guess.id] if guess.id is not None else [], "id") | dict.fromkeys(guess.text, "text")
     uses |= dict.fromkeys([guess.label] if guess.label else [], "label")
     yield "columns    " + ", ".join(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from multitask.settings.kinds import parse_number
+from multitask.settings.kinds import label_key, parse_number
 
 __all__ = ["Column", "Guess", "guess"]
 
@@ -21,20 +21,11 @@ TEXTS = frozenset(
         *("abstract", "summary", "string", "phrase", "sms", "email", "news", "article"),
     }
 )
-LABELS = frozenset(
+# Names that say no more than that it is a label.
+PLAIN_LABELS = frozenset({"label", "labels", "target"})
+LABELS = PLAIN_LABELS | frozenset(
     {
-        *(
-            "label",
-            "labels",
-            "class",
-            "classes",
-            "category",
-            "categories",
-            "target",
-            "sentiment",
-            "emotion",
-            "emotions",
-        ),
+        *("class", "classes", "category", "categories", "target", "sentiment", "emotion", "emotions"),
         *("rating", "ratings", "stars", "score", "similarity", "topic", "topics", "intent", "tag", "tags", "polarity"),
         *("gold", "quality", "duplicate", "toxic", "spam", "y", "grade", "relevance"),
     }
@@ -47,8 +38,14 @@ YES_OR_NO = [{"0", "1"}, {"no", "yes"}, {"n", "y"}, {"false", "true"}, {"-1", "1
 YES_OR_NO += [{"negative", "positive"}, {"ham", "spam"}]
 WORDS_OF_A_TEXT, LENGTH_OF_A_TEXT = 2, 25
 MOST_CLASSES, MOST_WHOLE_NUMBERS = 100, 10
+# A column is what so large a share of its cells is: a stray number makes texts no less texts.
+NEARLY_ALL = 0.95
 MOST_PARTS = 200
+# What both a name and few different cells make.
+LIKE_A_LABEL = 5.0
 PART_SEPARATORS = (";", "|", ",")
+# 1.234,5 is one number.
+GROUPED_NUMBER = re.compile(r"\s*[+-]?\d{1,3}(?:\.\d{3})+,\d+\s*")
 # Fewer rows than this tell nothing of a column whose cells all differ.
 FEW = 4
 
@@ -78,10 +75,10 @@ class Column:
 
     @cached_property
     def numbers(self) -> list[float] | None:
-        """The cells as numbers, with decimal points or commas; None unless nineteen of twenty are numbers."""
+        """The cells as numbers, with decimal points or commas; None unless nearly all are numbers."""
         found = [parse_number(text.strip().replace(",", ".")) for text in self.texts]
         numbers = [number for number in found if number is not None]
-        return numbers if numbers and len(numbers) >= 0.95 * len(found) else None
+        return numbers if numbers and len(numbers) >= NEARLY_ALL * len(found) else None
 
     @property
     def is_whole(self) -> bool:
@@ -116,19 +113,33 @@ class Column:
         return self.all_differ and numbers[-1] - numbers[0] < 20 * len(numbers) and numbers[0] in (0.0, 1.0)
 
     @property
+    def is_written(self) -> bool:
+        """Whether the cells are strings that are no numbers."""
+        strings = sum(isinstance(cell, str) for cell in self.cells)
+        return bool(self.cells) and self.numbers is None and strings >= NEARLY_ALL * len(self.cells)
+
+    @cached_property
+    def mean_words(self) -> float:
+        """Words of a cell."""
+        return sum(len(text.split()) for text in self.texts) / len(self.texts)
+
+    @property
     def is_text(self) -> bool:
         """Whether the cells are sentences, or look like them."""
-        if self.numbers is not None or not self.cells or not all(isinstance(cell, str) for cell in self.cells):
-            return False
-        length = sum(map(len, self.texts)) / len(self.texts)
-        words = sum(len(text.split()) for text in self.texts) / len(self.texts)
-        return words >= WORDS_OF_A_TEXT or length >= LENGTH_OF_A_TEXT
+        return self.is_written and (
+            self.mean_words >= WORDS_OF_A_TEXT or sum(map(len, self.texts)) >= LENGTH_OF_A_TEXT * len(self.texts)
+        )
 
     def likeness_to_label(self) -> float:
         """Say how much it looks like a label: above 0 if it may be one."""
         named = any(word in LABELS for word in self.words) or self.words[:1] in (["is"], ["has"])
         exact = len(self.words) == 1 and named
-        score = 4.0 * exact + 3.0 * named - 3.0 * (not named and not {*self.words}.isdisjoint(TEXTS | IDS | GROUPS))
+        score = (
+            4.0 * exact
+            + (exact and self.words[0] in PLAIN_LABELS)
+            + 3.0 * named
+            - 3.0 * (not named and not {*self.words}.isdisjoint(TEXTS | IDS | GROUPS))
+        )
         if self.is_constant or self.is_id:
             return -9.0
         if any(isinstance(cell, list) for cell in self.cells):
@@ -143,10 +154,13 @@ class Column:
     def likeness_to_text(self) -> float:
         """Say how much it looks like a text."""
         named = any(word in TEXTS for word in self.words)
-        if not self.cells or self.numbers is not None or not all(isinstance(cell, str) for cell in self.cells):
+        if not self.is_written:
             return -9.0
-        words = sum(len(text.split()) for text in self.texts) / len(self.texts)
-        return min(words, 30.0) + 10.0 * named * (words >= 1) - 5.0 * (len(self.counts) < len(self.cells) / 10)
+        return (
+            min(self.mean_words, 30.0)
+            + 10.0 * named * (self.mean_words >= 1)
+            - 5.0 * (len(self.counts) < len(self.cells) / 10)
+        )
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,7 @@ class Guess:
     :param separator: between the labels of a cell, of a multilabel task.
     :param group: columns that may name groups of rows.
     :param other_texts: further columns that hold texts.
+    :param other_labels: further columns that look like labels by name and cells.
     :param other_kind: another kind that is as likely: for classes that are whole numbers, and may be an order.
     """
 
@@ -169,6 +184,7 @@ class Guess:
     separator: str | None
     group: list[str]
     other_texts: list[str]
+    other_labels: list[str]
     other_kind: str | None
 
 
@@ -210,6 +226,9 @@ def guess(
         separator=separator if found == "multilabel" else None,
         group=[name for name, column in known.items() if name not in used and _may_be_group(column)],
         other_texts=[name for name in texts if name not in text],
+        other_labels=[
+            name for name, column in known.items() if name not in used and column.likeness_to_label() >= LIKE_A_LABEL
+        ],
         other_kind="regression" if found == "classification" and label in known and known[label].is_order else None,
     )
 
@@ -245,6 +264,8 @@ def _part_separator(column: Column) -> str | None:
         return None
     for separator in PART_SEPARATORS:
         several = [text for text in column.texts if separator in text]
+        if separator == "," and any(GROUPED_NUMBER.fullmatch(text) for text in several):
+            continue
         if len(several) < max(2, 0.05 * len(column.texts)):
             continue
         parts = Counter(part.strip() for text in column.texts for part in text.split(separator) if part.strip())
@@ -260,7 +281,7 @@ def _kind(column: Column, separator: str | None) -> str:
     if many:
         return "multilabel"
     spellings = {_plain(text) for text in column.counts}
-    if spellings in YES_OR_NO:
+    if spellings in YES_OR_NO and len({label_key(text) for text in column.counts}) == 2:
         return "binary"
     if column.numbers is None or (column.is_whole and len(set(column.numbers)) <= MOST_WHOLE_NUMBERS):
         return "classification"

@@ -216,8 +216,10 @@ def _toml(task: Task, found: Guess, path: str | Path, dev: str | Path | None, ex
     text = found.text[0] if len(found.text) == 1 else list(found.text)
     lines = [f"[tasks.{task.name}]", f"train = {_value(str(path))}  # relative to the folder of this TOML file"]
     lines += [f"dev = {_value(str(dev))}"] if dev else []
-    others = f"  # or {', '.join(map(_value, found.other_texts[:5]))}" if found.other_texts else ""
-    lines += [f"text = {_value(text)}{others}", f"label = {_value(found.label)}"]
+    lines += [
+        f"text = {_value(text)}{_or(found.other_texts)}",
+        f"label = {_value(found.label)}{_or(found.other_labels)}",
+    ]
     lines += [f"id = {_value(found.id)}"] if found.id not in (None, "id") else []
     whole = ""
     if found.other_kind:
@@ -242,6 +244,10 @@ def _toml(task: Task, found: Guess, path: str | Path, dev: str | Path | None, ex
         lines.append(f"[tasks.{task.name}.format]")
         lines += [f"{key} = {_value(value)}" for key, value in told.items()]
     return "\n".join(lines) + "\n"
+
+
+def _or(others: Sequence[str]) -> str:
+    return f"  # or {', '.join(map(_value, others[:5]))}" if others else ""
 
 
 def _value(value: Any) -> str:

@@ -1,0 +1,42 @@
+"""inspect: what it takes odd columns for."""
+
+from typing import Any
+
+import pytest
+
+from multitask.data.guesses import guess
+
+TEXTS = [f"a film of row {row}" for row in range(40)]
+
+
+def guessed(**columns: Any) -> Any:
+    return guess({"text": TEXTS, **columns})
+
+
+def test_a_column_called_label_is_the_label() -> None:
+    found = guessed(label=["pos", "neg"] * 20, rating=[row % 5 for row in range(40)])
+    assert (found.label, found.other_labels) == ("label", ["rating"])
+
+
+def test_other_columns_of_labels_are_named() -> None:
+    found = guessed(sentiment=["pos", "neg"] * 20, shop=["a", "b"] * 20, stars=[row % 5 for row in range(40)])
+    assert (found.label, found.other_labels) == ("stars", ["sentiment"])
+
+
+def test_a_stray_number_is_no_reason_against_a_text() -> None:
+    found = guess({"text": [*TEXTS, 12], "label": ["a", "b"] * 20 + ["a"]})
+    assert found.text == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["Yes", "yes", "no", " no"], "classification"),
+        (["Yes", "No", "Yes", "No"], "binary"),
+        (["1", "1.0", "0", "0"], "binary"),
+        (["1.234,5", "2,5", "1.234,5", "2,5"], "classification"),
+        (["a,b", "b", "a", "a,b"], "multilabel"),
+    ],
+)
+def test_kinds(labels: list[str], kind: str) -> None:
+    assert guessed(label=labels * 10).kind == kind

@@ -63,7 +63,7 @@ def _by_all_of_it(
     header = format.header
     if header is None:
         rows = (row for row in cell_rows(lines(), separator, quoting) if row.text.strip())
-        header = True if named else first_row_names_columns(rows)
+        header = True if named or trailing else first_row_names_columns(rows)
     if header is None and wanted.required:
         raise DataError(
             f"{name}: {format.key}.header must be true or false: the first row may name the columns, or be like those"

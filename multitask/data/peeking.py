@@ -13,7 +13,7 @@ from multitask.data.bad_rows import BadRow
 from multitask.data.cells import split
 from multitask.data.dialects import Dialect, look_at
 from multitask.data.first_bytes import opened
-from multitask.data.formats import read_rows
+from multitask.data.formats import is_pipe, read_rows
 from multitask.data.lines import numbered_lines
 from multitask.data.tables import names_of_table
 from multitask.errors import DataError
@@ -52,6 +52,8 @@ def peek(path: str | Path, format: Format) -> Peeked:
 
     :raises DataError: for a file that can't be read, or is no table.
     """
+    if is_pipe(path):
+        raise DataError(f"{path} must be a file, which is read several times, but is a pipe")
     dialect = look_at(path, format)
     if dialect.what == "plain":
         dialect = _single_column(path, dialect, format)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from multitask.__main__ import main
 from multitask.cli.inspect import lines_of
 from multitask.data.inspection import Report, inspect_file
 from multitask.errors import DataError
@@ -43,3 +44,15 @@ def test_a_header_that_repeats_a_name(tmp_path: Path) -> None:
     assert report.notes[0] == "the header has 'x' several times: such columns can't be named"
     with pytest.raises(DataError, match="must have columns of different names, got 'text' several times"):
         look(tmp_path, ["text,text", *ROWS])
+
+
+def test_the_option_that_helps_is_named_as_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("\n".join(["text,label", *(f"café {row}" for row in ROWS)]).encode("cp1252"))
+    assert main(["inspect", str(path)]) == 0
+    assert ", or --format encoding say what else" in capsys.readouterr().out
+    path.write_text("text,label\na good film,yes\n", encoding="utf-16-le")
+    assert main(["inspect", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "must not contain NUL characters" in said
+    assert "--format encoding may have to name the file's encoding, such as utf-16-le" in said

@@ -87,8 +87,8 @@ class Column:
 
     @property
     def is_order(self) -> bool:
-        """Whether there are more than two whole numbers."""
-        return self.is_whole and len(self.counts) > 2
+        """Whether there are more than two whole numbers, and nothing else."""
+        return self.is_whole and len(self.counts) > 2 and len(self.numbers or ()) == len(self.cells)
 
     @property
     def all_differ(self) -> bool:
@@ -99,6 +99,12 @@ class Column:
     def is_constant(self) -> bool:
         """Whether there is nothing to tell apart."""
         return len(self.counts) < 2
+
+    @property
+    def holds_lists(self) -> bool:
+        """Whether nearly all cells are lists, or spelled as such."""
+        spelled = sum(text.strip()[:1] + text.strip()[-1:] == "[]" for text in self.texts)
+        return bool(self.cells) and spelled >= NEARLY_ALL * len(self.cells)
 
     @property
     def is_id(self) -> bool:
@@ -142,7 +148,7 @@ class Column:
         )
         if self.is_constant or self.is_id:
             return -9.0
-        if any(isinstance(cell, list) for cell in self.cells):
+        if self.holds_lists:
             return score + 2
         few = len(self.counts) <= max(2, min(MOST_CLASSES, len(self.cells) // 2))
         if few:
@@ -260,7 +266,7 @@ def _is_pair(one: Column, two: Column) -> bool:
 
 def _part_separator(column: Column) -> str | None:
     """Return what separates several labels in a cell: such parts come back in cells that differ."""
-    if not column.cells or column.numbers is not None or not all(isinstance(cell, str) for cell in column.cells):
+    if not column.is_written or column.holds_lists:
         return None
     for separator in PART_SEPARATORS:
         several = [text for text in column.texts if separator in text]
@@ -277,8 +283,7 @@ def _part_separator(column: Column) -> str | None:
 
 
 def _kind(column: Column, separator: str | None) -> str:
-    many = any(isinstance(cell, list) for cell in column.cells) or separator is not None
-    if many:
+    if column.holds_lists or separator is not None:
         return "multilabel"
     spellings = {_plain(text) for text in column.counts}
     if spellings in YES_OR_NO and len({label_key(text) for text in column.counts}) == 2:

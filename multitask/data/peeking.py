@@ -60,9 +60,10 @@ def peek(path: str | Path, format: Format) -> Peeked:
     names = _names(path, dialect, format)
     columns = [name for name in names if names.count(name) == 1]
     repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if not columns:
-        found = f"{listed(map(shown, repeated))} several times" if repeated else "none"
-        raise DataError(f"{path} must have columns of different names, got {found}")
+    if repeated and not columns:
+        raise DataError(
+            f"{path} must have columns of different names, got {listed(map(shown, repeated))} several times"
+        )
     generator, count = random.Random(0), 0
     sample: list[tuple[Any, ...]] = []
     bad: list[BadRow] = []
@@ -75,6 +76,8 @@ def peek(path: str | Path, format: Format) -> Peeked:
             sample.append(row.cells)
         elif (place := generator.randrange(count)) < SAMPLE:
             sample[place] = row.cells
+    if not columns:
+        raise DataError(str(bad[0]) if bad else f"{path} must have columns, got none")
     cells = {name: [row[at] for row in sample] for at, name in enumerate(columns)}
     return Peeked(dialect, columns, cells, count, bad, repeated)
 

@@ -36,7 +36,17 @@ def test_a_stray_number_is_no_reason_against_a_text() -> None:
         (["1", "1.0", "0", "0"], "binary"),
         (["1.234,5", "2,5", "1.234,5", "2,5"], "classification"),
         (["a,b", "b", "a", "a,b"], "multilabel"),
+        (['["a", "b"]', "[]", '["a"]', '["b"]'], "multilabel"),
     ],
 )
 def test_kinds(labels: list[str], kind: str) -> None:
     assert guessed(label=labels * 10).kind == kind
+
+
+def test_labels_spelled_as_lists_have_no_separator() -> None:
+    assert guessed(label=['["a", "b"]', '["b"]', "[]", '["a", "b"]'] * 10).separator is None
+
+
+def test_whole_numbers_with_a_stray_word_are_no_order() -> None:
+    found = guess({"text": [*TEXTS, "film"], "label": [str(row % 5) for row in range(40)] + ["good"]})
+    assert (found.kind, found.other_kind) == ("classification", None)

@@ -53,6 +53,12 @@ def test_one_row_of_json_is_no_object_around_rows(tmp_path: Path, put: Any) -> N
     assert read_examples(path, task(path, labels=("neg", "pos"))).labels == [1]
 
 
+@pytest.mark.parametrize("end", [1, 4])
+def test_an_array_that_is_cut(tmp_path: Path, put: Any, end: int) -> None:
+    path = put(tmp_path, json.dumps(ROWS)[:-end], "rows.json")
+    assert all(said.startswith("rows.json:1: must be a JSON array of objects (") for said in refusals(path))
+
+
 def test_excels_word_for_the_separator(tmp_path: Path, put: Any) -> None:
     path = put(tmp_path, "sep=;\r\ntext;label\r\nfilm;pos\r\n", "rows.csv")
     due = "rows.csv:1: 'sep=;' is a word to Excel and no row: delete the line, and the separator is found by looking"

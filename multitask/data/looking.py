@@ -126,10 +126,10 @@ def _count(lines: Iterator[Line], separator: str, named: bool) -> _Counts:
             continue
         counts.good += len(row.cells) == counts.width
         counts.trailing += len(row.cells) == counts.width + 1 and not row.cells[-1].strip()
-        if row.lines > 1:
+        if row.more:
             counts.joined += 1
             counts.first_joined = counts.first_joined or row.line
-            counts.swallowed += all(line.count(separator) + 1 == plain_width for line in row.text.split("\n"))
+            counts.swallowed += all(line.count(separator) + 1 == plain_width for line in (row.text, *row.more))
         elif not counts.doubled and '""' in row.text:
             spelled = ('"' + cell.replace('"', '""') + '"' for cell in row.cells if '"' in cell)
             counts.doubled = any(cell in row.text for cell in spelled)

@@ -14,24 +14,20 @@ from multitask.settings.kinds import label_key, parse_number
 
 __all__ = ["Column", "Guess", "guess"]
 
-TEXTS = frozenset(
-    {
-        *("text", "sentence", "review", "message", "comment", "content", "body", "tweet", "title", "headline", "post"),
-        *("description", "question", "query", "document", "utterance", "premise", "hypothesis", "answer", "passage"),
-        *("abstract", "summary", "string", "phrase", "sms", "email", "news", "article"),
-    }
-)
+TEXTS = {
+    *("text", "sentence", "review", "message", "comment", "content", "body", "tweet", "title", "headline", "post"),
+    *("description", "question", "query", "document", "utterance", "premise", "hypothesis", "answer", "passage"),
+    *("abstract", "summary", "string", "phrase", "sms", "email", "news", "article"),
+}
 # Names that say no more than that it is a label.
-PLAIN_LABELS = frozenset({"label", "labels", "target"})
-LABELS = PLAIN_LABELS | frozenset(
-    {
-        *("class", "classes", "category", "categories", "target", "sentiment", "emotion", "emotions"),
-        *("rating", "ratings", "stars", "score", "similarity", "topic", "topics", "intent", "tag", "tags", "polarity"),
-        *("gold", "quality", "duplicate", "toxic", "spam", "y", "grade", "relevance"),
-    }
-)
-IDS = frozenset({"id", "idx", "index", "uid", "guid", "uuid", "key", "number", "nr", "no", "row"})
-GROUPS = frozenset({"id", "user", "author", "group", "customer", "product", "qid", "speaker"})
+PLAIN_LABELS = {"label", "labels", "target"}
+LABELS = PLAIN_LABELS | {
+    *("class", "classes", "category", "categories", "sentiment", "emotion", "emotions"),
+    *("rating", "ratings", "stars", "score", "similarity", "topic", "topics", "intent", "tag", "tags", "polarity"),
+    *("gold", "quality", "duplicate", "toxic", "spam", "y", "grade", "relevance"),
+}
+IDS = {"id", "idx", "index", "uid", "guid", "uuid", "key", "number", "nr", "no", "row"}
+GROUPS = {"id", "user", "author", "group", "customer", "product", "qid", "speaker"}
 PAIRS = [("premise", "hypothesis"), ("question", "sentence"), ("question", "answer"), ("query", "document")]
 PAIRS += [("query", "passage"), ("question", "passage"), ("text", "hypothesis")]
 YES_OR_NO = [{"0", "1"}, {"no", "yes"}, {"n", "y"}, {"false", "true"}, {"-1", "1"}, {"neg", "pos"}]

@@ -239,4 +239,4 @@ def test_what_was_found_is_noted(tmp_path: Path, put: Any) -> None:
         ({"train": train}, f"mood: format of train and dev: {ours}"),
     ):
         task = Task(name="mood", text="text", label="label", **files)
-        assert prepare(RunConfig(tasks=[task])).notes == [note]
+        assert prepare(RunConfig(tasks=[task])).notes[0] == note

@@ -50,3 +50,11 @@ def test_labels_spelled_as_lists_have_no_separator() -> None:
 def test_whole_numbers_with_a_stray_word_are_no_order() -> None:
     found = guess({"text": [*TEXTS, "film"], "label": [str(row % 5) for row in range(40)] + ["good"]})
     assert (found.kind, found.other_kind) == ("classification", None)
+
+
+def test_ids_of_the_texts_of_a_pair_are_none_of_rows() -> None:
+    ids = {f"#{side} ID": [str(1000 * side + row) for row in range(40)] for side in (1, 2)}
+    pair = {"#1 String": TEXTS, "#2 String": TEXTS}
+    labels = ["0", "1"] * 20
+    assert guess({"Quality": labels, **ids, **pair}).id is None
+    assert guess({"Quality": labels, "id": ids["#1 ID"], **pair}).id == "id"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from multitask.errors import DataError
 from multitask.settings.format import Format
 from multitask.settings.toml import assignments
 
@@ -22,23 +23,31 @@ def inspect(args: argparse.Namespace) -> None:
     """Look at a file, and print the report and the task."""
     from multitask.data.inspection import inspect_file  # brings torch
 
-    report = inspect_file(
-        args.file,
-        dev=args.dev,
-        text=args.text,
-        label=args.label,
-        kind=args.kind,
-        format=Format.from_dict("--format", dict(assignments(args.format, {}, option="--format"))),
-        weights=args.weights,
-    )
+    try:
+        report = inspect_file(
+            args.file,
+            dev=args.dev,
+            text=args.text,
+            label=args.label,
+            kind=args.kind,
+            format=Format.from_dict("--format", dict(assignments(args.format, {}, option="--format"))),
+            weights=args.weights,
+        )
+    except DataError as error:
+        raise DataError(_as_option(str(error))) from error
     if args.json:
         print(json.dumps(asdict(report), indent=2, ensure_ascii=False))
         return
     for line in lines_of(report):
         # A name or label may hold what would end a comment, or what a terminal obeys.
-        print("# " + "".join(sign if sign.isprintable() else "?" for sign in line))
+        print("# " + "".join(sign if sign.isprintable() else "?" for sign in _as_option(line)))
     if report.toml:
         print(f"\n{report.toml}", end="")
+
+
+def _as_option(text: str) -> str:
+    """Return a message with the keys of a format as the command line has them."""
+    return text.replace("--format.", "--format ")
 
 
 def lines_of(report: "Report") -> Iterator[str]:
@@ -46,6 +55,7 @@ def lines_of(report: "Report") -> Iterator[str]:
     guess = report.guess
     yield f"{report.path}: {report.dialect}"
     uses = dict.fromkeys(guess.group, "group?") | dict.fromkeys(guess.other_texts, "text, too")
+    uses |= dict.fromkeys(guess.other_labels, "label, too")
     uses |= dict.fromkeys([guess.id] if guess.id is not None else [], "id") | dict.fromkeys(guess.text, "text")
     uses |= dict.fromkeys([guess.label] if guess.label else [], "label")
     yield "columns    " + ", ".join(

@@ -19,6 +19,7 @@ class BadRow:
     :param column: "" if the row as a whole is at fault.
     :param value: what the column, or the row, holds.
     :param reason: what it must be: "must not be empty".
+    :param missing: its text or label is missing, rather than wrong.
     """
 
     path: str
@@ -27,6 +28,7 @@ class BadRow:
     value: Any
     reason: str
     in_memory: bool = False
+    missing: bool = False
 
     def __str__(self) -> str:
         # repr also makes control characters, surrogates and line breaks harmless for a terminal.

@@ -25,13 +25,13 @@ class CellRow(NamedTuple):
 
     :param line: its first line's number.
     :param text: its first line.
-    :param lines: how many it takes.
+    :param more: the lines that it goes on over.
     """
 
     line: int
     text: str
     cells: list[str] | str
-    lines: int = 1
+    more: tuple[str, ...] = ()
 
 
 def cell_rows(lines: Iterator[Line], separator: str, quoting: str) -> Iterator[CellRow]:
@@ -98,9 +98,10 @@ def _continued(number: int, line: str, separator: str, lines: Iterator[Line], wa
         taken.append(following)
         if '"' not in following[1]:
             continue
-        cells = split("\n".join([line, *(text for _, text in taken)]), separator)
+        more = tuple(text for _, text in taken)
+        cells = split("\n".join([line, *more]), separator)
         if isinstance(cells, list):
-            return CellRow(number, line, cells, 1 + len(taken))
+            return CellRow(number, line, cells, more)
         if cells is not None:
             break
     waiting.extendleft(reversed(taken))

@@ -9,6 +9,7 @@ from multitask.data.cells import cell_rows
 from multitask.data.dialect import Dialect, Wanted
 from multitask.data.first_bytes import opened
 from multitask.data.first_line import is_table_by_name, names_columns, separators_of, told_by_first_line
+from multitask.data.json_rows import refuse_one_object
 from multitask.data.lines import encoding_of, numbered_lines, refuse_utf_8
 from multitask.data.looking import decimal_of, first_row_names_columns, separator_and_quoting
 from multitask.data.plain_text import FOLLOWING
@@ -43,6 +44,8 @@ def look_at(path: str | Path, format: Format | None = None, wanted: Wanted | Non
         ahead = list(islice((line for line in lines() if line[1].strip()), 1 + FOLLOWING))
         first = ahead[0] if ahead else None
         found = told_by_first_line(name, first, lambda: [line for _, line in ahead[1:]], format, wanted)
+        if found.what == "jsonl":
+            refuse_one_object(name, [line for _, line in ahead], wanted)
         if found.what == "csv" and first is not None:
             found = _by_all_of_it(name, lines, first[1], found, format, wanted)
         return replace(found, encoding=encoding, compression=file.compression)
@@ -63,7 +66,7 @@ def _by_all_of_it(
     header = format.header
     if header is None:
         rows = (row for row in cell_rows(lines(), separator, quoting) if row.text.strip())
-        header = True if named else first_row_names_columns(rows)
+        header = True if named or trailing else first_row_names_columns(rows)
     if header is None and wanted.required:
         raise DataError(
             f"{name}: {format.key}.header must be true or false: the first row may name the columns, or be like those"

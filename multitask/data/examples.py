@@ -227,7 +227,7 @@ def _examples(
             together = tuple(filter(None, (group_of(cell) for cell in row.cells[groups])))
             yield Example(identity or str(number), row.cells[:width], label, line, together, at)
             continue
-        bad = BadRow(name, line, fault.column, fault.value, fault.reason, in_memory)
+        bad = BadRow(name, line, fault.column, fault.value, fault.reason, in_memory, fault.missing)
         if on_bad == "error" or (on_bad == "missing" and not fault.missing):
             raise DataError(str(bad))
         if skipped is not None:

@@ -1,5 +1,6 @@
 """How a file is written, as far as its first line tells: of a pipe that is all there is to look at."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from multitask.settings.format import Format
 __all__ = ["is_table_by_name", "names_columns", "separators_of", "told_by_first_line"]
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+# Some programs write this above a table, so that Excel knows its separator.
+EXCELS_SEPARATOR = re.compile(r'"?sep=.{0,2}', re.IGNORECASE)
 TABLE_ENDINGS = (".csv", ".tsv")
 
 
@@ -41,6 +44,16 @@ def told_by_first_line(
             return Dialect("plain")
         raise DataError(f"{name} must have rows, got none")
     number, line = first
+    if EXCELS_SEPARATOR.fullmatch(line):
+        raise DataError(
+            f"{name}:{number}: {shown(line)} is a word to Excel and no row: delete the line, and the separator is found"
+            " by looking"
+        )
+    if "\0" in line and not wanted.required:
+        raise DataError(
+            f"{name}:{number}: the first row must not contain NUL characters, got {shown(line)}"
+            f"{_hint(line, format, wanted)}, such as utf-16-le"
+        )
     if _ending(name) in JSON_ENDINGS or (not is_table_by_name(name) and looks_like_json(line)):
         return Dialect("json" if line.lstrip().startswith("[") else "jsonl")
     if format.header is False and wanted.required and not wanted.by_number:

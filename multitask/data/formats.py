@@ -139,7 +139,8 @@ def _table_rows(name: str, lines: Iterable[Line], dialect: Dialect, format: Form
     comma = wanted.required.index(wanted.label) if wanted.numbers and wanted.label and dialect.decimal == "," else None
     for row in cell_rows(lines, dialect.separator, dialect.quoting):
         cells = row.cells
-        fault = undecoded(row.text, format)
+        faults = (undecoded(line, format) for line in (row.text, *row.more))
+        further, fault = next(((at, each) for at, each in enumerate(faults) if each), (0, None))
         if isinstance(cells, str):
             fault = fault or Fault("", row.text, cells)
         elif dialect.trailing and len(cells) == width + 1 and not cells[-1].strip():
@@ -150,7 +151,7 @@ def _table_rows(name: str, lines: Iterable[Line], dialect: Dialect, format: Form
         elif fault is not None:
             fault = _in_column(fault, row, header, format)
         if fault is not None:
-            yield Row(row.line, (), fault)
+            yield Row(row.line + further, (), fault)
             continue
         found = [cells[place] for place in places]
         if comma is not None:

@@ -7,146 +7,23 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from multitask.settings.kinds import parse_number
+from multitask.data.column import GROUPS, MOST_WHOLE_NUMBERS, Column
+from multitask.settings.kinds import label_key, parse_number
 
-__all__ = ["Column", "Guess", "guess"]
+__all__ = ["Guess", "guess"]
 
-TEXTS = frozenset(
-    {
-        *("text", "sentence", "review", "message", "comment", "content", "body", "tweet", "title", "headline", "post"),
-        *("description", "question", "query", "document", "utterance", "premise", "hypothesis", "answer", "passage"),
-        *("abstract", "summary", "string", "phrase", "sms", "email", "news", "article"),
-    }
-)
-LABELS = frozenset(
-    {
-        *(
-            "label",
-            "labels",
-            "class",
-            "classes",
-            "category",
-            "categories",
-            "target",
-            "sentiment",
-            "emotion",
-            "emotions",
-        ),
-        *("rating", "ratings", "stars", "score", "similarity", "topic", "topics", "intent", "tag", "tags", "polarity"),
-        *("gold", "quality", "duplicate", "toxic", "spam", "y", "grade", "relevance"),
-    }
-)
-IDS = frozenset({"id", "idx", "index", "uid", "guid", "uuid", "key", "number", "nr", "no", "row"})
-GROUPS = frozenset({"id", "user", "author", "group", "customer", "product", "qid", "speaker"})
 PAIRS = [("premise", "hypothesis"), ("question", "sentence"), ("question", "answer"), ("query", "document")]
 PAIRS += [("query", "passage"), ("question", "passage"), ("text", "hypothesis")]
 YES_OR_NO = [{"0", "1"}, {"no", "yes"}, {"n", "y"}, {"false", "true"}, {"-1", "1"}, {"neg", "pos"}]
 YES_OR_NO += [{"negative", "positive"}, {"ham", "spam"}]
-WORDS_OF_A_TEXT, LENGTH_OF_A_TEXT = 2, 25
-MOST_CLASSES, MOST_WHOLE_NUMBERS = 100, 10
 MOST_PARTS = 200
+# What both a name and few different cells make.
+LIKE_A_LABEL = 5.0
 PART_SEPARATORS = (";", "|", ",")
-# Fewer rows than this tell nothing of a column whose cells all differ.
-FEW = 4
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column's name and cells, those that are missing left out."""
-
-    name: str
-    cells: Sequence[Any]
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """The cells as text."""
-        return [cell if isinstance(cell, str) else str(cell) for cell in self.cells]
-
-    @cached_property
-    def counts(self) -> Counter[str]:
-        """Cells by their text."""
-        return Counter(text.strip() for text in self.texts)
-
-    @cached_property
-    def words(self) -> list[str]:
-        """The words of the name: "is_duplicate", "isDuplicate" and "Is duplicate" have two."""
-        parts = re.sub(r"([a-z])([A-Z])", r"\1 \2", self.name)
-        return re.findall(r"[a-z]+|\d+", parts.casefold())
-
-    @cached_property
-    def numbers(self) -> list[float] | None:
-        """The cells as numbers, with decimal points or commas; None unless nineteen of twenty are numbers."""
-        found = [parse_number(text.strip().replace(",", ".")) for text in self.texts]
-        numbers = [number for number in found if number is not None]
-        return numbers if numbers and len(numbers) >= 0.95 * len(found) else None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all numbers are whole."""
-        return self.numbers is not None and all(number == int(number) for number in self.numbers if abs(number) < 1e15)
-
-    @property
-    def is_order(self) -> bool:
-        """Whether there are more than two whole numbers."""
-        return self.is_whole and len(self.counts) > 2
-
-    @property
-    def all_differ(self) -> bool:
-        """Whether no cell is there twice."""
-        return len(self.counts) == len(self.cells)
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether there is nothing to tell apart."""
-        return len(self.counts) < 2
-
-    @property
-    def is_id(self) -> bool:
-        """Whether it numbers or names the rows, such as pandas' index, which has no name."""
-        named = not self.words or self.words == ["unnamed", "0"] or self.words[-1] in IDS
-        counting = self.is_whole and len(self.cells) >= FEW and self._counts_up()
-        return (named and self.all_differ) or counting
-
-    def _counts_up(self) -> bool:
-        """Whether each number is one more than that before, but for rows that the sample may lack."""
-        numbers = sorted(self.numbers or [])
-        return self.all_differ and numbers[-1] - numbers[0] < 20 * len(numbers) and numbers[0] in (0.0, 1.0)
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the cells are sentences, or look like them."""
-        if self.numbers is not None or not self.cells or not all(isinstance(cell, str) for cell in self.cells):
-            return False
-        length = sum(map(len, self.texts)) / len(self.texts)
-        words = sum(len(text.split()) for text in self.texts) / len(self.texts)
-        return words >= WORDS_OF_A_TEXT or length >= LENGTH_OF_A_TEXT
-
-    def likeness_to_label(self) -> float:
-        """Say how much it looks like a label: above 0 if it may be one."""
-        named = any(word in LABELS for word in self.words) or self.words[:1] in (["is"], ["has"])
-        exact = len(self.words) == 1 and named
-        score = 4.0 * exact + 3.0 * named - 3.0 * (not named and not {*self.words}.isdisjoint(TEXTS | IDS | GROUPS))
-        if self.is_constant or self.is_id:
-            return -9.0
-        if any(isinstance(cell, list) for cell in self.cells):
-            return score + 2
-        few = len(self.counts) <= max(2, min(MOST_CLASSES, len(self.cells) // 2))
-        if few:
-            return score + 2 + (1 if len(self.counts) <= MOST_WHOLE_NUMBERS else 0) - (2 if self.is_text else 0)
-        if self.numbers is not None:
-            return score + 0.5
-        return score - 4
-
-    def likeness_to_text(self) -> float:
-        """Say how much it looks like a text."""
-        named = any(word in TEXTS for word in self.words)
-        if not self.cells or self.numbers is not None or not all(isinstance(cell, str) for cell in self.cells):
-            return -9.0
-        words = sum(len(text.split()) for text in self.texts) / len(self.texts)
-        return min(words, 30.0) + 10.0 * named * (words >= 1) - 5.0 * (len(self.counts) < len(self.cells) / 10)
+# 1.234,5 is one number.
+GROUPED_NUMBER = re.compile(r"\s*[+-]?\d{1,3}(?:\.\d{3})+,\d+\s*")
 
 
 @dataclass(frozen=True)
@@ -159,6 +36,7 @@ class Guess:
     :param separator: between the labels of a cell, of a multilabel task.
     :param group: columns that may name groups of rows.
     :param other_texts: further columns that hold texts.
+    :param other_labels: further columns that look like labels by name and cells.
     :param other_kind: another kind that is as likely: for classes that are whole numbers, and may be an order.
     """
 
@@ -169,6 +47,7 @@ class Guess:
     separator: str | None
     group: list[str]
     other_texts: list[str]
+    other_labels: list[str]
     other_kind: str | None
 
 
@@ -205,11 +84,14 @@ def guess(
     return Guess(
         text=list(text),
         label=label,
-        id=next((name for name in ids if name.strip() and not name.startswith("Unnamed")), None),
+        id=next((name for name in ids if _names_rows(name, known)), None),
         kind=found,
         separator=separator if found == "multilabel" else None,
         group=[name for name, column in known.items() if name not in used and _may_be_group(column)],
         other_texts=[name for name in texts if name not in text],
+        other_labels=[
+            name for name, column in known.items() if name not in used and column.likeness_to_label() >= LIKE_A_LABEL
+        ],
         other_kind="regression" if found == "classification" and label in known and known[label].is_order else None,
     )
 
@@ -239,12 +121,20 @@ def _is_pair(one: Column, two: Column) -> bool:
     return any(words[0] in first and words[1] in second for words in PAIRS if words[0] not in second)
 
 
+def _names_rows(name: str, columns: Mapping[str, Column]) -> bool:
+    """Return whether ids are those of rows: not pandas' index, nor of one text of a pair."""
+    of_one_text = any(_is_pair(columns[one], columns[two]) for one in columns for two in columns if name in (one, two))
+    return bool(name.strip()) and not name.startswith("Unnamed") and not of_one_text
+
+
 def _part_separator(column: Column) -> str | None:
     """Return what separates several labels in a cell: such parts come back in cells that differ."""
-    if not column.cells or column.numbers is not None or not all(isinstance(cell, str) for cell in column.cells):
+    if not column.is_written or column.holds_lists:
         return None
     for separator in PART_SEPARATORS:
         several = [text for text in column.texts if separator in text]
+        if separator == "," and any(GROUPED_NUMBER.fullmatch(text) for text in several):
+            continue
         if len(several) < max(2, 0.05 * len(column.texts)):
             continue
         parts = Counter(part.strip() for text in column.texts for part in text.split(separator) if part.strip())
@@ -256,11 +146,10 @@ def _part_separator(column: Column) -> str | None:
 
 
 def _kind(column: Column, separator: str | None) -> str:
-    many = any(isinstance(cell, list) for cell in column.cells) or separator is not None
-    if many:
+    if column.holds_lists or separator is not None:
         return "multilabel"
     spellings = {_plain(text) for text in column.counts}
-    if spellings in YES_OR_NO:
+    if spellings in YES_OR_NO and len({label_key(text) for text in column.counts}) == 2:
         return "binary"
     if column.numbers is None or (column.is_whole and len(set(column.numbers)) <= MOST_WHOLE_NUMBERS):
         return "classification"

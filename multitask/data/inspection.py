@@ -23,7 +23,7 @@ from multitask.data.peeking import peek
 from multitask.data.repeats import find_repeats
 from multitask.data.splits import shared_rows
 from multitask.errors import DataError
-from multitask.settings.checks import check_known
+from multitask.settings.checks import check_known, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.format import FORMAT_KEYS, Format
 from multitask.settings.kinds import KINDS
@@ -119,11 +119,13 @@ def inspect_file(
     check_known("--kind", [kind] if kind else [], tuple(KINDS))
     found = guess(seen.cells, text=text, label=label, kind=kind)
     report = Report(str(path), str(seen.dialect), seen.columns, found, seen.rows)
+    notes = [f"the header has {shown(name)} several times: such columns can't be named" for name in seen.repeated]
     lacking = [what for what, there in (("text", found.text), ("label", found.label)) if not there]
     if lacking:
+        bad = [str(row) for row in seen.bad]
         options = " and ".join(f"--{what} COLUMN" for what in lacking)
-        what = " and no column like a ".join(lacking)
-        return replace(report, notes=[f"no column looks like a {what}: name it with {options}"])
+        note = f"no column looks like a {' and no column like a '.join(lacking)}: name it with {options}"
+        return replace(report, bad=bad, notes=[*notes, note if len(bad) < seen.rows else "no row can be read"])
     several: dict[str, Any] = {"label_separator": found.separator} if found.separator else {}
     task = Task(
         name=_task_name(path),
@@ -139,13 +141,16 @@ def inspect_file(
     try:
         prepared = prepare(RunConfig(tasks=[task]), bad_rows="skip")
     except DataError as error:
-        return replace(report, notes=[f"can't be trained on as it is: {error}"])
+        return replace(report, notes=[*notes, f"can't be trained on as it is: {error}"])
     task = prepared.config.tasks[0]
     rows, dev_rows = prepared.train[task.name], prepared.dev[task.name]
     examples = list(rows.examples) if dev else sorted([*rows.examples, *dev_rows.examples], key=lambda row: row.where)
     repeats = find_repeats(examples)
     dialect = str(rows.dialect or seen.dialect)
-    notes = [note for note in prepared.notes if dialect not in note]  # the report says that anyway
+    notes += [note for note in prepared.notes if dialect not in note]  # the report says that anyway
+    stopping = sum(not row.missing for row in rows.skipped)
+    if stopping:
+        notes.append(f"{stopping} of the rows left out stop the training, unless --bad-rows skip leaves them out, too")
     lengths = None
     if weights is not None:
         try:
@@ -216,8 +221,10 @@ def _toml(task: Task, found: Guess, path: str | Path, dev: str | Path | None, ex
     text = found.text[0] if len(found.text) == 1 else list(found.text)
     lines = [f"[tasks.{task.name}]", f"train = {_value(str(path))}  # relative to the folder of this TOML file"]
     lines += [f"dev = {_value(str(dev))}"] if dev else []
-    others = f"  # or {', '.join(map(_value, found.other_texts[:5]))}" if found.other_texts else ""
-    lines += [f"text = {_value(text)}{others}", f"label = {_value(found.label)}"]
+    lines += [
+        f"text = {_value(text)}{_or(found.other_texts)}",
+        f"label = {_value(found.label)}{_or(found.other_labels)}",
+    ]
     lines += [f"id = {_value(found.id)}"] if found.id not in (None, "id") else []
     whole = ""
     if found.other_kind:
@@ -242,6 +249,10 @@ def _toml(task: Task, found: Guess, path: str | Path, dev: str | Path | None, ex
         lines.append(f"[tasks.{task.name}.format]")
         lines += [f"{key} = {_value(value)}" for key, value in told.items()]
     return "\n".join(lines) + "\n"
+
+
+def _or(others: Sequence[str]) -> str:
+    return f"  # or {', '.join(map(_value, others[:5]))}" if others else ""
 
 
 def _value(value: Any) -> str:

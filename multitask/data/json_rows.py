@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from multitask.data.dialect import Wanted
@@ -12,7 +12,7 @@ from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format
 
-__all__ = ["array_rows", "object_rows"]
+__all__ = ["array_rows", "object_rows", "refuse_one_object"]
 
 BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -35,6 +35,24 @@ def object_rows(name: str, lines: Iterable[Line], format: Format, wanted: Wanted
             yield _row(number, value, wanted)
         else:
             yield Row(number, (), Fault("", line, "must be a JSON object on one line"))
+
+
+def refuse_one_object(name: str, lines: Sequence[str], wanted: Wanted) -> None:
+    """Raise DataError for a file that is one object around all rows, as pandas' ``to_json`` writes unless told.
+
+    :param lines: its first lines that are not blank.
+    """
+    value = _parse(lines[0]) if len(lines) == 1 else {} if lines and lines[0].strip() == "{" else None
+    if not isinstance(value, dict):
+        return
+    holds_rows = any(isinstance(cell, dict | list) for cell in value.values()) or not value
+    cells = [value.get(column) for column in wanted.required or value]
+    if holds_rows and all(cell is None or isinstance(cell, dict | list) for cell in cells):
+        keys = f" with the keys {listed(map(shown, value))}" if value else " over several lines"
+        raise DataError(
+            f"{name} must be JSON lines or a JSON array of objects, a row each (pandas: to_json(orient='records')), got"
+            f" one object{keys}"
+        )
 
 
 def array_rows(name: str, lines: Iterable[Line], format: Format, wanted: Wanted) -> Iterator[Row]:

@@ -66,7 +66,8 @@ def check_label(task: Task, value: Any) -> Label | Fault:
     """Return the label as a class's index, a number or the indices of several classes, or what is wrong with it."""
     text = as_text(value).strip()
     if not text or is_missing(value):
-        return Fault(task.label, value, EMPTY, missing=True)
+        lone = f" ({task.label_separator!r} alone stands for no label)" if task.label_separator else ""
+        return Fault(task.label, value, f"{EMPTY}{lone}", missing=True)
     try:
         _check_one(task, value)
         return task.rules.read_label(task, value if task.rules.many else text)
@@ -113,11 +114,13 @@ class Survey:
 
     :param labels: rows by spelling of a label, by its key: of several spellings of one number the first counts.
     :param words: cells by column and word of those that may stand for a missing one, ``cells`` all that are not empty.
+    :param rows: all of them.
     :param faults: rows that can't be used, of which ``first`` is the first.
     """
 
     labels: dict[Hashable, str] = field(default_factory=dict)
     labelled: int = 0
+    rows: int = 0
     numbers: set[Label] = field(default_factory=set)
     words: Counter[tuple[str, str]] = field(default_factory=Counter)
     cells: Counter[str] = field(default_factory=Counter)
@@ -158,6 +161,7 @@ def _survey(task: Task, name: str, rows: Iterable[Row], in_memory: bool) -> Surv
     infer = task.rules.has_classes and task.labels is None
     for row in rows:
         fault = row.fault
+        survey.rows += 1
         if fault is None:
             for column, cell in zip((*task.text, task.label), row.cells, strict=False):
                 word = cell.strip() if isinstance(cell, str) else cell
@@ -234,6 +238,8 @@ def _labels_of(task: Task, name: str, survey: Survey) -> tuple[str, ...]:
             f"{column} must have at most {most} classes in {count} rows, got {len(spellings)}: "
             f"is tasks.{task.name} a regression, or its label another column?"
         )
+    if not survey.rows:
+        raise DataError(f"{name} must have rows below its header, got none")
     if len(spellings) < 2:
         if not spellings and survey.first is not None:
             more = f" ({_rows(survey.faults)} can't be used)" if survey.faults > 1 else ""

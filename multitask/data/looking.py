@@ -34,6 +34,7 @@ ROWS = 200
 class _Counts:
     """What the rows of a file are like at one separator.
 
+    :param unnamed: 1 if the first row may be like the others, and is counted with them; else 0.
     :param width: the first row's cells, read with quoting.
     :param plain_width: the same without.
     :param lines: that are not empty, after the first.
@@ -47,6 +48,7 @@ class _Counts:
     """
 
     separator: str
+    unnamed: int
     width: int
     plain_width: int
     lines: int = 0
@@ -63,12 +65,12 @@ class _Counts:
     @property
     def fits_plain(self) -> bool:
         """Whether each line is a row without quoting."""
-        return self.lines in (self.plain, self.plain_trailing)
+        return self.lines in (self.plain, self.plain_trailing + self.unnamed)
 
     @property
     def fits(self) -> bool:
         """Whether all rows have one width with quoting, none being at fault."""
-        return self.rows in (self.good, self.trailing)
+        return self.rows in (self.good, self.trailing + self.unnamed)
 
     @property
     def share(self) -> float:
@@ -100,14 +102,14 @@ def separator_and_quoting(
     good, trailing, all_of = (
         (best.good, best.trailing, best.rows) if quoting == "double" else (best.plain, best.plain_trailing, best.lines)
     )
-    return best.separator, quoting, good == 0 < trailing, max(good, trailing) / max(all_of, 1)
+    return best.separator, quoting, good <= best.unnamed < trailing + best.unnamed, max(good, trailing) / max(all_of, 1)
 
 
 def _count(lines: Iterator[Line], separator: str, named: bool) -> _Counts:
     first = next(line for line in lines if line[1].strip())
     plain_width = first[1].count(separator) + 1
     cells = split(first[1], separator)
-    counts = _Counts(separator, len(cells) if isinstance(cells, list) else plain_width, plain_width)
+    counts = _Counts(separator, int(not named), len(cells) if isinstance(cells, list) else plain_width, plain_width)
 
     def observed() -> Iterator[Line]:
         for number, line in lines if named else chain([first], lines):
@@ -124,10 +126,10 @@ def _count(lines: Iterator[Line], separator: str, named: bool) -> _Counts:
             continue
         counts.good += len(row.cells) == counts.width
         counts.trailing += len(row.cells) == counts.width + 1 and not row.cells[-1].strip()
-        if row.lines > 1:
+        if row.more:
             counts.joined += 1
             counts.first_joined = counts.first_joined or row.line
-            counts.swallowed += all(line.count(separator) + 1 == plain_width for line in row.text.split("\n"))
+            counts.swallowed += all(line.count(separator) + 1 == plain_width for line in (row.text, *row.more))
         elif not counts.doubled and '""' in row.text:
             spelled = ('"' + cell.replace('"', '""') + '"' for cell in row.cells if '"' in cell)
             counts.doubled = any(cell in row.text for cell in spelled)
@@ -156,8 +158,9 @@ def _quoting(name: str, counts: _Counts, format: Format, plain_names: bool) -> s
 def first_row_names_columns(rows: Iterable[CellRow]) -> bool | None:
     """Return whether a table's first row names its columns; None where nothing tells.
 
-    It does not if one of its cells is blank (but for the first, which pandas leaves so over its index), long, a number,
-    there twice, or again below in its column. Else it does if one is a usual name.
+    It does not if one of its cells is blank (but for the first, which pandas leaves so over its index), long, or again
+    below in its column. Else it does if one is a usual name, or if it counts the columns, as pandas writes them without
+    names: then a text below is under a number. It does not if one is another number, or there twice.
     """
     some = [row.cells for row in islice(rows, ROWS) if isinstance(row.cells, list)]
     if not some:
@@ -166,11 +169,17 @@ def first_row_names_columns(rows: Iterable[CellRow]) -> bool | None:
     while len(names) > 1 and not names[-1]:
         names.pop()
     filled = names[1:] if len(names) > 1 and not names[0] else names
-    if len(set(filled)) < len(filled) or not all(map(_may_be_name, filled)):
+    counts = any(filled == [str(number + first) for number in range(len(filled))] for first in (0, 1))
+    texts = any(not any(map(_is_number, column)) for column in zip(*below, strict=False))
+    if counts and texts and len(filled) > 1:
+        return True
+    if not all(map(_may_be_name, filled)):
         return False
     if any(cell == cells[place] for cells in below for place, cell in enumerate(names[: len(cells)]) if cell):
         return False
-    return True if any(cell.casefold() in KNOWN for cell in filled) else None
+    if any(cell.casefold() in KNOWN for cell in filled):
+        return True
+    return False if len(set(filled)) < len(filled) else None
 
 
 def _may_be_name(cell: str) -> bool:

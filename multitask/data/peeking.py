@@ -9,13 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from multitask.data.bad_rows import BadRow
 from multitask.data.cells import split
 from multitask.data.dialects import Dialect, look_at
 from multitask.data.first_bytes import opened
-from multitask.data.formats import read_rows
+from multitask.data.formats import is_pipe, read_rows
 from multitask.data.lines import numbered_lines
 from multitask.data.tables import names_of_table
 from multitask.errors import DataError
+from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format
 
 __all__ = ["Peeked", "peek"]
@@ -33,12 +35,16 @@ class Peeked:
     :param columns: their names that are unique, in the file's order; numbers from 1 without a header.
     :param cells: by column those of the sampled rows; None for a missing one.
     :param rows: of the file, those with a fault among them.
+    :param bad: these.
+    :param repeated: names that several columns have, which can't be read by name.
     """
 
     dialect: Dialect
     columns: list[str]
     cells: dict[str, list[Any]] = field(default_factory=dict)
     rows: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
 
 def peek(path: str | Path, format: Format) -> Peeked:
@@ -46,24 +52,34 @@ def peek(path: str | Path, format: Format) -> Peeked:
 
     :raises DataError: for a file that can't be read, or is no table.
     """
+    if is_pipe(path):
+        raise DataError(f"{path} must be a file, which is read several times, but is a pipe")
     dialect = look_at(path, format)
     if dialect.what == "plain":
         dialect = _single_column(path, dialect, format)
     names = _names(path, dialect, format)
     columns = [name for name in names if names.count(name) == 1]
-    if not columns:
-        raise DataError(f"{path} must have columns, got none")
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if repeated and not columns:
+        raise DataError(
+            f"{path} must have columns of different names, got {listed(map(shown, repeated))} several times"
+        )
     generator, count = random.Random(0), 0
     sample: list[tuple[Any, ...]] = []
+    bad: list[BadRow] = []
     for row in read_rows(path, columns, None, format=format, dialect=dialect):
         count += 1
         if row.fault is not None:
+            bad.append(BadRow(str(path), row.line, row.fault.column, row.fault.value, row.fault.reason))
             continue
         if len(sample) < SAMPLE:
             sample.append(row.cells)
         elif (place := generator.randrange(count)) < SAMPLE:
             sample[place] = row.cells
-    return Peeked(dialect, columns, {name: [row[at] for row in sample] for at, name in enumerate(columns)}, count)
+    if not columns:
+        raise DataError(str(bad[0]) if bad else f"{path} must have columns, got none")
+    cells = {name: [row[at] for row in sample] for at, name in enumerate(columns)}
+    return Peeked(dialect, columns, cells, count, bad, repeated)
 
 
 def _single_column(path: str | Path, dialect: Dialect, format: Format) -> Dialect:

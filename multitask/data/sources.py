@@ -8,6 +8,7 @@ from multitask.data.first_bytes import opened
 from multitask.data.formats import is_pipe
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.tables import sheet_of
+from multitask.errors import DataError
 from multitask.settings.config import RunConfig
 from multitask.settings.task import FILES, Task
 
@@ -15,9 +16,11 @@ __all__ = ["find_source", "held_together", "same_rows", "serves_others"]
 
 
 def find_source(task: Task, split: str, given: Given | None) -> str | Path | MemoryRows | None:
-    """Return the rows in memory of a split, or else its file, if there is one."""
+    """Return the rows in memory of a split, or else its file, if there is one; DataError for a pipe."""
     rows = (given or {}).get(task.name, {}).get(split)
     file: str | None = getattr(task, split)
+    if rows is None and file is not None and is_pipe(file):
+        raise DataError(f"tasks.{task.name}.{split} must be a file, which is read several times, got the pipe {file}")
     return file if rows is None else rows
 
 

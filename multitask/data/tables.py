@@ -61,12 +61,15 @@ def excel_rows(name: str, stream: IO[bytes], format: Format, wanted: Wanted) -> 
 
     :raises DataError: for a file that is broken, lacks the sheet or a column, and without openpyxl.
     """
-    with _sheet(name, stream, format, wanted) as (header, names, filled):
-        columns, tidy = _columns(name, names, wanted)
+    with _sheet(name, stream, format, wanted) as (header, names, filled, hint):
+        columns, tidy = _columns(name, names, wanted, hint)
         places = [wanted.place(column, header) for column in columns]
+        number = 0
         for number, row in filled:
             cells = [row[place] if place < len(row) else None for place in places]
             yield Row(number, _tidied(cells, tidy, wanted))
+        if not number and hint:
+            raise DataError(f"{name} must have rows below its header, got none{hint}")
 
 
 def names_of_table(name: str, stream: IO[bytes], what: str, format: Format) -> list[str]:
@@ -84,19 +87,19 @@ def names_of_table(name: str, stream: IO[bytes], what: str, format: Format) -> l
             return list(parquet.ParquetFile(stream).schema_arrow.names)
         except (pyarrow.ArrowException, OSError) as error:
             raise _broken(name, "a parquet file", error) from error
-    with _sheet(name, stream, format, Wanted()) as (_, names, _rows):
+    with _sheet(name, stream, format, Wanted()) as (_, names, *_rest):
         return names
 
 
 def sheet_of(name: str, stream: IO[bytes], format: Format) -> str:
     """Return the name of the sheet that is read of an Excel file; raises DataError as ``excel_rows``."""
-    with _worksheet(name, stream, format) as sheet:
+    with _worksheet(name, stream, format) as (sheet, _):
         return str(sheet.title)
 
 
 @contextmanager
-def _worksheet(name: str, stream: IO[bytes], format: Format) -> Iterator[Any]:
-    """Open the sheet that the format names, or the first."""
+def _worksheet(name: str, stream: IO[bytes], format: Format) -> Iterator[tuple[Any, str]]:
+    """Open the sheet that the format names, or the first; also give the end of a message that misses something."""
     openpyxl = _needed("openpyxl", name, "an Excel file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, which nobody reads here
@@ -110,20 +113,27 @@ def _worksheet(name: str, stream: IO[bytes], format: Format) -> Iterator[Any]:
         if format.sheet is not None and format.sheet not in sheets:
             known = listed(map(shown, sheets))
             raise DataError(f"{name}: {format.key}.sheet must be one of {known}, got {shown(format.sheet)}")
-        yield sheets[format.sheet or next(iter(sheets))]
+        hint = ""
+        if format.sheet is None and len(sheets) > 1:
+            others = listed(map(shown, [*sheets][1:]))
+            hint = f" on its first sheet ({format.key}.sheet may name another: {others})"
+        yield sheets[format.sheet or next(iter(sheets))], hint
 
 
 @contextmanager
 def _sheet(
     name: str, stream: IO[bytes], format: Format, wanted: Wanted
-) -> Iterator[tuple[list[str], list[str], Iterator[tuple[int, list[Any]]]]]:
-    """Open a sheet: its header, [] where it has none; its columns' names, else numbers; its rows that are not blank."""
-    with _worksheet(name, stream, format) as sheet:
+) -> Iterator[tuple[list[str], list[str], Iterator[tuple[int, list[Any]]], str]]:
+    """Open a sheet: its header, [] where it has none; its columns' names, else numbers; its rows that are not blank.
+
+    The last is the end of a message that misses something, about other sheets.
+    """
+    with _worksheet(name, stream, format) as (sheet, hint):
         sheet.reset_dimensions()  # some programs write wrong ones
         filled = ((number, row) for number, row in _sheet_rows(name, sheet) if any(cell is not None for cell in row))
         first = next(filled, None)
         if first is None:
-            raise DataError(f"{name} must have rows, got none")
+            raise DataError(f"{name} must have rows, got none{hint}")
         header = [str(cell).strip() if cell is not None else "" for cell in first[1]]
         if format.header is None and wanted.by_number and not set(wanted.required) <= set(header):
             raise DataError(f"{name}: {format.key}.header must be true or false to read a sheet's columns by number")
@@ -131,7 +141,7 @@ def _sheet(
         while header and not header[-1]:
             header.pop()
         names = header or list(map(str, range(1, len(first[1]) + 1)))
-        yield header, names, filled if header else chain([first], filled)
+        yield header, names, filled if header else chain([first], filled), hint
 
 
 def _sheet_rows(name: str, sheet: Any) -> Iterator[tuple[int, list[Any]]]:
@@ -162,7 +172,9 @@ def _needed(module: str, name: str, what: str) -> ModuleType:
         raise DataError(f"{name} is {what}, which needs {package}: pip install 'minbert[tables]' ({error})") from error
 
 
-def _columns(name: str, header: Sequence[str], wanted: Wanted) -> tuple[list[str], list[Callable[[Any], Any]]]:
+def _columns(
+    name: str, header: Sequence[str], wanted: Wanted, hint: str = ""
+) -> tuple[list[str], list[Callable[[Any], Any]]]:
     """Return the columns to read and what tidies each; DataError for those that are lacking or there twice."""
     counts = Counter(header)
     missing = [column for column in wanted.required if column not in counts]
@@ -170,7 +182,7 @@ def _columns(name: str, header: Sequence[str], wanted: Wanted) -> tuple[list[str
         missing = []
     if missing:
         raise DataError(
-            f"{name}: the columns must include {listed(map(shown, missing))}, got {listed(map(shown, header))}"
+            f"{name}: the columns must include {listed(map(shown, missing))}, got {listed(map(shown, header))}{hint}"
         )
     columns = [*wanted.required]
     if wanted.optional is not None and wanted.optional in counts:

@@ -87,6 +87,14 @@ def test_what_can_be_read_either_way_is_asked(
         assert sum(1 for _ in rows) == count
 
 
+@pytest.mark.parametrize("middle", ["", "\t1"])
+def test_a_cell_of_a_tsv_may_go_on_over_lines(tmp_path: Path, middle: str, put: Any, found: Any) -> None:
+    """Its first line in the last column has the width of a row, the next has not."""
+    more = "\tshop" if middle else ""
+    path = put(tmp_path, f'label\ttext{more}\npos\t"good\nand short"{middle}\nneg\tbad{middle}\n')
+    assert found(path) == [("good\nand short", 1), ("bad", 0)]
+
+
 def test_a_single_bad_row_leaves_the_others_quoted(tmp_path: Path, put: Any, refusal: Any) -> None:
     path = put(tmp_path, 'text,label\n"a, b",pos\n"c" d,neg\nonly one\n"open,neg\nlast,pos\n', "rows.csv")
     data = read_examples(path, MOOD, on_bad="skip")

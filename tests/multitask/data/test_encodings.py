@@ -62,3 +62,8 @@ def test_bytes_in_a_column_that_nobody_reads_are_a_fault_of_their_row(
     assert found(path, on_bad="skip") == [("bad", 0)]
     header = put(tmp_path, b"text,label,caf\xe9\ngood,pos,x\n", "rows.csv")
     assert refusal(header).startswith("rows.csv:1: the header must be UTF-8 (byte 15 of the line is 0xe9)")
+
+
+def test_the_line_of_a_row_over_lines_is_named(tmp_path: Path, put: Any, refusal: Any) -> None:
+    path = put(tmp_path, b'text,label\n"good\ncaf\xe9\n",pos\nbad,neg\n', "rows.csv")
+    assert "rows.csv:3: column 'text' must be UTF-8 (byte 4 of the line is 0xe9), or tasks.mood.format" in refusal(path)

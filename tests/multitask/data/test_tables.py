@@ -115,7 +115,10 @@ def test_the_sheet_can_be_named(tmp_path: Path) -> None:
     data = read_examples(path, task)
     assert [(row.texts[0], row.line) for row in data.examples] == [("a", 4), ("b", 5)]
     assert str(data.dialect) == "Excel, the sheet 'rows', a header"
-    assert refusal(path).endswith("the columns must include 'text', 'label', got 'x'")
+    assert refusal(path).endswith(
+        "the columns must include 'text', 'label', got 'x' on its first sheet (tasks.mood.format.sheet may name"
+        " another: 'rows')"
+    )
     other = Task(name="mood", text="text", label="label", labels=("x", "y"), format=Format(sheet="row"))
     assert refusal(path, other).endswith("tasks.mood.format.sheet must be one of 'notes', 'rows', got 'row'")
 

@@ -96,7 +96,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         dest="from_run",
         type=Path,
         metavar="RUN",
-        help="begin from the epoch that a run kept: its encoders, tokenizer, and the decoders of tasks that are the same;"
+        help="begin from the epoch that a run kept: its encoders, tokenizer, and decoders of tasks that are the same;"
         " without --preset and --tasks, with its tasks and settings, too",
     )
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of the preset's data files (data)")

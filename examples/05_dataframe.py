@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Sort messages to a help desk, from a DataFrame into a DataFrame.")
     parser.add_argument("--out", type=Path, help="run folder to write (runs/dataframe-TIME)")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="name, hub id or folder of the encoder")
-    parser.add_argument("--epochs", type=int, default=10, help="epochs to train")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs to train")
     args = parser.parse_args(argv)
     out = args.out or Path("runs") / time.strftime("dataframe-%Y%m%d-%H%M%S")
 
     messages = pd.read_csv(FILE, sep="\t")
     dev = messages.groupby("topic").sample(3, random_state=1)
-    task = Task(name="topic", text="message", label="topic", pooling="mean", batch_size=8, lr=2e-4)
+    task = Task(name="topic", text="message", label="topic")
     data = {"topic": {"train": messages.drop(dev.index), "dev": dev}}
     run = train(tasks=[task], data=data, weights=args.weights, epochs=args.epochs, out=out)
 

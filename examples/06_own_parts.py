@@ -14,7 +14,6 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +61,7 @@ def tasks(pooling: str) -> list[Task]:
     """Describe two tasks on one encoder: topics of messages to a help desk, and the sentiment of film reviews."""
     train, dev = DATA / "sst-train.tsv", DATA / "sst-dev.tsv"
     topic = Task(name="topic", text="message", label="topic", train=DATA / "helpdesk.tsv", pooling=pooling)
-    sst = Task(name="sst", text="sentence", label="sentiment", train=train, dev=dev, pooling=pooling)
-    return [replace(task, batch_size=12, lr=1e-4) for task in (topic, sst)]
+    return [topic, Task(name="sst", text="sentence", label="sentiment", train=train, dev=dev, pooling=pooling)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,13 +73,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train with parts of your own, beside the built-in ones.")
     parser.add_argument("--out", type=Path, help="folder of the two runs (runs/parts-TIME)")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="name, hub id or folder of the encoder")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs to train")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs to train")
     args = parser.parse_args(argv)
     out = args.out or Path("runs") / time.strftime("parts-%Y%m%d-%H%M%S")
 
     print(f"{'pooling':<12}{'update':<18}{'topic':>7}{'sst':>7}")
     for pooling, update in (("attention", "combined"), ("mean-max", "learned-weights")):
-        settings = TrainConfig(update=update, epochs=args.epochs)
+        settings = TrainConfig(update=update, epochs=args.epochs, min_rounds=24, hold_out=True)
         run = train(tasks=tasks(pooling), weights=args.weights, settings=settings, out=out / pooling, progress=False)
         scores = run.evaluate("dev")
         print(f"{pooling:<12}{update:<18}{scores['topic'].value:>7.2f}{scores['sst'].value:>7.2f}")

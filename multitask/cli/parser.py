@@ -85,7 +85,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     train = commands.add_parser(
         "train",
         help="fine-tune on the tasks of a preset or of your own TOML file",
-        description="Fine-tune, score the dev rows after each epoch, keep the best epoch in the run folder.",
+        description="Fine-tune, score the dev rows after each epoch, keep one epoch (see --select) in the run folder.",
         epilog="A preset is overridden by --tasks, that by --set and the options of this command.",
         allow_abbrev=False,
     )
@@ -96,7 +96,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         dest="from_run",
         type=Path,
         metavar="RUN",
-        help="begin from a run's best epoch: its encoders, its tokenizer, the decoders of tasks that are the same;"
+        help="begin from the epoch that a run kept: its encoders, tokenizer, and decoders of tasks that are the same;"
         " without --preset and --tasks, with its tasks and settings, too",
     )
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of the preset's data files (data)")

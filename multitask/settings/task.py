@@ -138,7 +138,7 @@ class Task:
     encoder: str = setting("the encoder's name; tasks that name the same one share it", check_name, default="shared")
     train: str | Path | None = setting("file of the training rows", check_path, default=None)
     dev: str | Path | None = setting(
-        "file of the dev rows; unset: a seeded, stratified tenth of `train`", check_path, default=None
+        "file of the dev rows; unset: a seeded, stratified tenth of `train`, see `hold_out`", check_path, default=None
     )
     test: str | Path | None = setting("file of the test rows", check_path, default=None)
     group: str | Sequence[str] | None = setting(

@@ -128,6 +128,21 @@ def test_dev_rows_are_held_out_of_200_rows_or_more(
         assert run.evaluate("train")["mood"].n == count
 
 
+def test_a_run_from_before_is_scored_on_the_rows_it_held_out(tmp_path: Path, tiny_weights: Path) -> None:
+    settings = TrainConfig(epochs=1, rounds=1, hold_out=True)
+    run = trained(tmp_path / "run", SINGLE, tiny_weights, 40, settings=settings)
+    expected = run.evaluate("dev", data={"mood": {"train": rows(40)}})
+    config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    del config["train"]["hold_out"]
+    record = record_of(run)
+    del record["tasks"]["mood"]["held_with"]
+    for name, content in (("config", config), ("record", record)):
+        (run.folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    again = Run.load(run.folder).evaluate("dev", data={"mood": {"train": rows(40)}})
+    assert again == expected
+    assert again["mood"].n == 4
+
+
 def test_few_rows_make_rounds_enough(tmp_path: Path, tiny_weights: Path) -> None:
     run = trained(tmp_path / "run", SINGLE, tiny_weights, 24, settings=TrainConfig(epochs=2))
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]

@@ -22,7 +22,7 @@ from multitask.data.load import prepare
 from multitask.data.peeking import peek
 from multitask.data.repeats import find_repeats
 from multitask.data.splits import shared_rows
-from multitask.errors import DataError
+from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_known, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.format import FORMAT_KEYS, Format
@@ -212,7 +212,11 @@ def _task_name(path: str | Path) -> str:
     stem = Path(path).name.split(".")[0]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")
     name = re.sub(r"[-_]?(train|training|data|dataset)$", "", name, flags=re.IGNORECASE)
-    taken = name in PRESETS[DEFAULT_PRESET]["tasks"] or name == "mean" or hasattr(nn.ModuleDict(), name)
+    try:
+        Task(name=name or "task", text="text", label="label")
+        taken = name in PRESETS[DEFAULT_PRESET]["tasks"] or hasattr(nn.ModuleDict(), name)
+    except ConfigError:  # a word that means something else
+        taken = True
     return f"own-{name}" if name and taken else name or "task"
 
 

@@ -193,9 +193,11 @@ def test_few_whole_numbers_may_be_either_kind(looked: Looked, tmp_path: Path) ->
 
 
 def test_a_name_of_a_presets_task_or_of_torchs_is_not_taken(looked: Looked, tmp_path: Path) -> None:
-    for name in ("sst-train.csv", "values.csv", "mean.csv", "train.csv", "größe 5.csv"):
+    for name in ("sst-train.csv", "values.csv", "mean.csv", "last.csv", "train.csv", "größe 5.csv"):
         frame().to_csv(tmp_path / name, index=False)
-    for name, task in (("sst-train", "own-sst"), ("values", "own-values"), ("mean", "own-mean"), ("train", "task")):
+    for name, task in (("sst-train", "own-sst"), ("values", "own-values"), ("mean", "own-mean"), ("last", "own-last")):
+        assert f"[tasks.{task}]\n" in looked(f"{name}.csv")[0]
+    for name, task in (("train", "task"),):
         assert f"[tasks.{task}]\n" in looked(f"{name}.csv")[0]
     assert "[tasks.gr-e-5]\n" in looked("größe 5.csv")[0]
 

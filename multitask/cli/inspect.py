@@ -11,7 +11,7 @@ from multitask.settings.format import Format
 from multitask.settings.toml import assignments
 
 if TYPE_CHECKING:
-    from multitask.data.inspection import Lengths, Report
+    from multitask.inspection.report import Lengths, Report
 
 __all__ = ["inspect", "lines_of"]
 
@@ -21,7 +21,7 @@ BAR = 40
 
 def inspect(args: argparse.Namespace) -> None:
     """Look at a file, and print the report and the task."""
-    from multitask.data.inspection import inspect_file  # brings torch
+    from multitask.inspection.report import inspect_file  # brings torch
 
     try:
         report = inspect_file(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multitask.data.bad_rows import ON_BAD, BadRow, BadRows, OnBad
-from multitask.data.dialects import Dialect
-from multitask.data.formats import Fault, Source, source_name
+from multitask.data.files.dialects import Dialect
+from multitask.data.files.formats import Fault, Source, source_name
 from multitask.data.labels import (
     NOT_UNICODE,
     as_text,

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 from multitask.data.bad_rows import BadRow
+from multitask.data.files.rows import Fault, Row
 from multitask.data.memory import is_missing
-from multitask.data.rows import Fault, Row
 from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.kinds import Label, label_key

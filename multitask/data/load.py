@@ -8,8 +8,8 @@ import numpy as np
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
-from multitask.data.dialect import Dialect, formats_note
 from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
+from multitask.data.files.dialect import Dialect, formats_note
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.sources import find_source, held_together, same_rows, serves_others
 from multitask.data.splits import split_off

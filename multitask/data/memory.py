@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from multitask.data.rows import Fault, Row
+from multitask.data.files.rows import Fault, Row
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.task import FILES, Task

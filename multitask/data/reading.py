@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from multitask.data.dialects import Dialect, Wanted, look_at
-from multitask.data.formats import is_pipe, read_rows
+from multitask.data.files.dialects import Dialect, Wanted, look_at
+from multitask.data.files.formats import is_pipe, read_rows
+from multitask.data.files.rows import Row, Source
 from multitask.data.memory import MemoryRows
-from multitask.data.rows import Row, Source
 from multitask.settings.task import Task
 
 __all__ = ["columns_of", "dialect_for", "rows_of"]

@@ -4,10 +4,10 @@ import os
 from collections.abc import Hashable
 from pathlib import Path
 
-from multitask.data.first_bytes import opened
-from multitask.data.formats import is_pipe
+from multitask.data.files.first_bytes import opened
+from multitask.data.files.formats import is_pipe
+from multitask.data.files.tables import sheet_of
 from multitask.data.memory import Given, MemoryRows
-from multitask.data.tables import sheet_of
 from multitask.errors import DataError
 from multitask.settings.config import RunConfig
 from multitask.settings.task import FILES, Task

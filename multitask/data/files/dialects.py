@@ -5,15 +5,15 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from multitask.data.cells import cell_rows
-from multitask.data.dialect import Dialect, Wanted
-from multitask.data.first_bytes import opened
-from multitask.data.first_line import is_table_by_name, names_columns, separators_of, told_by_first_line
-from multitask.data.json_rows import refuse_one_object
-from multitask.data.lines import encoding_of, numbered_lines, refuse_utf_8
-from multitask.data.looking import decimal_of, first_row_names_columns, separator_and_quoting
-from multitask.data.plain_text import FOLLOWING
-from multitask.data.rows import Line
+from multitask.data.files.cells import cell_rows
+from multitask.data.files.dialect import Dialect, Wanted
+from multitask.data.files.first_bytes import opened
+from multitask.data.files.first_line import is_table_by_name, names_columns, separators_of, told_by_first_line
+from multitask.data.files.json_rows import refuse_one_object
+from multitask.data.files.lines import encoding_of, numbered_lines, refuse_utf_8
+from multitask.data.files.looking import decimal_of, first_row_names_columns, separator_and_quoting
+from multitask.data.files.plain_text import FOLLOWING
+from multitask.data.files.rows import Line
 from multitask.errors import DataError
 from multitask.settings.checks import shown
 from multitask.settings.format import Format

@@ -5,15 +5,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from multitask.data.cells import CellRow, cell_rows
-from multitask.data.dialects import Dialect, Wanted, look_at
-from multitask.data.first_bytes import opened, opened_stream
-from multitask.data.first_line import told_by_first_line
-from multitask.data.json_rows import array_rows, object_rows
-from multitask.data.lines import encoding_of, numbered_lines, undecoded
-from multitask.data.looking import COMMA_NUMBER
-from multitask.data.plain_text import FOLLOWING
-from multitask.data.rows import Fault, Line, Row, Source, source_name
+from multitask.data.files.cells import CellRow, cell_rows
+from multitask.data.files.dialects import Dialect, Wanted, look_at
+from multitask.data.files.first_bytes import opened, opened_stream
+from multitask.data.files.first_line import told_by_first_line
+from multitask.data.files.json_rows import array_rows, object_rows
+from multitask.data.files.lines import encoding_of, numbered_lines, undecoded
+from multitask.data.files.looking import COMMA_NUMBER
+from multitask.data.files.plain_text import FOLLOWING
+from multitask.data.files.rows import Fault, Line, Row, Source, source_name
 from multitask.errors import DataError
 from multitask.settings.checks import shown
 from multitask.settings.format import Format
@@ -56,7 +56,7 @@ def read_rows(
                 lines = numbered_lines(name, file.stream, dialect.encoding, format)
                 yield from _rows(name, lines, dialect, format, wanted)
             else:
-                from multitask.data.tables import excel_rows, parquet_rows
+                from multitask.data.files.tables import excel_rows, parquet_rows
 
                 read = parquet_rows if file.what == "parquet" else excel_rows
                 yield from read(name, file.stream, format, wanted)

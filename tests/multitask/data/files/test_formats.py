@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from multitask.data import cells
-from multitask.data.formats import Fault, Row, read_rows
+from multitask.data.files import cells
+from multitask.data.files.formats import Fault, Row, read_rows
 
 
 def rows(content: bytes) -> list[Row]:

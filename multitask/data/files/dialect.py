@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from multitask.data.cells import split
+from multitask.data.files.cells import split
 from multitask.settings.checks import shown
 
 __all__ = ["Dialect", "Wanted", "formats_note"]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multitask.data.column import GROUPS, MOST_WHOLE_NUMBERS, Column
+from multitask.inspection.column import GROUPS, MOST_WHOLE_NUMBERS, Column
 from multitask.settings.kinds import label_key, parse_number
 
 __all__ = ["Guess", "guess"]

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from multitask.data.dialect import Wanted
-from multitask.data.lines import undecoded
-from multitask.data.rows import Fault, Line, Row
+from multitask.data.files.dialect import Wanted
+from multitask.data.files.lines import undecoded
+from multitask.data.files.rows import Fault, Line, Row
 from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format

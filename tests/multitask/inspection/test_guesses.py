@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from multitask.data.guesses import guess
+from multitask.inspection.guesses import guess
 
 TEXTS = [f"a film of row {row}" for row in range(40)]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from multitask.data.cells import CellRow, cell_rows, split
-from multitask.data.plain_text import KNOWN
-from multitask.data.rows import Line
+from multitask.data.files.cells import CellRow, cell_rows, split
+from multitask.data.files.plain_text import KNOWN
+from multitask.data.files.rows import Line
 from multitask.errors import DataError
 from multitask.settings.checks import shown
 from multitask.settings.format import Format

@@ -11,9 +11,9 @@ from itertools import chain
 from types import ModuleType
 from typing import IO, Any
 
-from multitask.data.dialect import Wanted
+from multitask.data.files.dialect import Wanted
+from multitask.data.files.rows import Row
 from multitask.data.memory import tidy_id, tidy_label, tidy_text
-from multitask.data.rows import Row
 from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format

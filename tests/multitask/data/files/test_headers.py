@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from multitask.data.dialects import Wanted, look_at
 from multitask.data.examples import iter_examples
-from multitask.data.formats import read_rows
+from multitask.data.files.dialects import Wanted, look_at
+from multitask.data.files.formats import read_rows
 from multitask.errors import DataError
 from multitask.settings.format import Format
 from multitask.settings.task import Task

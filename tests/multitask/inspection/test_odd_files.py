@@ -6,8 +6,8 @@ import pytest
 
 from multitask.__main__ import main
 from multitask.cli.inspect import lines_of
-from multitask.data.inspection import Report, inspect_file
 from multitask.errors import DataError
+from multitask.inspection.report import Report, inspect_file
 
 LABELS = ("no", "yes")
 ROWS = [f"a film of row {row},{LABELS[row % 2]}" for row in range(20)]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import IO, Any
 
-from multitask.data.first_bytes import MARKS
-from multitask.data.rows import Fault, Line
+from multitask.data.files.first_bytes import MARKS
+from multitask.data.files.rows import Fault, Line
 from multitask.errors import DataError
 from multitask.settings.format import Format
 

@@ -17,12 +17,12 @@ from minbert.files.registry import resolve
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import EncodedTexts
 from multitask.data.examples import Example
-from multitask.data.guesses import Guess, guess
 from multitask.data.load import prepare
-from multitask.data.peeking import peek
 from multitask.data.repeats import find_repeats
 from multitask.data.splits import shared_rows
 from multitask.errors import ConfigError, DataError
+from multitask.inspection.guesses import Guess, guess
+from multitask.inspection.peeking import peek
 from multitask.settings.checks import check_known, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.format import FORMAT_KEYS, Format

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from multitask.data.dialects import Wanted, look_at
 from multitask.data.examples import infer_labels, read_examples
-from multitask.data.formats import read_rows
+from multitask.data.files.dialects import Wanted, look_at
+from multitask.data.files.formats import read_rows
 from multitask.data.load import prepare
 from multitask.errors import DataError
 from multitask.settings.config import RunConfig, TrainConfig

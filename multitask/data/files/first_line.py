@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from multitask.data.cells import split, split_or_none
-from multitask.data.dialect import Dialect, Wanted
-from multitask.data.lines import undecoded
-from multitask.data.plain_text import looks_like_header, looks_like_json
-from multitask.data.rows import Line
+from multitask.data.files.cells import split, split_or_none
+from multitask.data.files.dialect import Dialect, Wanted
+from multitask.data.files.lines import undecoded
+from multitask.data.files.plain_text import looks_like_header, looks_like_json
+from multitask.data.files.rows import Line
 from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format

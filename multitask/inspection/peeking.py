@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from multitask.data.bad_rows import BadRow
-from multitask.data.cells import split
-from multitask.data.dialects import Dialect, look_at
-from multitask.data.first_bytes import opened
-from multitask.data.formats import is_pipe, read_rows
-from multitask.data.lines import numbered_lines
-from multitask.data.tables import names_of_table
+from multitask.data.files.cells import split
+from multitask.data.files.dialects import Dialect, look_at
+from multitask.data.files.first_bytes import opened
+from multitask.data.files.formats import is_pipe, read_rows
+from multitask.data.files.lines import numbered_lines
+from multitask.data.files.tables import names_of_table
 from multitask.errors import DataError
 from multitask.settings.checks import listed, shown
 from multitask.settings.format import Format

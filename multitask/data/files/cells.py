@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from multitask.data.rows import Line
+from multitask.data.files.rows import Line
 
 __all__ = ["CellRow", "cell_rows", "split", "split_or_none"]
 

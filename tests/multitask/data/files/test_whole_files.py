@@ -9,9 +9,9 @@ import openpyxl
 import pytest
 
 from multitask.data.examples import infer_labels, read_examples
-from multitask.data.inspection import inspect_file
 from multitask.data.load import prepare
 from multitask.errors import DataError
+from multitask.inspection.report import inspect_file
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 

@@ -53,7 +53,7 @@ class TaskDecoder(nn.Module):
         if not torch.compiler.is_compiling():
             refuse_quantized_autocast(self, encoded.packed.device)
         vectors = self.vectors(encoded)
-        return self._checked("head", self.head(*vectors), len(vectors[0]), self.task.num_outputs)
+        return self._checked("head", self.head(*vectors), vectors[0].shape[0], self.task.num_outputs)
 
     def vectors(self, encoded: BertOutput) -> tuple[Tensor, ...]:
         """Return what the head is called with: ``task.encodings`` tensors (batch, width); parameters as in forward."""
@@ -64,7 +64,9 @@ class TaskDecoder(nn.Module):
             pooled = call(self.dropout, pooled)
         if project is not None:
             pooled = self._checked("pooling", call(project, pooled), texts, self.width)
-        return pooled.chunk(self.task.encodings)
+        if self.task.encodings == 1:
+            return (pooled,)
+        return pooled.unflatten(0, (self.task.encodings, -1)).unbind()  # chunk would fix a traced batch's size
 
     def pool(self, encoded: BertOutput) -> Tensor:
         """Pool each row to one vector, (rows, width before projection); masked positions take no part."""

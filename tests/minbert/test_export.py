@@ -109,7 +109,7 @@ def test_an_exported_forward_looks_at_no_values(kernels: str, make_model: Any) -
     [("mean", ("a",)), ("attention", ("a", "b")), ("cls", ("a",)), ("max", ("a",)), ("pooler", ("a",))],
 )
 def test_a_task_is_exported_through_a_small_wrapper(make_model: Any, pooling: str, text: tuple[str, ...]) -> None:
-    task = Task(name="t", text=text, label="y", labels=tuple("012"), pooling=pooling)
+    task = Task(name="t", text=text, label="y", labels=tuple("012"), pooling=pooling, input="joint")
     model = MultitaskModel({task.encoder: make_model()}, [task]).eval()
 
     class OneTask(nn.Module):

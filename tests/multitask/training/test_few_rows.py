@@ -185,11 +185,10 @@ def test_of_equal_epochs_the_later_is_kept(tmp_path: Path, tiny_weights: Path) -
 
 
 def test_patience_needs_a_dev_score(tmp_path: Path, tiny_weights: Path) -> None:
-    settings = TrainConfig(patience=1)
+    settings, splits = TrainConfig(patience=1), {"dev": rows(100, seed=1)}
     with pytest.raises(ConfigError, match=r"^train.patience must be unset where there are no dev rows"):
         trained(tmp_path / "none", SINGLE, tiny_weights, settings=settings)
     with pytest.raises(ConfigError, match=r"^train.patience must be unset where select is last"):
-        splits = {"dev": rows(100, seed=1)}
         trained(tmp_path / "last", SINGLE, tiny_weights, splits=splits, settings=settings, select="last")
     with pytest.raises(ConfigError, match=r"^select must be auto or last where there are no dev rows"):
         trained(tmp_path / "named", SINGLE, tiny_weights, select="mood")

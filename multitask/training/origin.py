@@ -22,7 +22,7 @@ from multitask.settings.config import EncoderConfig, RunConfig
 from multitask.settings.task import INPUTS, Task
 from multitask.training.identity import known_identity
 
-__all__ = ["Origin", "Start", "base_config", "begin_from"]
+__all__ = ["Origin", "Start", "base_config", "begin_from", "keep_thresholds"]
 
 # What a decoder's weights mean depends on, beside the number of texts and how a pair is encoded.
 _MEANING = ("kind", "labels", "pooling", "head", "encoder")
@@ -111,7 +111,13 @@ class Origin:
             "encoders": dict.fromkeys(lacking, "there is none of its name"),
             "decoders": {name: why for name, why in reasons.items() if why},
         }
+        thresholds = {
+            name: old.tasks[name].threshold
+            for name in taken["decoders"]
+            if config.task(name).threshold is None and old.tasks[name].threshold is not None
+        }
         record = {"folder": str(self.folder.resolve()), "sha256": self.digest, **self.best, "taken": taken, "new": new}
+        record |= {"thresholds": thresholds} if thresholds else {}
         notes = [self._said(taken, new), *self._seen_rows(config, data, held_with)]
         return Start(model, self.run.tokenizer, record, notes)
 
@@ -226,6 +232,15 @@ def begin_from(
             f" got {shown(config.encoder.weights)}"
         )
     return replace(config, encoder=replace(config.encoder, weights=weights)), origin, phrase
+
+
+def keep_thresholds(model: MultitaskModel, origin: Mapping[str, Any] | None) -> None:
+    """Predict labels from the thresholds that were chosen for taken decoders, until dev rows choose others.
+
+    :param origin: as in Start.
+    """
+    for name, threshold in (origin or {}).get("thresholds", {}).items():
+        model.tasks[name] = replace(model.tasks[name], threshold=threshold)
 
 
 def _as_encoder(module: nn.Module) -> BertModel:

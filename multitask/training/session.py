@@ -31,7 +31,7 @@ from multitask.training.checkpoints import (
 from multitask.training.decisions import selection_for, training_notes
 from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
-from multitask.training.origin import Origin, Start
+from multitask.training.origin import Origin, Start, keep_thresholds
 from multitask.training.progress import Reporter
 from multitask.training.record import changes, environment_of, opening_record, skipped_steps
 from multitask.training.run_folder import JsonLines, NoLines, Signals, replace_best
@@ -103,6 +103,7 @@ class Session:
         self.spent, self.began = 0.0, time.monotonic()
         self.ended: dict[str, Any] | None = None
         log_lengths = self._restore() if resume else {}
+        keep_thresholds(self.model, self.record["from"])
         if self.state == TrainState():
             rows, names, seed = (self.train_data, self.dev_data, prepared.train), start.new_decoders, config.train.seed
             self.record["cross_validated"] = start_decoders(self.model, *rows, names, device=self.device, seed=seed)
@@ -127,9 +128,8 @@ class Session:
         self.scored, self.best = state["scored"], -math.inf if state["best"] is None else state["best"]
         self.since_best, self.spent, self.ended = state["since_best"], state["seconds"], state["ended"]
         changed = changes(state["environment"], self.environment)
-        self.record["from"] = state.get("from")
+        self.record |= {"from": state.get("from"), "cross_validated": state["cross_validated"]}
         self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
-        self.record["cross_validated"] = state["cross_validated"]
         lengths: dict[str, int] = state["log_lengths"]
         return lengths
 
@@ -254,9 +254,9 @@ class Session:
                 self.metrics.write(epoch=epoch, split="dev", task=name, metric=metric, value=value)
         self.timing.write(epoch=epoch, split="dev", seconds=time.perf_counter() - began)
         chosen: float = broadcast_from_main(selection.value(scores))  # a metric of a user's own may draw
-        mean = mean_score(list(scores.values()))
         select = "mean" if self.identity["select"] == "auto" else self.identity["select"]
-        self.report.scores(epoch, scores, mean, select=select, kept=chosen >= self.best and not selection.last)
+        kept = chosen >= self.best and not selection.last
+        self.report.scores(epoch, scores, mean_score(list(scores.values())), select=select, kept=kept)
         self.since_best = 0 if chosen > self.best else self.since_best + 1
         if chosen >= self.best:  # of equal epochs the later: it has learned more
             self.best = chosen

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from minbert.errors import InputError
 from multitask import Run, Task, TrainConfig, baseline_score, train
 from multitask.__main__ import main
+from multitask.errors import StoppedError
 from multitask.metrics import METRICS, bootstrap_score, compute_metric, macro_f1, micro_f1
 
 METRIC = ("micro_f1", "macro_f1")
@@ -183,3 +186,26 @@ def test_a_threshold_that_is_set_stays(tiny_weights: Path, tmp_path: Path) -> No
         progress=False,
     )
     assert run.model.tasks["mood"].threshold == 0.25
+
+
+def test_a_taken_decoder_keeps_its_threshold_until_dev_rows_choose_another(trained: Path, tmp_path: Path) -> None:
+    old = Run.load(trained)
+    task = replace(old.config.task("mood"), dev=None, train=None, lr=0.0, decoder_lr=0.0)
+    chosen, texts = old.model.tasks["mood"].threshold, [row["text"] for row in rows_of(50, seed=1)]
+
+    def more(out: Path, origin: Path, resume: bool = False, **options: Any) -> Run:
+        settings, data = TrainConfig(epochs=1, rounds=2), {"mood": {"train": rows_of(20, seed=2)}}
+        options |= {"settings": settings, "data": data, "from_run": origin, "resume": resume, "progress": False}
+        return train(tasks=[task], out=out, **options)
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    with pytest.raises(StoppedError):
+        more(tmp_path / "a", copy, on_round=lambda done: "stop")
+    shutil.rmtree(copy)
+    a = more(tmp_path / "a", copy, resume=True)
+    b = more(tmp_path / "b", tmp_path / "a")
+    for run in (a, b):
+        assert run.model.tasks["mood"].threshold == chosen
+        assert run.config.task("mood").threshold is None
+        assert run.predict("mood", texts) == old.predict("mood", texts)

@@ -200,7 +200,7 @@ def test_of_equal_epochs_the_later_is_kept(tmp_path: Path, tiny_weights: Path) -
 
 
 def test_patience_needs_a_dev_score(tmp_path: Path, tiny_weights: Path) -> None:
-    settings = TrainConfig(patience=1)
+    settings, splits = TrainConfig(patience=1), {"dev": rows(100, seed=1)}
     with pytest.raises(ConfigError, match=r"^train.patience must be unset where there are no dev rows"):
         trained(tmp_path / "none", SINGLE, tiny_weights, settings=settings)
     splits = {"dev": rows(100, seed=1)}

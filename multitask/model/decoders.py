@@ -66,7 +66,8 @@ class TaskDecoder(nn.Module):
             pooled = self._checked("pooling", call(project, pooled), texts, self.width)
         if self.task.encodings == 1:
             return (pooled,)
-        return pooled.unflatten(0, (self.task.encodings, -1)).unbind()  # chunk would fix a traced batch's size
+        # chunk would fix a traced batch's size.
+        return pooled.view(self.task.encodings, -1, pooled.shape[1]).unbind()
 
     def pool(self, encoded: BertOutput) -> Tensor:
         """Pool each row to one vector, (rows, width before projection); masked positions take no part."""

@@ -229,7 +229,7 @@ def measure(name: str, todo: Sequence[tuple[int, int, str]], data: Path, vectors
 
 
 def print_table(results: Sequence[Line]) -> None:
-    """Print scores on the draws to report and on all, and by how much ours is above the others on the same draws."""
+    """Print mean scores on the draws to report and on all, and how far ours is above the others."""
     table = pd.DataFrame(results)
     wide = table.pivot_table(index=["task", "rows", "draw"], columns="method", values="score")
     for other in [name for name in FITS if {name, "ours"} <= {*wide} and name != "ours"]:

@@ -34,6 +34,7 @@ def print_scores(
         value, low, high = (math.nan if of[key] is None else of[key] for key in ("value", "low", "high"))
         estimates[name] = Score(value, low, high, of["n"], of["metric"])
     if not scores and not estimates:
+        print("no dev rows, and no new decoder that starts from a probe: there is no score")
         return
     width = max(10, *(len(score.metric) + 2 for score in (*scores.values(), *estimates.values())))
     print(f"{'task':<12}{'metric':<{width}}{'score':>7}  {'95 % interval':<14}{'rows':>7}{'macro-F1':>10}")

@@ -31,7 +31,7 @@ def test_a_tasks_kind_is_asked_in_one_file() -> None:
         if (lines := [line for line in path.read_text(encoding="utf-8").splitlines() if ASKS.search(line)])
     }
     found.pop("settings/kinds.py", None)  # registers them
-    found.pop("data/guesses.py", None)  # tells by its rows what kind of task a file makes
+    found.pop("inspection/guesses.py", None)  # tells by its rows what kind of task a file makes
     # The default of a task's kind, the command line's `fetch KIND`, and the presets' data.
     assert {name: len(lines) for name, lines in found.items()} == {
         "cli/commands.py": 1,

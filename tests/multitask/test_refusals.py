@@ -143,11 +143,17 @@ def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path: Path) ->
         list(iter_examples(path, task))
 
 
-@pytest.mark.parametrize(("rows", "found"), [("", "none"), ("a\tpos\nb\tpos\n", "only 'pos'")])
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ("", "must have rows below its header, got none"),
+        ("a\tpos\nb\tpos\n", ": column 'y' must have at least two classes, got only 'pos'"),
+    ],
+)
 def test_labels_that_are_no_two_classes_are_trouble_with_the_file(tmp_path: Path, rows: str, found: str) -> None:
     path = tmp_path / "rows.tsv"
     path.write_text(f"text\ty\n{rows}")
-    with pytest.raises(DataError, match=f"rows.tsv: column 'y' must have at least two classes, got {found}"):
+    with pytest.raises(DataError, match=f"rows.tsv ?{found}"):
         infer_labels(Task(name="t", text=("text",), label="y", train=str(path)))
 
 

@@ -134,8 +134,8 @@ if len(sys.argv) > 3 and os.environ["RANK"] == "1":
     rows[-1]["label"] = 0
 with process_group():
     task = Task(name="mood", text="text", label="label", batch_size=4)
-    run = train(tasks=[task], data={"mood": {"train": rows}}, weights=sys.argv[1], settings=TrainConfig(rounds=2, hold_out=True),
-                out=sys.argv[2], progress=False)
+    run = train(tasks=[task], data={"mood": {"train": rows}}, weights=sys.argv[1], out=sys.argv[2], progress=False,
+                settings=TrainConfig(rounds=2, hold_out=True))
     assert run.evaluate()["mood"].n == 6
 """
 

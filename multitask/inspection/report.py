@@ -191,7 +191,9 @@ def _lengths(task: Task, examples: Sequence[Example], weights: str) -> Lengths:
     chosen = np.unique(np.linspace(0, len(examples) - 1, min(COUNTED, len(examples))).astype(int))
     texts = [examples[row].texts for row in chosen]
     # Ten times the positions: how much longer a row is than what is cut matters little.
-    tokens = EncodedTexts(task, texts, BertTokenizer.from_pretrained(folder), 10 * most)
+    # Of a pair the longest text that the encoder reads is both together.
+    together = replace(task, input="joint") if task.is_pair else task
+    tokens = EncodedTexts(together, texts, BertTokenizer.from_pretrained(folder), 10 * most)
     lengths = tokens.lengths
     bounds = [8]
     while bounds[-1] < lengths.max():

@@ -1,9 +1,12 @@
 """inspect: files that are odd as a whole. What is first wrong with them is said."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from minbert.tokenizer import BertTokenizer
 from multitask.__main__ import main
 from multitask.cli.inspect import lines_of
 from multitask.errors import DataError
@@ -56,3 +59,16 @@ def test_the_option_that_helps_is_named_as_it_is_given(tmp_path: Path, capsys: p
     said = capsys.readouterr().err
     assert "must not contain NUL characters" in said
     assert "--format encoding may have to name the file's encoding, such as utf-16-le" in said
+
+
+def test_a_pair_is_as_long_as_both_its_texts_together(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(f"film {n} was good", f"a film {n} and a story", n % 2) for n in range(12)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("sentence1,sentence2,label\n" + "".join(f"{a},{b},{label}\n" for a, b, label in rows))
+    assert main(["inspect", str(path), "--weights", str(tiny_weights), "--json"]) == 0
+    lengths = json.loads(capsys.readouterr().out)["lengths"]
+    tokenizer = BertTokenizer.from_pretrained(tiny_weights)
+    together = tokenizer.tokenize_all([a for a, _, _ in rows], [b for _, b, _ in rows]).lengths
+    assert (lengths["median"], lengths["longest"]) == (int(np.median(together)), together.max())

@@ -3,7 +3,7 @@
     python examples/08_few_rows.py --only sst2 --rows 8 --draws 1-3
 
 Prints a table: by task, number of rows and method the mean score over several draws of the rows, with its standard
-error, and how far train is above the probe on the same draws. What the line above asks for takes two minutes on two
+error, and how far train is above the probe on the same draws. What the line above asks for takes a minute or two on two
 cores; all tasks and ten draws take hours, and --results keeps what is done for a later call to go on from.
 
 The files are the course's three: multitask fetch data --quora small writes them. sst5 and sst2 (classes 0 and 1 against

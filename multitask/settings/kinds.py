@@ -42,10 +42,10 @@ def label_key(text: str) -> str | Decimal:
 class Kind(ABC):
     """What a kind of task decides; it has no state.
 
-    has_classes: labels are classes, not numbers (float32): an index (int64), unless ``many``.
-    many: a row may have any number of the classes: labels are (batch, classes), 1 where a row has the class, else 0, in
-        float32; there are no class weights.
-    metrics: names of ``multitask.METRICS`` that fit beside those for all such labels; the first is the task's score.
+    - has_classes: labels are classes, not numbers (float32): an index (int64), unless ``many``.
+    - many: a row may have any number of the classes: labels are (batch, classes), 1 where a row has the class, else 0,
+      in float32; there are no class weights.
+    - metrics: names of ``multitask.METRICS`` that fit beside those for all such labels; the first is the task's score.
     """
 
     has_classes: ClassVar[bool]

@@ -14,11 +14,12 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import check_choice, check_integer, check_known, shown
 from multitask.settings.task import Task
 
-__all__ = ["CheckedSampler", "Indices", "RoundSampler", "Sampler", "batch_size_of"]
+__all__ = ["DEFAULT_BATCH", "CheckedSampler", "Indices", "RoundSampler", "Sampler", "batch_size_of"]
 
 Indices = npt.NDArray[np.int64]
 # Keeps the stream of task orders apart from the streams of rows, whose third word is the task's index.
 ORDER = 2**32 - 1
+DEFAULT_BATCH = 32  # rows a process, where there are enough
 
 
 def batch_size_of(task: Task, rows: int, processes: int = 1) -> int:
@@ -26,7 +27,9 @@ def batch_size_of(task: Task, rows: int, processes: int = 1) -> int:
 
     Unless it is set it is 32 a process; of fewer than 128 rows a quarter, but four at least.
     """
-    wanted = min(32 * processes, max(4, rows // 4)) if task.batch_size is None else task.batch_size * processes
+    wanted = (
+        min(DEFAULT_BATCH * processes, max(4, rows // 4)) if task.batch_size is None else task.batch_size * processes
+    )
     return min(wanted, max(rows, 1), task.sample_size or wanted)
 
 

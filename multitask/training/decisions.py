@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from multitask.data.load import Prepared
-from multitask.data.sampling import Sampler
+from multitask.data.sampling import DEFAULT_BATCH, Sampler
 from multitask.distributed import size
 from multitask.errors import ConfigError
 from multitask.evaluation import FEWEST_TO_CHOOSE, Selection
@@ -42,8 +42,7 @@ def training_notes(prepared: Prepared, sampler: Sampler) -> list[str]:
     notes = []
     for task in prepared.config.tasks:
         rows, batch = len(prepared.train[task.name]), batches.get(task.name, 0)
-        wanted = None if task.batch_size is None else task.batch_size * size()
-        if batch and batch < (wanted or 32 * size()):
+        if batch and batch < (task.batch_size or DEFAULT_BATCH) * size():
             notes.append(f"{task.name}: batches of {batch} of its {rows} rows (tasks.{task.name}.batch_size)")
         if batch and rounds * batch > rows:
             times = rounds * batch / rows

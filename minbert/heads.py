@@ -1,5 +1,6 @@
 """The two heads BERT is pretrained with, for further pretraining on a task's own text."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.config import BertConfig
+from minbert.errors import InputError
 from minbert.layers import ACTIVATIONS, LayerNorm
 from minbert.model import BertModel, BertOutput
 
@@ -36,10 +38,14 @@ class BertForPreTraining(nn.Module):
     """BERT with the masked-language-model head, tied to the word embeddings, and the next-sentence head.
 
     Source: Devlin et al. 2019, section 3.1; the transform before the tied projection as in the released code.
+
+    :raises InputError: for the configuration of another family, whose heads differ.
     """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
+        if config.model_type != "bert":
+            raise InputError(f"BertForPreTraining must be given model_type bert, got {config.model_type!r}")
         self.config = config
         self.bert = BertModel(config)
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
@@ -75,14 +81,17 @@ class BertForPreTraining(nn.Module):
         return F.linear(transformed, self.bert.embeddings.word_embeddings.weight, self.prediction_bias)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path) -> Self:
-        """Load encoder and both heads, in eval mode; WeightsError if the checkpoint has no heads."""
+    def from_pretrained(cls, name_or_folder: str | Path, *, drop: Iterable[str] = ()) -> Self:
+        """Load encoder and both heads, in eval mode; WeightsError if the checkpoint has no heads.
+
+        :param drop: tensors to leave out that no part of the model wants, by their names in the file.
+        """
         from minbert.files.checkpoint import load_pretraining, read_config
         from minbert.files.registry import resolve
 
         folder = resolve(name_or_folder)
         model = cls(read_config(folder))
-        model.load_report = load_pretraining(dict(model.named_parameters()), folder)
+        model.load_report = load_pretraining(dict(model.named_parameters()), folder, model.config.family, drop=drop)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -119,8 +119,8 @@ class Packing:
         return tuple(groups)
 
     @cached_property
-    def columns(self) -> tuple[Tensor | None, ...]:
-        """Each group's positions, int64 (rows, width) and 0 at padding; None for a group whose rows have no holes."""
+    def group_columns(self) -> tuple[Tensor | None, ...]:
+        """Each group's columns, int64 (rows, width) and 0 at padding; None for a group whose rows have no holes."""
         ordered, found, first = self.lengths[self.order], [], 0
         holed = self.positions[self._starts + ordered - 1] >= ordered  # (batch,): the last token is too far right
         for group in self.groups:

@@ -37,9 +37,9 @@ class Heads:
 def fitted_bias(bias: Tensor, packing: Packing) -> Tensor:
     """Cut or pad a bias (heads, seq, seq) of a padded batch's columns to those that ``attention`` reads, in float32."""
     width, seq = packing.groups[0].width, bias.shape[1]
-    if any(columns is not None for columns in packing.columns):
+    if any(columns is not None for columns in packing.group_columns):
         width = max(width, seq)
-    fitted = bias.to(_wide(bias.dtype))
+    fitted = bias.to(_wide(bias.dtype)).contiguous()
     return fitted if width == seq else F.pad(fitted, (0, width - seq, 0, width - seq))
 
 
@@ -87,7 +87,7 @@ def _added(heads: Heads, number: int, bias: Tensor | None, dtype: torch.dtype) -
     if bias is None:
         return group.key_bias(heads.number, dtype)
     by_row = group.key_bias(heads.number, bias.dtype).view(group.rows, heads.number, 1, group.width)[:, :1]
-    columns = heads.packing.columns[number]
+    columns = heads.packing.group_columns[number]
     if columns is None:
         by_column = bias[:, : group.width, : group.width]
     else:
@@ -136,7 +136,7 @@ def attention_backward(
             d_weights *= keep[number]
         d_scores = _softmax_backward(d_weights, probabilities)
         if d_bias is not None:
-            _add_bias_gradient(d_bias, d_scores, group, packing.columns[number])
+            _add_bias_gradient(d_bias, d_scores, group, packing.group_columns[number])
         _product(d_scores, k, scale, out=d_q)
         _product(d_scores.transpose(1, 2), q, scale, out=d_k)
         _product(weights.transpose(1, 2), d_rows, keep_scale, out=d_v)

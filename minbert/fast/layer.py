@@ -5,18 +5,16 @@ autograd's bookkeeping of some forty small steps, the copies between them, and a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from minbert.fast.attention import Heads, attention, attention_backward
 from minbert.fast.casts import joined
-from minbert.fast.kernels import affine, backward_pass, keep_mask
+from minbert.fast.kernels import ACTIVATIONS, affine, backward_pass, keep_mask
 
 __all__ = ["LayerSettings", "encoder_layer"]
 
@@ -70,7 +68,7 @@ def _feed_forward(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
     w_i, b_i, w_u, b_u = (joined((part,), settings.dtype) for part in (w_i, b_i, w_u, b_u))
     x = hidden.to(settings.dtype)
     expanded = affine(x, w_i, b_i)  # (slots, intermediate_size)
-    active = _ACTIVATIONS[settings.activation](expanded)
+    active = ACTIVATIONS[settings.activation](expanded)
     summed, keep = _residual(hidden, affine(active, w_u, b_u), settings.dropout)
     result, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, shift, settings.eps)
     return result, (x, w_i, expanded, active, w_u, keep, summed, mean, rstd, weight, shift)
@@ -172,17 +170,8 @@ def _slope(x: Tensor, activation: str) -> Tensor:
     return 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh.square()) * factor * (1 + 3 * cubic * x.square())
 
 
-_gelu_tanh = partial(F.gelu, approximate="tanh")
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": _gelu_tanh,
-    "gelu_pytorch_tanh": _gelu_tanh,
-    "relu": torch.relu,
-    "silu": F.silu,
-}
 _FUSED_BACKWARD: dict[str, tuple[str, dict[str, str]]] = {
     "gelu": ("gelu_backward", {}),
-    "gelu_new": ("gelu_backward", {"approximate": "tanh"}),
-    "gelu_pytorch_tanh": ("gelu_backward", {"approximate": "tanh"}),
+    "gelu_tanh": ("gelu_backward", {"approximate": "tanh"}),
     "silu": ("silu_backward", {}),
 }

@@ -32,15 +32,17 @@ def checked_inputs(
             raise InputError(f"{name}: must be a dense tensor on {device}, got {found}")
     _check_ids("input_ids", input_ids, config.vocab_size, "vocab_size")
     seq = input_ids.shape[1]
-    if seq > config.max_position_embeddings:
+    if seq > config.max_tokens:
+        first = f" - {config.first_position}" if config.first_position else ""
         raise InputError(
-            f"input_ids: rows must have at most {config.max_position_embeddings} tokens (max_position_embeddings),"
+            f"input_ids: rows must have at most {config.max_tokens} tokens (max_position_embeddings{first}),"
             f" got {seq}; truncate the text"
         )
     if token_type_ids is None:
         token_type_ids = torch.zeros_like(input_ids)
     _check_shape("token_type_ids", token_type_ids, input_ids)
-    _check_ids("token_type_ids", token_type_ids, config.type_vocab_size, "type_vocab_size")
+    # A family without token types has a tokenizer that gives zeros.
+    _check_ids("token_type_ids", token_type_ids, max(1, config.type_vocab_size), "type_vocab_size")
     if attention_mask is None:
         return torch.ones_like(input_ids, dtype=torch.bool), token_type_ids
     _check_shape("attention_mask", attention_mask, input_ids)

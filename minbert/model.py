@@ -4,14 +4,16 @@ Source: Devlin et al. 2019 (arXiv 1810.04805); layers as in Vaswani et al. 2017,
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from minbert.attention import MultiHeadAttention
+from minbert.attention import MultiHeadAttention, RelativeAttentionBias
 from minbert.config import BertConfig
 from minbert.errors import InputError
 from minbert.fast.choice import uses_fast_path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BertEmbeddings", "BertLayer", "BertModel", "BertOutput", "Encoded"]
 
+Result = TypeVar("Result")
+
 
 class BertEmbeddings(nn.Module):
     """Sum of word, position and segment embeddings, normed, then dropout (section 3, figure 2)."""
@@ -31,19 +35,24 @@ class BertEmbeddings(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        # Where positions start after the padding's id, those up to it are nobody's, and padding's is not trained.
+        unused = config.pad_token_id if config.first_position else None
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size, unused)
+        types = config.type_vocab_size
+        self.token_type_embeddings = nn.Embedding(types, config.hidden_size) if types else None
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, positions: Tensor) -> Tensor:
         """Embed each token.
 
-        :param input_ids: int64 (tokens,), as are ``token_type_ids``.
-        :param positions: int64, each token's place in its row: (tokens,), or (seq,) for a padded batch.
+        :param input_ids: int64 (tokens,), as are ``token_type_ids``, which count only where there are types.
+        :param positions: int64, each token's position: (tokens,), or (seq,) for a padded batch.
         :return: (tokens, hidden_size).
         """
-        summed = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
+        summed = self.word_embeddings(input_ids)
+        if self.token_type_embeddings is not None:
+            summed = summed + self.token_type_embeddings(token_type_ids)
         embedded: Tensor = self.dropout(self.LayerNorm(summed + self.position_embeddings(positions)))
         return embedded
 
@@ -65,16 +74,21 @@ class BertLayer(nn.Module):
         self.output = nn.Linear(config.intermediate_size, hidden)
         self.output_LayerNorm = LayerNorm(hidden, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
+        self.drops_attention_output = config.family.drops_attention_output
 
-    def forward(self, hidden: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute the layer.
 
         :param hidden: (tokens, hidden_size).
         :param rows: says which token is whose.
+        :param bias: (heads, seq, seq), added to the attention's scores.
         :return: (tokens, hidden_size), and the attention weights (batch, heads, seq, seq).
         """
-        context, weights = self.attention(hidden, rows)
-        attended = self.attention_LayerNorm(hidden + self.dropout(self.attention_output(context)))
+        context, weights = self.attention(hidden, rows, bias=bias)
+        context = self.attention_output(context)
+        attended = self.attention_LayerNorm(
+            hidden + (self.dropout(context) if self.drops_attention_output else context)
+        )
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
         return self.output_LayerNorm(attended + self.dropout(self.output(expanded))), weights
 
@@ -94,10 +108,13 @@ class Encoded:
 
 
 class BertModel(nn.Module):
-    """A BERT encoder over int64 token ids, computing on real tokens alone.
+    """An encoder of BERT's family over int64 token ids, computing on real tokens alone.
 
-    :param config: sizes and dropout rates.
-    :param add_pooling_layer: False for checkpoints without a pooler; ``pooler_output`` is None then.
+    :param config: sizes and dropout rates; ``config.family`` says what differs from BERT.
+    :param add_pooling_layer: False for checkpoints without a pooler; ``pooler_output`` is None then, as it always is
+        in a family that has none.
+
+    ``checkpoint_layers``, False at first: whether a backward pass finds no more than each layer's input kept.
     """
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
@@ -105,7 +122,11 @@ class BertModel(nn.Module):
         self.config = config
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        buckets = config.relative_attention_num_buckets
+        self.relative_attention_bias = RelativeAttentionBias(buckets, config.num_attention_heads) if buckets else None
+        pooled = add_pooling_layer and config.family.has_pooler
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if pooled else None
+        self.checkpoint_layers = False
         self.load_report: LoadReport | None = None
         self.apply(self._initialise)
 
@@ -134,7 +155,7 @@ class BertModel(nn.Module):
     ) -> "BertOutput":
         """Encode a padded batch; outputs do not depend on the rest of the batch.
 
-        :param input_ids: int64 or int32 (batch, seq), each in [0, vocab_size), seq at most max_position_embeddings.
+        :param input_ids: int64 or int32 (batch, seq), each in [0, vocab_size), seq at most config.max_tokens.
         :param attention_mask: (batch, seq), bool or 0 and 1; 1 at real tokens, each row's first among them. All
             real without it.
         :param token_type_ids: int64 (batch, seq), each in [0, type_vocab_size); all 0 without it.
@@ -170,14 +191,25 @@ class BertModel(nn.Module):
         """
         hidden = self.embeddings(input_ids, token_type_ids, rows.positions)  # (tokens, hidden_size)
         states, attentions = [hidden] if keep_states else [], []
+        bias = None if self.relative_attention_bias is None else self.relative_attention_bias(rows.seq_length)
         for layer in self.layers:
-            hidden, weights = layer(hidden, rows)
+            hidden, weights = self.run(layer, hidden, rows, *(() if bias is None else (bias,)))
             if keep_states:
                 states.append(hidden)
             if keep_attentions:
                 attentions.append(weights)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(rows.first(hidden)))  # (batch, hidden_size)
         return Encoded(hidden, pooled, states, attentions)
+
+    def run(self, layer: Callable[..., Result], *arguments: Any) -> Result:
+        """Compute a layer; with ``checkpoint_layers`` its backward pass computes it again, from its arguments alone.
+
+        Source: Chen et al. 2016 (arXiv 1604.06174). The same elements are dropped both times.
+        """
+        if self.checkpoint_layers and torch.is_grad_enabled():
+            again: Result = checkpoint(layer, *arguments, use_reentrant=False)
+            return again
+        return layer(*arguments)
 
     def _encodes_as_written(self) -> bool:
         """Return whether nobody has put another ``encode`` in the place of this one."""
@@ -189,7 +221,8 @@ class BertModel(nn.Module):
         """Check the batch; return its layout and its token types (batch, seq)."""
         if torch.compiler.is_compiling():  # no value can be looked at
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            return PaddedRows(mask.bool()), torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            return PaddedRows(mask.bool(), self._positions(input_ids)), types
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call] # public, though not in __all__
             raise InputError(
                 "torch.jit.trace would record this batch's lengths: use torch.onnx.export(..., dynamo=True) or"
@@ -197,7 +230,18 @@ class BertModel(nn.Module):
             )
         refuse_quantized_autocast(self, self.device)
         bool_mask, types = checked_inputs(self.config, self.device, input_ids, attention_mask, token_type_ids)
-        return Packing(bool_mask), types
+        return Packing(bool_mask, self._positions(input_ids)), types
+
+    def _positions(self, input_ids: Tensor) -> Tensor | None:
+        """Return each token's position, (batch, seq), where padding has none of its own; None where it is the column.
+
+        Source: transformers' RoBERTa, after fairseq: counted from the padding's id on, which is padding's position.
+        """
+        padding = self.embeddings.position_embeddings.padding_idx
+        if padding is None:
+            return None
+        real = (input_ids != padding).long()
+        return real.cumsum(1) * real + padding
 
     @classmethod
     def from_pretrained(
@@ -206,6 +250,7 @@ class BertModel(nn.Module):
         *,
         add_pooling_layer: bool = True,
         dropout: float | None = None,
+        drop: Iterable[str] = (),
         warn: bool = True,
     ) -> Self:
         """Load the weights of a known name, a hub id or a folder; the encoder is in eval mode.
@@ -213,6 +258,7 @@ class BertModel(nn.Module):
         What was renamed and dropped on the way stands in ``load_report``.
 
         :param dropout: replaces both dropout rates of the folder's config.json.
+        :param drop: tensors to leave out that no part of the model wants, by their names in the file.
         :param warn: log a warning if the pooler looks untrained.
         :raises WeightsError: for files that are missing, broken or do not fit; all misfits in one sentence.
         """
@@ -225,11 +271,11 @@ class BertModel(nn.Module):
             rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
             config = dataclasses.replace(config, **rates)  # type: ignore[arg-type]
         model = cls(config, add_pooling_layer)
-        model.load_report = load_encoder(dict(model.named_parameters()), folder, warn=warn)
+        model.load_report = load_encoder(dict(model.named_parameters()), folder, config.family, drop=drop, warn=warn)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors as ``transformers.BertModel`` reads them.
+        """Write config.json and model.safetensors as ``transformers.AutoModel`` reads them.
 
         :raises WeightsError: if the disk refuses, or if parts were replaced, so that nothing could load the files.
         """

@@ -21,10 +21,13 @@ __all__ = ["LayerSettings", "encoder_layer"]
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """Non-tensor settings of a layer: attention's plan, dropout, the norms' eps, the activation, the products' type."""
+    """Non-tensor settings of a layer: attention's plan, dropout, the norms' eps, the activation, the products' type.
+
+    ``dropout`` is the rates on attention's output and on the feed-forward part's.
+    """
 
     heads: Heads
-    dropout: float
+    dropout: tuple[float, float]
     eps: float
     activation: str
     dtype: torch.dtype
@@ -57,7 +60,7 @@ def _self_attention(
     w_o, b_o = joined((w_o,), settings.dtype), joined((b_o,), settings.dtype)
     x = hidden.to(settings.dtype)
     context, kept, keep_scale = attention(affine(x, w_qkv, b_qkv), settings.heads, bias, saving=saving)
-    summed, keep = _residual(hidden, affine(context, w_o, b_o), settings.dropout)
+    summed, keep = _residual(hidden, affine(context, w_o, b_o), settings.dropout[0])
     result, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, shift, settings.eps)
     return result, (keep_scale, kept, (x, w_qkv, context, w_o, keep, summed, mean, rstd, weight, shift))
 
@@ -69,7 +72,7 @@ def _feed_forward(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
     x = hidden.to(settings.dtype)
     expanded = affine(x, w_i, b_i)  # (slots, intermediate_size)
     active = ACTIVATIONS[settings.activation](expanded)
-    summed, keep = _residual(hidden, affine(active, w_u, b_u), settings.dropout)
+    summed, keep = _residual(hidden, affine(active, w_u, b_u), settings.dropout[1])
     result, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, shift, settings.eps)
     return result, (x, w_i, expanded, active, w_u, keep, summed, mean, rstd, weight, shift)
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from functools import partial
-from operator import call
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from minbert.attention import MultiHeadAttention
 from minbert.fast import parts
@@ -36,21 +34,19 @@ def encode(
     relative = model.relative_attention_bias
     bias = None if relative is None else relative(packing.seq_length)  # (heads, seq, seq)
     fitted = None if bias is None else fitted_bias(bias, packing)
-    recomputing = model.checkpoint_layers and torch.is_grad_enabled()
-    run = partial(checkpoint, use_reentrant=False) if recomputing else call
     filled: Tensor | None = None  # hidden with the rows that whole layers want beyond the last token
     for layer in model.layers:
         settings = None if keep_attentions else whole_settings(layer, packing, hidden)
         if settings is not None:
             filled = packing.fill(hidden) if filled is None else filled
-            filled = run(encoder_layer, filled, settings, _parameters(layer), fitted)
+            filled = model.run(encoder_layer, filled, settings, _parameters(layer), fitted)
             hidden = packing.cut(filled)
         else:
             filled = None
             if type(layer) is BertLayer and not parts.is_watched(layer):
-                hidden, weights = run(parts.layer, layer, hidden, packing, bias, weights=keep_attentions)
+                hidden, weights = model.run(partial(parts.layer, weights=keep_attentions), layer, hidden, packing, bias)
             else:
-                hidden, weights = run(layer, hidden, packing, bias)
+                hidden, weights = model.run(layer, hidden, packing, *(() if bias is None else (bias,)))
             if weights is not None and keep_attentions:
                 attentions.append(weights)
         if keep_states:
@@ -72,8 +68,9 @@ def whole_settings(layer: nn.Module, packing: Packing, hidden: Tensor) -> LayerS
         return None
     if not attention.query.out_features == attention.key.out_features == attention.value.out_features:
         return None
+    rates = rate if layer.drops_attention_output else 0.0, rate
     return LayerSettings(
-        Heads(packing, attention.num_heads, attention_rate), rate, eps, activation, product_dtype(hidden)
+        Heads(packing, attention.num_heads, attention_rate), rates, eps, activation, product_dtype(hidden)
     )
 
 

@@ -206,10 +206,10 @@ def layer(
     if is_plain(module.attention, MultiHeadAttention):
         context, found = attention(module.attention, hidden, packing, bias=bias, weights=weights)
     else:
-        context, found = module.attention(hidden, packing, bias=bias)
-    attended = call(
-        module.attention_LayerNorm, residual(hidden, call(module.attention_output, context), module.dropout)
-    )
+        context, found = module.attention(hidden, packing, **({} if bias is None else {"bias": bias}))
+    branch = call(module.attention_output, context)
+    added = residual(hidden, branch, module.dropout) if module.drops_attention_output else hidden + branch
+    attended = call(module.attention_LayerNorm, added)
     expanded = call(module.intermediate, attended)  # (tokens, intermediate_size)
     name = activation_of(module)
     active = module.activation(expanded) if name is None else kernels.ACTIVATIONS[name](expanded)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minbert import AdamW, BertModel, BertTokenizer, linear_schedule
-from minbert.files.names import to_hub_name
+from minbert.families.bert import BERT
 
 MASKS = ["none", "right", "holes"]
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -38,7 +38,7 @@ def training_loss(model: Any, inputs: dict[str, Tensor], seed: int) -> Tensor:
 def assert_equal_gradients(mine: nn.Module, theirs: nn.Module) -> None:
     """Per tensor: the norm of the difference is at most 1e-4 of the norm, with a floor of 1e-7."""
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    found = {to_hub_name(name): parameter.grad for name, parameter in mine.named_parameters()}
+    found = {BERT.to_hub_name(name): parameter.grad for name, parameter in mine.named_parameters()}
     assert set(found) == set(expected)
     for name, gradient in expected.items():
         assert gradient is not None, name

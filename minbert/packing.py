@@ -124,12 +124,12 @@ class Packing:
     def group_columns(self) -> tuple[Tensor | None, ...]:
         """Each group's columns, int64 (rows, width) and 0 at padding; None for a group whose rows have no holes."""
         ordered, found, first = self.lengths[self.order], [], 0
-        holed = self.positions[self._starts + ordered - 1] >= ordered  # (batch,): the last token is too far right
+        holed = self.columns[self._starts + ordered - 1] >= ordered  # (batch,): the last token is too far right
         for group in self.groups:
             starts, real = self._starts[first : first + group.rows, None], group.real
             places = (starts + torch.arange(group.width, device=real.device)).where(real, starts)
             has_holes = bool(holed[first : first + group.rows].any())
-            found.append(self.positions[places].masked_fill_(~real, 0) if has_holes else None)
+            found.append(self.columns[places].masked_fill_(~real, 0) if has_holes else None)
             first += group.rows
         return tuple(found)
 

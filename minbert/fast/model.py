@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
+from operator import call
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from minbert.attention import MultiHeadAttention
 from minbert.fast import parts
@@ -34,19 +36,21 @@ def encode(
     relative = model.relative_attention_bias
     bias = None if relative is None else relative(packing.seq_length)  # (heads, seq, seq)
     fitted = None if bias is None else fitted_bias(bias, packing)
+    recomputes = model.checkpoint_layers and model.training and torch.is_grad_enabled()
+    run = partial(checkpoint, use_reentrant=False) if recomputes else call
     filled: Tensor | None = None  # hidden with the rows that whole layers want beyond the last token
     for layer in model.layers:
         settings = None if keep_attentions else whole_settings(layer, packing, hidden)
         if settings is not None:
             filled = packing.fill(hidden) if filled is None else filled
-            filled = model.run(encoder_layer, filled, settings, _parameters(layer), fitted)
+            filled = run(encoder_layer, filled, settings, _parameters(layer), fitted)
             hidden = packing.cut(filled)
         else:
             filled = None
             if type(layer) is BertLayer and not parts.is_watched(layer):
-                hidden, weights = model.run(partial(parts.layer, weights=keep_attentions), layer, hidden, packing, bias)
+                hidden, weights = run(partial(parts.layer, weights=keep_attentions), layer, hidden, packing, bias)
             else:
-                hidden, weights = model.run(layer, hidden, packing, *(() if bias is None else (bias,)))
+                hidden, weights = run(layer, hidden, packing, *(() if bias is None else (bias,)))
             if weights is not None and keep_attentions:
                 attentions.append(weights)
         if keep_states:

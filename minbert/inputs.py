@@ -1,4 +1,4 @@
-"""What an encoder refuses before any product is computed: each argument named, with its value and what is allowed."""
+"""What an encoder makes of its arguments, and what it refuses before any product is computed."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from minbert.config import BertConfig
 from minbert.errors import InputError
 
-__all__ = ["checked_inputs", "refuse_quantized_autocast"]
+__all__ = ["checked_inputs", "counted_positions", "refuse_quantized_autocast"]
 
 
 def checked_inputs(
@@ -56,6 +56,20 @@ def checked_inputs(
         what = "its first token" if bool(mask[row].any()) else "every token"
         raise InputError(f"attention_mask: the first token of each row must be real, got row {row} with {what} masked")
     return mask, token_type_ids
+
+
+def counted_positions(input_ids: Tensor, padding: int) -> Tensor:
+    """Count the tokens of each row that are not padding, from ``padding`` + 1 on; ``padding`` itself is padding's.
+
+    Where a row's padding is all at its end, this is each token's column, moved. Source: transformers' RoBERTa, as in
+    Ott et al. 2019 (fairseq), make_positions.
+
+    :param input_ids: int64 or int32 (batch, seq).
+    :param padding: the padding's id.
+    :return: int64 (batch, seq).
+    """
+    real = (input_ids != padding).long()
+    return real.cumsum(1) * real + padding
 
 
 def _check_ids(name: str, ids: Tensor, limit: int, limit_name: str) -> None:

@@ -4,10 +4,9 @@ Source: Devlin et al. 2019 (arXiv 1810.04805); layers as in Vaswani et al. 2017,
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +16,15 @@ from minbert.attention import MultiHeadAttention, RelativeAttentionBias
 from minbert.config import BertConfig
 from minbert.errors import InputError
 from minbert.fast.choice import uses_fast_path
-from minbert.inputs import checked_inputs, refuse_quantized_autocast
+from minbert.inputs import checked_inputs, counted_positions, refuse_quantized_autocast
 from minbert.layers import ACTIVATIONS, Dropout, LayerNorm
+from minbert.outputs import BertOutput, Encoded
 from minbert.packing import Packing, PaddedRows, Rows
 
 if TYPE_CHECKING:
     from minbert.files.checkpoint import LoadReport
 
 __all__ = ["BertEmbeddings", "BertLayer", "BertModel", "BertOutput", "Encoded"]
-
-Result = TypeVar("Result")
 
 
 class BertEmbeddings(nn.Module):
@@ -93,20 +91,6 @@ class BertLayer(nn.Module):
         return self.output_LayerNorm(attended + self.dropout(self.output(expanded))), weights
 
 
-@dataclass
-class Encoded:
-    """An encoder's states before they are laid out for a reader: what ``BertModel.encode`` gives back.
-
-    ``hidden`` (tokens, hidden_size); ``pooled`` (batch, hidden_size), None without a pooler; ``states`` and
-    ``attentions``, a list each, empty unless asked for.
-    """
-
-    hidden: Tensor
-    pooled: Tensor | None
-    states: list[Tensor]
-    attentions: list[Tensor]
-
-
 class BertModel(nn.Module):
     """An encoder of BERT's family over int64 token ids, computing on real tokens alone.
 
@@ -114,7 +98,9 @@ class BertModel(nn.Module):
     :param add_pooling_layer: False for checkpoints without a pooler; ``pooler_output`` is None then, as it always is
         in a family that has none.
 
-    ``checkpoint_layers``, False at first: whether a backward pass finds no more than each layer's input kept.
+    ``checkpoint_layers``, False unless set, makes training keep each layer's input alone and compute the layer once
+    more in the backward pass, with the same dropout: less memory, equal numbers. Source: Chen et al. 2016 (arXiv
+    1604.06174), section 3.
     """
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
@@ -152,7 +138,7 @@ class BertModel(nn.Module):
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-    ) -> "BertOutput":
+    ) -> BertOutput:
         """Encode a padded batch; outputs do not depend on the rest of the batch.
 
         :param input_ids: int64 or int32 (batch, seq), each in [0, vocab_size), seq at most config.max_tokens.
@@ -192,24 +178,16 @@ class BertModel(nn.Module):
         hidden = self.embeddings(input_ids, token_type_ids, rows.positions)  # (tokens, hidden_size)
         states, attentions = [hidden] if keep_states else [], []
         bias = None if self.relative_attention_bias is None else self.relative_attention_bias(rows.seq_length)
+        recomputes = self.checkpoint_layers and self.training and torch.is_grad_enabled()
         for layer in self.layers:
-            hidden, weights = self.run(layer, hidden, rows, *(() if bias is None else (bias,)))
+            inputs = (hidden, rows) if bias is None else (hidden, rows, bias)
+            hidden, weights = checkpoint(layer, *inputs, use_reentrant=False) if recomputes else layer(*inputs)
             if keep_states:
                 states.append(hidden)
             if keep_attentions:
                 attentions.append(weights)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(rows.first(hidden)))  # (batch, hidden_size)
         return Encoded(hidden, pooled, states, attentions)
-
-    def run(self, layer: Callable[..., Result], *arguments: Any) -> Result:
-        """Compute a layer; with ``checkpoint_layers`` its backward pass computes it again, from its arguments alone.
-
-        Source: Chen et al. 2016 (arXiv 1604.06174). The same elements are dropped both times.
-        """
-        if self.checkpoint_layers and torch.is_grad_enabled():
-            again: Result = checkpoint(layer, *arguments, use_reentrant=False)
-            return again
-        return layer(*arguments)
 
     def _encodes_as_written(self) -> bool:
         """Return whether nobody has put another ``encode`` in the place of this one."""
@@ -219,10 +197,12 @@ class BertModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
     ) -> tuple[Rows, Tensor]:
         """Check the batch; return its layout and its token types (batch, seq)."""
+        padding = self.embeddings.position_embeddings.padding_idx
+        positions = None if padding is None else counted_positions(input_ids, padding)
         if torch.compiler.is_compiling():  # no value can be looked at
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            return PaddedRows(mask.bool(), self._positions(input_ids)), types
+            return PaddedRows(mask.bool(), positions), types
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call] # public, though not in __all__
             raise InputError(
                 "torch.jit.trace would record this batch's lengths: use torch.onnx.export(..., dynamo=True) or"
@@ -230,18 +210,7 @@ class BertModel(nn.Module):
             )
         refuse_quantized_autocast(self, self.device)
         bool_mask, types = checked_inputs(self.config, self.device, input_ids, attention_mask, token_type_ids)
-        return Packing(bool_mask, self._positions(input_ids)), types
-
-    def _positions(self, input_ids: Tensor) -> Tensor | None:
-        """Return each token's position, (batch, seq), where padding has none of its own; None where it is the column.
-
-        Source: transformers' RoBERTa, after fairseq: counted from the padding's id on, which is padding's position.
-        """
-        padding = self.embeddings.position_embeddings.padding_idx
-        if padding is None:
-            return None
-        real = (input_ids != padding).long()
-        return real.cumsum(1) * real + padding
+        return Packing(bool_mask, positions), types
 
     @classmethod
     def from_pretrained(
@@ -284,43 +253,3 @@ class BertModel(nn.Module):
         with torch.device("meta"):
             own = BertModel(self.config, self.pooler is not None).state_dict()
         save_parameters(self.state_dict(), own, self.config, Path(folder))
-
-
-@dataclass
-class BertOutput:
-    """What an encoder gives back. Padded views are made when they are asked for.
-
-    - ``packed`` (tokens, hidden_size): the last layer's hidden states of real tokens; ``packing`` says whose.
-    - ``last_hidden_state`` (batch, seq, hidden_size): the same, zero at masked positions.
-    - ``pooler_output`` (batch, hidden_size): tanh(W h + b) of each row's first token; None without a pooler.
-    - ``hidden_states``: embeddings and each layer, (batch, seq, hidden_size) each; None unless asked for.
-    - ``attentions``: each layer's weights, (batch, heads, seq, seq), after dropout in train mode, zero where a query
-      or a key is masked; None unless asked for.
-    """
-
-    packed: Tensor
-    packing: Rows
-    pooler_output: Tensor | None
-    packed_hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    _unpacked: Tensor | None = field(default=None, init=False, repr=False)
-
-    @property
-    def last_hidden_state(self) -> Tensor:
-        """(batch, seq, hidden_size), zero at masked positions."""
-        # Kept by hand: functools.cached_property holds a lock, which torch.export can't trace.
-        if self._unpacked is None:
-            self._unpacked = self.packing.unpack(self.packed)
-        return self._unpacked
-
-    @property
-    def hidden_states(self) -> tuple[Tensor, ...] | None:
-        """Embeddings and each layer, (batch, seq, hidden_size) each; None unless asked for."""
-        if self.packed_hidden_states is None:
-            return None
-        return tuple(self.packing.unpack(states) for states in self.packed_hidden_states)
-
-
-# An exported forward may give back what the model's own does.
-torch.export.register_dataclass(PaddedRows, serialized_type_name="minbert.PaddedRows")
-torch.export.register_dataclass(BertOutput, serialized_type_name="minbert.BertOutput")

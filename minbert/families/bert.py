@@ -22,7 +22,6 @@ BERT = Family(
         ("cls.predictions.bias", "prediction_bias"),
         ("cls.seq_relationship.", "seq_relationship."),
     ),
-    heads=("cls", "classifier", "qa_outputs", "score"),
     fixed={"relative_attention_num_buckets": 0},
     special_tokens={
         "unk_token": "[UNK]",

@@ -22,7 +22,6 @@ DISTILBERT = BERT.but(
         ("transformer.layer.#.ffn.lin2.", "layers.#.output."),
         ("transformer.layer.#.output_layer_norm.", "layers.#.output_LayerNorm."),
     ),
-    heads=("vocab_transform", "vocab_layer_norm", "vocab_projector", "pre_classifier", "classifier", "qa_outputs"),
     keys={
         "hidden_size": "dim",
         "num_hidden_layers": "n_layers",

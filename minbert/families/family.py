@@ -6,10 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Family", "is_old_name"]
+__all__ = ["Family", "is_head", "is_old_name"]
 
 # Fields that transformers reads by their own names, too, where a family has others for them.
 _COMMON = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+# What names of tensors of transformers' heads begin with; no encoder's begin so.
+_HEADS = (
+    "classifier.",
+    "cls.",
+    "lm_head.",
+    "pre_classifier.",
+    "qa_outputs.",
+    "score.",
+    "vocab_layer_norm.",
+    "vocab_projector.",
+    "vocab_transform.",
+)
 # Old TensorFlow names, read but never written; only a LayerNorm's, since other names may end alike.
 _LEGACY = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"), (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))
 
@@ -22,7 +34,6 @@ class Family:
     :param prefix: what its tensors' names begin with in the files of a model with heads.
     :param renames: HuggingFace's name of a tensor, without the prefix, and ours; ``#`` is a number. The first match
         is taken, so order matters.
-    :param heads: what the names of tensors of heads begin with, up to a dot; none of them is an encoder's.
     :param keys: config.json's key for a field of BertConfig that it does not call by the field's own name.
     :param defaults: of fields that a config.json leaves out, where they are not BertConfig's.
     :param fixed: fields of which the family knows one value; what a config.json says of them is not read.
@@ -37,7 +48,6 @@ class Family:
     architecture: str
     prefix: str
     renames: tuple[tuple[str, str], ...]
-    heads: tuple[str, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -73,13 +83,14 @@ class Family:
         """Translate our name of a tensor into HuggingFace's, without the prefix."""
         return _rename(our_name, [(ours, theirs) for theirs, ours in self.renames])
 
-    def is_head(self, hub_name: str) -> bool:
-        """Say whether a name, as it stands in a file without a foreign prefix, is that of a head's tensor."""
-        return hub_name.startswith(tuple(f"{head}." for head in self.heads))
-
     def but(self, **changes: Any) -> "Family":
         """Return the same with other values of some fields."""
         return dataclasses.replace(self, **changes)
+
+
+def is_head(hub_name: str) -> bool:
+    """Say whether a name, as it stands in a file beside the prefix, is that of a head's tensor."""
+    return hub_name.startswith(_HEADS)
 
 
 def is_old_name(hub_name: str) -> bool:

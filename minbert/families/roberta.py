@@ -12,7 +12,6 @@ ROBERTA = BERT.but(
     model_type="roberta",
     architecture="RobertaModel",
     prefix="roberta.",
-    heads=("lm_head", "classifier", "qa_outputs"),
     defaults={"vocab_size": 50265, "pad_token_id": 1},
     positions_from_ids=True,
     special_tokens={

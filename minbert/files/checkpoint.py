@@ -1,17 +1,17 @@
 """Load and save parameters as safetensors: a family's reversible table of names, no tensor too many or too few."""
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from minbert.config import BertConfig
-from minbert.errors import InputError, WeightsError, listed
-from minbert.families.family import Family, is_old_name
+from minbert.errors import WeightsError, listed
+from minbert.families.family import Family
+from minbert.files.found_tensors import Found, find_tensors, lead_of
 from minbert.files.storage import make_folder, write_json, write_tensors
 from minbert.files.weights_folder import WEIGHTS, numbers_in, read_weights, tensor_names
 
@@ -27,16 +27,6 @@ __all__ = [
 
 _logger = logging.getLogger("minbert")
 
-# Every encoder has it: what stands before it in a file stands before all of the encoder's names.
-_WORDS = "embeddings.word_embeddings.weight"
-# Tensors that are not parameters of their own: buffers of old files, and copies of tied parameters.
-_BUFFERS = re.compile(r"^(embeddings\.(position_ids|token_type_ids)|cls\.predictions\.decoder\.(weight|bias))$")
-_TIED = {
-    "cls.predictions.decoder.weight": _WORDS,
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-# Our names of the pretraining heads begin so; the encoder's stand under "bert." beside them.
-_HEADS = ("transform", "prediction_bias", "seq_relationship")
 # Parameters, by the ends of our names, of which no trained model has one of zeros alone.
 _PARTS = (
     "query",
@@ -77,34 +67,10 @@ class LoadReport:
         return "; ".join(parts)
 
 
-@dataclass
-class _Found:
-    """Tensors of a folder that a model may want, by our names; what was done to them on the way.
-
-    ``names``: theirs in the file; ``lead``: what stands before an encoder's names there, of which ``prefix`` is the
-    part that is not the family's; ``extra``: tensors that can't be the model's.
-    """
-
-    prefix: str = ""
-    lead: str = ""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    renamed: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)
-
-
-def _lead_of(names: Iterable[str]) -> str:
-    """Return what stands before an encoder's names: "" if there is nothing, or more than one encoder."""
-    leads = {name.removesuffix(_WORDS) for name in names if name.endswith(_WORDS)}
-    lead = leads.pop() if len(leads) == 1 else ""
-    return lead if lead.endswith(".") else ""
-
-
 def has_pooler(folder: Path) -> bool:
     """Say whether a folder's weights hold a pooler; True for broken files, since loading reports errors."""
     names = tensor_names(folder)
-    return not names or not {"pooler.dense.weight", f"{_lead_of(names)}pooler.dense.weight"}.isdisjoint(names)
+    return not names or not {"pooler.dense.weight", f"{lead_of(names) or ''}pooler.dense.weight"}.isdisjoint(names)
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -126,7 +92,7 @@ def _zero_fault(name: str, tensor: Tensor) -> str:
     return ""
 
 
-def _fill(own: Mapping[str, Tensor], found: _Found, folder: Path, family: Family, notes: Sequence[str]) -> LoadReport:
+def _fill(own: Mapping[str, Tensor], found: Found, folder: Path, family: Family, notes: Sequence[str]) -> LoadReport:
     """Copy what was found into the parameters ``own``, both under our names.
 
     :raises WeightsError: one, with every tensor that does not fit, by the names in the file.
@@ -147,15 +113,14 @@ def _fill(own: Mapping[str, Tensor], found: _Found, folder: Path, family: Family
             converted.append(f"{found.names[name]} from {given.dtype}")
     if missing or extra or misfits:
         hint = "; download it again" if broken else ""
-        if not extra and not misfits and set(missing) == {"pooler.weight", "pooler.bias"}:
-            hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
         if not missing and not misfits:
-            hint = "; to load without them give their names as drop=[...]"
-        wrong = [
-            f"missing {found.lead if not name.startswith(_HEADS) else found.prefix}"
-            f"{family.to_hub_name(name.removeprefix('bert.'))}"
-            for name in missing
-        ]
+            hint = (
+                f"; to load without {'them' if len(extra) > 1 else 'it'} pass drop=[{', '.join(map(repr, extra[:1]))}"
+            )
+            hint += ", ...]" if len(extra) > 1 else "]"
+        elif not extra and not misfits and set(missing) == {"pooler.weight", "pooler.bias"}:
+            hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
+        wrong = [f"missing {found.expected(name, family)}" for name in missing]
         wrong += [*(f"unexpected {name}" for name in extra), *misfits]
         place = folder / WEIGHTS if (folder / WEIGHTS).exists() else folder
         raise WeightsError(f"{place}: the weights must fit the model: {listed(wrong, join='; ')}{hint}")
@@ -186,52 +151,6 @@ def _is_far_above(config: BertConfig, held: int) -> bool:
     return config.least_parameters > 2 * held + 2**20
 
 
-def _gather(folder: Path, family: Family, drop: Iterable[str], with_heads: bool, with_pooler: bool) -> _Found:
-    """Read a folder's tensors under our names, without those that may be left out.
-
-    :raises InputError: for a name in ``drop`` that the folder does not hold.
-    """
-    read = read_weights(folder)
-    drop = [drop] if isinstance(drop, str) else list(drop)
-    if absent := [name for name in drop if name not in read]:
-        raise InputError(f"drop: must name tensors that {folder} holds, got {listed(absent)}")
-    kept = [name for name in read if name not in drop]
-    lead = _lead_of(kept)
-    within = lead == family.prefix or lead.endswith(f".{family.prefix}")
-    prefix = lead[: len(lead) - len(family.prefix)] if within else lead
-    found = _Found(prefix, lead, dropped=drop)
-    for name in kept:
-        outer = name.removeprefix(prefix)
-        plain = outer.removeprefix(family.prefix) if within else outer
-        is_head = family.is_head(plain) and plain == outer
-        if not name.startswith(prefix):
-            found.extra.append(name)
-            continue
-        if with_heads and plain in _TIED:
-            _check_tied(folder, name, read[name], read.get((lead if _TIED[plain] == _WORDS else prefix) + _TIED[plain]))
-        is_pooler = plain.startswith("pooler.")
-        if _BUFFERS.match(plain) or (is_head and not with_heads) or (is_pooler and not with_pooler):
-            found.dropped.append(name)
-            continue
-        if is_old_name(plain):
-            found.renamed.append(name)
-        ours = family.to_our_name(plain)
-        if ours in found.tensors:
-            found.extra.append(name)
-            continue
-        found.tensors[ours], found.names[ours] = read[name], name
-    return found
-
-
-def _check_tied(folder: Path, name: str, tensor: Tensor, original: Tensor | None) -> None:
-    """Check that the copy of a tied parameter, which is left out, equals the original.
-
-    :raises WeightsError: if it does not.
-    """
-    if original is None or not torch.equal(original, tensor):
-        raise WeightsError(f"{folder}: {name} must equal the parameter that this model ties it to, got other values")
-
-
 def load_encoder(
     own: Mapping[str, Tensor], folder: Path, family: Family, *, drop: Iterable[str] = (), warn: bool = True
 ) -> LoadReport:
@@ -243,7 +162,7 @@ def load_encoder(
     :raises InputError: for a name in ``drop`` that the folder does not hold.
     :raises WeightsError: for broken files, and for tensors that are missing, unexpected or do not fit.
     """
-    found, notes = _gather(folder, family, drop, with_heads=False, with_pooler="pooler.weight" in own), []
+    found, notes = find_tensors(folder, family, drop, with_heads=False, with_pooler="pooler.weight" in own), []
     bias = found.tensors.get("pooler.bias")
     if bias is not None and not bool(bias.any()):
         notes.append(
@@ -258,10 +177,7 @@ def load_pretraining(
     own: Mapping[str, Tensor], folder: Path, family: Family, *, drop: Iterable[str] = ()
 ) -> LoadReport:
     """Fill the parameters of an encoder with both pretraining heads, in place; see load_encoder."""
-    found = _gather(folder, family, drop, with_heads=True, with_pooler=True)
-    for names in (found.tensors, found.names):
-        for name in [name for name in names if not name.startswith(_HEADS)]:
-            names[f"bert.{name}"] = names.pop(name)  # type: ignore[attr-defined]
+    found = find_tensors(folder, family, drop, with_heads=True, with_pooler=True)
     return _fill(own, found, folder, family, ())
 
 

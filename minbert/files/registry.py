@@ -95,14 +95,14 @@ KNOWN_WEIGHTS = (
         hub_id="FacebookAI/roberta-base",
         revision="e2da8e2f811d1448a5b465c236feacd80ffbac7b",
         license="MIT",
-        note="12 layers, 768 wide, 124.6M parameters, 499 MB; cased, no trained pooler",
+        note="12 layers, 768 wide, 124.6M parameters, 499 MB; cased",
     ),
     KnownWeights(
         name="distilroberta-base",
         hub_id="distilbert/distilroberta-base",
         revision="fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b",
         license="Apache-2.0",
-        note="6 layers, 768 wide, 82.1M parameters, 331 MB; cased, no trained pooler",
+        note="6 layers, 768 wide, 82.1M parameters, 331 MB; cased",
         sha256={"model.safetensors": "2b11ca9cf3d2cbb44cc1a93ad96aedc2894231ae6e33e2d2268c3d7b1ff97663"},
     ),
 )

@@ -100,8 +100,8 @@ class Origin:
             raise ConfigError(f"encoders must have one vocabulary, got {shown(sizes)}")
         model = MultitaskModel(encoders, config.tasks)
         reasons = {
-            task.name: self._difference(task) or _take(model.decoders[task.name], old.decoders[task.name])
-            for task in config.tasks
+            name: self._difference(task) or _take(model.decoders[name], old.decoders[name])
+            for name, task in model.tasks.items()
         }
         taken = {
             "encoders": [name for name in names if name not in lacking],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minbert.fast.choice import get_kernels, kernels, set_kernels
     from minbert.heads import BertForPreTraining, PreTrainingOutput
     from minbert.layers import Dropout, LayerNorm, dropout, gelu, layer_norm
-    from minbert.model import BertEmbeddings, BertLayer, BertModel, BertOutput
+    from minbert.model import BertEmbeddings, BertLayer, BertModel
     from minbert.optim import (
         SCHEDULES,
         AdamW,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         linear_schedule,
         parameter_groups,
     )
+    from minbert.outputs import BertOutput
     from minbert.packing import Packing, PaddedRows
     from minbert.tokenizer import BertTokenizer, TokenBatch, TokenizedTexts
     from minbert.vectors import encode, mean_pool
@@ -80,7 +81,7 @@ _HOME = {
     "BertForPreTraining": "heads",
     "BertLayer": "model",
     "BertModel": "model",
-    "BertOutput": "model",
+    "BertOutput": "outputs",
     "BertTokenizer": "tokenizer",
     "Dropout": "layers",
     "InputError": "errors",

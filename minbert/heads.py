@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.config import BertConfig
+from minbert.errors import InputError
 from minbert.layers import ACTIVATIONS, LayerNorm
 from minbert.model import BertModel, BertOutput
 
@@ -36,10 +37,14 @@ class BertForPreTraining(nn.Module):
     """BERT with the masked-language-model head, tied to the word embeddings, and the next-sentence head.
 
     Source: Devlin et al. 2019, section 3.1; the transform before the tied projection as in the released code.
+
+    :raises InputError: for the configuration of another family, whose heads differ.
     """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
+        if config.model_type != "bert":
+            raise InputError(f"BertForPreTraining must be given model_type bert, got {config.model_type!r}")
         self.config = config
         self.bert = BertModel(config)
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
@@ -82,7 +87,7 @@ class BertForPreTraining(nn.Module):
 
         folder = resolve(name_or_folder)
         model = cls(read_config(folder))
-        model.load_report = load_pretraining(dict(model.named_parameters()), folder)
+        model.load_report = load_pretraining(dict(model.named_parameters()), folder, model.config.family)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""What an encoder refuses before any product is computed: each argument named, with its value and what is allowed."""
+"""What an encoder makes of its arguments, and what it refuses before any product is computed."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from minbert.config import BertConfig
 from minbert.errors import InputError
 
-__all__ = ["checked_inputs", "refuse_quantized_autocast"]
+__all__ = ["checked_inputs", "counted_positions", "refuse_quantized_autocast"]
 
 
 def checked_inputs(
@@ -32,15 +32,17 @@ def checked_inputs(
             raise InputError(f"{name}: must be a dense tensor on {device}, got {found}")
     _check_ids("input_ids", input_ids, config.vocab_size, "vocab_size")
     seq = input_ids.shape[1]
-    if seq > config.max_position_embeddings:
+    if seq > config.max_tokens:
+        first = f" - {config.first_position}" if config.first_position else ""
         raise InputError(
-            f"input_ids: rows must have at most {config.max_position_embeddings} tokens (max_position_embeddings),"
+            f"input_ids: rows must have at most {config.max_tokens} tokens (max_position_embeddings{first}),"
             f" got {seq}; truncate the text"
         )
     if token_type_ids is None:
         token_type_ids = torch.zeros_like(input_ids)
     _check_shape("token_type_ids", token_type_ids, input_ids)
-    _check_ids("token_type_ids", token_type_ids, config.type_vocab_size, "type_vocab_size")
+    # A family without token types has a tokenizer that gives zeros.
+    _check_ids("token_type_ids", token_type_ids, max(1, config.type_vocab_size), "type_vocab_size")
     if attention_mask is None:
         return torch.ones_like(input_ids, dtype=torch.bool), token_type_ids
     _check_shape("attention_mask", attention_mask, input_ids)
@@ -54,6 +56,20 @@ def checked_inputs(
         what = "its first token" if bool(mask[row].any()) else "every token"
         raise InputError(f"attention_mask: the first token of each row must be real, got row {row} with {what} masked")
     return mask, token_type_ids
+
+
+def counted_positions(input_ids: Tensor, padding: int) -> Tensor:
+    """Count the tokens of each row that are not padding, from ``padding`` + 1 on; ``padding`` itself is padding's.
+
+    Where a row's padding is all at its end, this is each token's column, moved. Source: transformers' RoBERTa, as in
+    Ott et al. 2019 (fairseq), make_positions.
+
+    :param input_ids: int64 or int32 (batch, seq).
+    :param padding: the padding's id.
+    :return: int64 (batch, seq).
+    """
+    real = (input_ids != padding).long()
+    return real.cumsum(1) * real + padding
 
 
 def _check_ids(name: str, ids: Tensor, limit: int, limit_name: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Dropout", "LayerNorm", "dropout", "gelu", "layer_norm"]
+__all__ = ["ACTIVATIONS", "Dropout", "LayerNorm", "dropout", "gelu", "gelu_tanh", "layer_norm", "silu"]
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -73,4 +73,27 @@ def gelu(x: Tensor) -> Tensor:
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "relu": torch.relu}
+def gelu_tanh(x: Tensor) -> Tensor:
+    """Approximate ``gelu`` through tanh; any shape.
+
+    Source: Hendrycks and Gimpel 2016, section 2; HuggingFace's gelu_new and gelu_pytorch_tanh are both this.
+    """
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def silu(x: Tensor) -> Tensor:
+    """Multiply x by the logistic function of x; any shape.
+
+    Source: Hendrycks and Gimpel 2016, section 2, which has the logistic in place of the normal distribution there.
+    """
+    return x * torch.sigmoid(x)
+
+
+# By HuggingFace's names.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "relu": torch.relu,
+    "silu": silu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+}

@@ -4,19 +4,21 @@ Source: Devlin et al. 2019 (arXiv 1810.04805); layers as in Vaswani et al. 2017,
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from minbert.attention import MultiHeadAttention
+from minbert.attention import MultiHeadAttention, RelativeAttentionBias
 from minbert.config import BertConfig
 from minbert.errors import InputError
 from minbert.fast.choice import uses_fast_path
-from minbert.inputs import checked_inputs, refuse_quantized_autocast
+from minbert.inputs import checked_inputs, counted_positions, refuse_quantized_autocast
 from minbert.layers import ACTIVATIONS, Dropout, LayerNorm
+from minbert.outputs import BertOutput, Encoded
 from minbert.packing import Packing, PaddedRows, Rows
 
 if TYPE_CHECKING:
@@ -31,19 +33,24 @@ class BertEmbeddings(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        # Where positions start after the padding's id, those up to it are nobody's, and padding's is not trained.
+        unused = config.pad_token_id if config.first_position else None
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size, unused)
+        types = config.type_vocab_size
+        self.token_type_embeddings = nn.Embedding(types, config.hidden_size) if types else None
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, positions: Tensor) -> Tensor:
         """Embed each token.
 
-        :param input_ids: int64 (tokens,), as are ``token_type_ids``.
-        :param positions: int64, each token's place in its row: (tokens,), or (seq,) for a padded batch.
+        :param input_ids: int64 (tokens,), as are ``token_type_ids``, which count only where there are types.
+        :param positions: int64, each token's position: (tokens,), or (seq,) for a padded batch.
         :return: (tokens, hidden_size).
         """
-        summed = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
+        summed = self.word_embeddings(input_ids)
+        if self.token_type_embeddings is not None:
+            summed = summed + self.token_type_embeddings(token_type_ids)
         embedded: Tensor = self.dropout(self.LayerNorm(summed + self.position_embeddings(positions)))
         return embedded
 
@@ -65,39 +72,35 @@ class BertLayer(nn.Module):
         self.output = nn.Linear(config.intermediate_size, hidden)
         self.output_LayerNorm = LayerNorm(hidden, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
+        self.drops_attention_output = config.family.drops_attention_output
 
-    def forward(self, hidden: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute the layer.
 
         :param hidden: (tokens, hidden_size).
         :param rows: says which token is whose.
+        :param bias: (heads, seq, seq), added to the attention's scores.
         :return: (tokens, hidden_size), and the attention weights (batch, heads, seq, seq).
         """
-        context, weights = self.attention(hidden, rows)
-        attended = self.attention_LayerNorm(hidden + self.dropout(self.attention_output(context)))
+        context, weights = self.attention(hidden, rows, bias=bias)
+        context = self.attention_output(context)
+        attended = self.attention_LayerNorm(
+            hidden + (self.dropout(context) if self.drops_attention_output else context)
+        )
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
         return self.output_LayerNorm(attended + self.dropout(self.output(expanded))), weights
 
 
-@dataclass
-class Encoded:
-    """An encoder's states before they are laid out for a reader: what ``BertModel.encode`` gives back.
-
-    ``hidden`` (tokens, hidden_size); ``pooled`` (batch, hidden_size), None without a pooler; ``states`` and
-    ``attentions``, a list each, empty unless asked for.
-    """
-
-    hidden: Tensor
-    pooled: Tensor | None
-    states: list[Tensor]
-    attentions: list[Tensor]
-
-
 class BertModel(nn.Module):
-    """A BERT encoder over int64 token ids, computing on real tokens alone.
+    """An encoder of BERT's family over int64 token ids, computing on real tokens alone.
 
-    :param config: sizes and dropout rates.
-    :param add_pooling_layer: False for checkpoints without a pooler; ``pooler_output`` is None then.
+    :param config: sizes and dropout rates; ``config.family`` says what differs from BERT.
+    :param add_pooling_layer: False for checkpoints without a pooler; ``pooler_output`` is None then, as it always is
+        in a family that has none.
+
+    ``checkpoint_layers``, False unless set, makes training keep each layer's input alone and compute the layer once
+    more in the backward pass, with the same dropout: less memory, equal numbers. Source: Chen et al. 2016 (arXiv
+    1604.06174), section 3.
     """
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
@@ -105,7 +108,11 @@ class BertModel(nn.Module):
         self.config = config
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        buckets = config.relative_attention_num_buckets
+        self.relative_attention_bias = RelativeAttentionBias(buckets, config.num_attention_heads) if buckets else None
+        pooled = add_pooling_layer and config.family.has_pooler
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if pooled else None
+        self.checkpoint_layers = False
         self.load_report: LoadReport | None = None
         self.apply(self._initialise)
 
@@ -131,10 +138,10 @@ class BertModel(nn.Module):
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-    ) -> "BertOutput":
+    ) -> BertOutput:
         """Encode a padded batch; outputs do not depend on the rest of the batch.
 
-        :param input_ids: int64 or int32 (batch, seq), each in [0, vocab_size), seq at most max_position_embeddings.
+        :param input_ids: int64 or int32 (batch, seq), each in [0, vocab_size), seq at most config.max_tokens.
         :param attention_mask: (batch, seq), bool or 0 and 1; 1 at real tokens, each row's first among them. All
             real without it.
         :param token_type_ids: int64 (batch, seq), each in [0, type_vocab_size); all 0 without it.
@@ -144,7 +151,8 @@ class BertModel(nn.Module):
         """
         rows, types = self._laid_out(input_ids, attention_mask, token_type_ids)
         packed = rows.pack(input_ids), rows.pack(types)  # both (tokens,)
-        if isinstance(rows, Packing) and uses_fast_path() and self._encodes_as_written():
+        plain = self.relative_attention_bias is None and self._encodes_as_written()
+        if isinstance(rows, Packing) and uses_fast_path() and plain:
             from minbert.fast.model import encode
 
             encoded = encode(self, *packed, rows, output_hidden_states, output_attentions)
@@ -170,8 +178,11 @@ class BertModel(nn.Module):
         """
         hidden = self.embeddings(input_ids, token_type_ids, rows.positions)  # (tokens, hidden_size)
         states, attentions = [hidden] if keep_states else [], []
+        bias = None if self.relative_attention_bias is None else self.relative_attention_bias(rows.seq_length)
+        recomputes = self.checkpoint_layers and self.training and torch.is_grad_enabled()
         for layer in self.layers:
-            hidden, weights = layer(hidden, rows)
+            inputs = (hidden, rows) if bias is None else (hidden, rows, bias)
+            hidden, weights = checkpoint(layer, *inputs, use_reentrant=False) if recomputes else layer(*inputs)
             if keep_states:
                 states.append(hidden)
             if keep_attentions:
@@ -187,9 +198,12 @@ class BertModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
     ) -> tuple[Rows, Tensor]:
         """Check the batch; return its layout and its token types (batch, seq)."""
+        padding = self.embeddings.position_embeddings.padding_idx
+        positions = None if padding is None else counted_positions(input_ids, padding)
         if torch.compiler.is_compiling():  # no value can be looked at
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            return PaddedRows(mask.bool()), torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            return PaddedRows(mask.bool(), positions), types
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call] # public, though not in __all__
             raise InputError(
                 "torch.jit.trace would record this batch's lengths: use torch.onnx.export(..., dynamo=True) or"
@@ -197,7 +211,7 @@ class BertModel(nn.Module):
             )
         refuse_quantized_autocast(self, self.device)
         bool_mask, types = checked_inputs(self.config, self.device, input_ids, attention_mask, token_type_ids)
-        return Packing(bool_mask), types
+        return Packing(bool_mask, positions), types
 
     @classmethod
     def from_pretrained(
@@ -206,6 +220,7 @@ class BertModel(nn.Module):
         *,
         add_pooling_layer: bool = True,
         dropout: float | None = None,
+        drop: Iterable[str] = (),
         warn: bool = True,
     ) -> Self:
         """Load the weights of a known name, a hub id or a folder; the encoder is in eval mode.
@@ -213,6 +228,7 @@ class BertModel(nn.Module):
         What was renamed and dropped on the way stands in ``load_report``.
 
         :param dropout: replaces both dropout rates of the folder's config.json.
+        :param drop: tensors to leave out that no part of the model wants, by their names in the file.
         :param warn: log a warning if the pooler looks untrained.
         :raises WeightsError: for files that are missing, broken or do not fit; all misfits in one sentence.
         """
@@ -225,11 +241,11 @@ class BertModel(nn.Module):
             rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
             config = dataclasses.replace(config, **rates)  # type: ignore[arg-type]
         model = cls(config, add_pooling_layer)
-        model.load_report = load_encoder(dict(model.named_parameters()), folder, warn=warn)
+        model.load_report = load_encoder(dict(model.named_parameters()), folder, config.family, drop=drop, warn=warn)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors as ``transformers.BertModel`` reads them.
+        """Write config.json and model.safetensors as ``transformers.AutoModel`` reads them.
 
         :raises WeightsError: if the disk refuses, or if parts were replaced, so that nothing could load the files.
         """
@@ -238,43 +254,3 @@ class BertModel(nn.Module):
         with torch.device("meta"):
             own = BertModel(self.config, self.pooler is not None).state_dict()
         save_parameters(self.state_dict(), own, self.config, Path(folder))
-
-
-@dataclass
-class BertOutput:
-    """What an encoder gives back. Padded views are made when they are asked for.
-
-    - ``packed`` (tokens, hidden_size): the last layer's hidden states of real tokens; ``packing`` says whose.
-    - ``last_hidden_state`` (batch, seq, hidden_size): the same, zero at masked positions.
-    - ``pooler_output`` (batch, hidden_size): tanh(W h + b) of each row's first token; None without a pooler.
-    - ``hidden_states``: embeddings and each layer, (batch, seq, hidden_size) each; None unless asked for.
-    - ``attentions``: each layer's weights, (batch, heads, seq, seq), after dropout in train mode, zero where a query
-      or a key is masked; None unless asked for.
-    """
-
-    packed: Tensor
-    packing: Rows
-    pooler_output: Tensor | None
-    packed_hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    _unpacked: Tensor | None = field(default=None, init=False, repr=False)
-
-    @property
-    def last_hidden_state(self) -> Tensor:
-        """(batch, seq, hidden_size), zero at masked positions."""
-        # Kept by hand: functools.cached_property holds a lock, which torch.export can't trace.
-        if self._unpacked is None:
-            self._unpacked = self.packing.unpack(self.packed)
-        return self._unpacked
-
-    @property
-    def hidden_states(self) -> tuple[Tensor, ...] | None:
-        """Embeddings and each layer, (batch, seq, hidden_size) each; None unless asked for."""
-        if self.packed_hidden_states is None:
-            return None
-        return tuple(self.packing.unpack(states) for states in self.packed_hidden_states)
-
-
-# An exported forward may give back what the model's own does.
-torch.export.register_dataclass(PaddedRows, serialized_type_name="minbert.PaddedRows")
-torch.export.register_dataclass(BertOutput, serialized_type_name="minbert.BertOutput")

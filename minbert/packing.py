@@ -68,25 +68,27 @@ class Packing:
     """Where each real token of a padded batch stands in the packed axis.
 
     ``attention_mask`` is bool (batch, seq), True at real tokens, at least one in each row. Holes are allowed: a
-    token keeps the position it had in the padded row. Attributes:
+    token keeps the position it had in the padded row. ``positions``, int64 (batch, seq), are the tokens' positions
+    where they are not their columns. Attributes:
 
     - ``mask`` (batch, seq): the mask itself.
     - ``order`` (batch,): the rows by falling length.
-    - ``rows`` (tokens,): for each packed token its row's place in ``order``; ``positions`` (tokens,): its place in
-      that row of the padded batch, which is its position.
+    - ``rows`` (tokens,): for each packed token its row's place in ``order``; ``columns`` (tokens,): its place in
+      that row of the padded batch; ``positions`` (tokens,): its position, which is its column unless given.
     - ``token_index`` (tokens,): for each packed token its place in the flattened (batch * seq).
     - ``lengths`` (batch,): real tokens of each row, in the batch's own order.
     - ``tokens``: number of real tokens; ``slots``: the same rounded up, with room for one that is not real.
     - ``groups``: the rows in groups of like length, for attention.
     """
 
-    def __init__(self, attention_mask: Tensor) -> None:
+    def __init__(self, attention_mask: Tensor, positions: Tensor | None = None) -> None:
         self.mask = attention_mask
         self.batch_size, self.seq_length = attention_mask.shape
         self.lengths = attention_mask.sum(1)
         self.order = self.lengths.argsort(descending=True, stable=True)
-        self.rows, self.positions = attention_mask[self.order].nonzero(as_tuple=True)
-        self.token_index = self.order[self.rows] * self.seq_length + self.positions
+        self.rows, self.columns = attention_mask[self.order].nonzero(as_tuple=True)
+        self.token_index = self.order[self.rows] * self.seq_length + self.columns
+        self.positions = self.columns if positions is None else self.pack(positions)
         self.tokens = len(self.token_index)
         self.slots = (self.tokens // FILL + 1) * FILL
         self._head_indices: dict[tuple[int, int], HeadIndex] = {}
@@ -178,14 +180,21 @@ class PaddedRows:
     ``tokens`` then stands for (batch, seq): nothing is gathered, so no shape depends on a mask's values.
 
     :param mask: bool (batch, seq), True at real tokens.
+    :param given: int64 (batch, seq), the tokens' positions where they are not their columns.
     """
 
     mask: Tensor
+    given: Tensor | None = None
+
+    @property
+    def seq_length(self) -> int:
+        """The number of columns."""
+        return self.mask.shape[1]
 
     @property
     def positions(self) -> Tensor:
-        """Int64 (seq,): each token's position, the same in every row."""
-        return torch.arange(self.mask.shape[1], device=self.mask.device)
+        """Int64 (seq,), each token's position, the same in every row; or (batch, seq) if given."""
+        return torch.arange(self.seq_length, device=self.mask.device) if self.given is None else self.given
 
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, seq, ...) -> the same."""

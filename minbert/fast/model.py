@@ -61,6 +61,8 @@ def whole_settings(layer: nn.Module, packing: Packing, hidden: Tensor) -> LayerS
         return None
     if not _are_plain(attention, _ATTENTION):
         return None
+    if rate and not layer.drops_attention_output:
+        return None
     if not attention.query.out_features == attention.key.out_features == attention.value.out_features:
         return None
     return LayerSettings(

@@ -187,7 +187,9 @@ def attention(
 @counterpart_of(BertEmbeddings)
 def embeddings(module: BertEmbeddings, input_ids: Tensor, token_type_ids: Tensor, positions: Tensor) -> Tensor:
     """Three int64 (tokens,) -> (tokens, hidden_size)."""
-    summed = call(module.word_embeddings, input_ids) + module.token_type_embeddings(token_type_ids)
+    summed = call(module.word_embeddings, input_ids)
+    if module.token_type_embeddings is not None:
+        summed = summed + module.token_type_embeddings(token_type_ids)
     embedded: Tensor = call(module.dropout, call(module.LayerNorm, summed + module.position_embeddings(positions)))
     return embedded
 
@@ -201,9 +203,9 @@ def layer(
         context, found = attention(module.attention, hidden, packing, weights=weights)
     else:
         context, found = module.attention(hidden, packing)
-    attended = call(
-        module.attention_LayerNorm, residual(hidden, call(module.attention_output, context), module.dropout)
-    )
+    branch = call(module.attention_output, context)
+    added = residual(hidden, branch, module.dropout) if module.drops_attention_output else hidden + branch
+    attended = call(module.attention_LayerNorm, added)
     expanded = call(module.intermediate, attended)  # (tokens, intermediate_size)
     active = kernels.gelu(expanded) if activation_of(module) == "gelu" else module.activation(expanded)
     return call(module.output_LayerNorm, residual(attended, call(module.output, active), module.dropout)), found

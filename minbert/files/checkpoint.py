@@ -1,21 +1,19 @@
-"""Load and save parameters as safetensors: one reversible table of names, no tensor too many or too few."""
+"""Load and save parameters as safetensors: a family's reversible table of names, no tensor too many or too few."""
 
-import json
 import logging
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from minbert.config import BertConfig
 from minbert.errors import WeightsError, listed
-from minbert.files.names import is_old_name, to_hub_name, to_our_name
-from minbert.files.storage import make_folder, read_tensors, write_json, write_tensors
+from minbert.families.family import Family
+from minbert.files.found_tensors import Found, find_tensors, lead_of
+from minbert.files.storage import make_folder, write_json, write_tensors
+from minbert.files.weights_folder import WEIGHTS, numbers_in, read_weights, tensor_names
 
 __all__ = [
     "LoadReport",
@@ -29,14 +27,6 @@ __all__ = [
 
 _logger = logging.getLogger("minbert")
 
-# Tensors that are not parameters of their own: buffers of old files, and copies of tied parameters.
-_BUFFERS = re.compile(r"^(embeddings\.(position_ids|token_type_ids)|cls\.predictions\.decoder\.(weight|bias))$")
-_TIED = {
-    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-_HEADS = re.compile(r"^(cls|classifier|qa_outputs|score)\.")
-_POOLER = re.compile(r"^pooler\.")
 # Parameters, by the ends of our names, of which no trained model has one of zeros alone.
 _PARTS = (
     "query",
@@ -49,13 +39,13 @@ _PARTS = (
     "output_LayerNorm",
 )
 _NEVER_ZERO = ("word_embeddings.weight", *(f".{part}.weight" for part in _PARTS))
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class LoadReport:
     """What loading did: old names that were translated, tensors left out, types that were changed.
 
+    ``prefix`` stood before all names of the file, and was taken off, as a wrapper around the model leaves it.
     ``notes`` are messages to the user; loading has logged them as warnings, unless told not to.
     """
 
@@ -65,65 +55,22 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
     converted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    prefix: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.folder}: {self.loaded} tensors loaded"]
+        if self.prefix:
+            parts.append(f"took {self.prefix!r} off their names")
         for verb, names in (("renamed", self.renamed), ("dropped", self.dropped), ("converted", self.converted)):
             if names:
                 parts.append(f"{verb} {listed(names)}")
         return "; ".join(parts)
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of a folder, from one file or from shards.
-
-    By hand, since huggingface_hub's load_torch_model fills a module by the names in the files, which are not ours.
-    """
-    if (folder / _WEIGHTS).exists():
-        return read_tensors(folder / _WEIGHTS)
-    if not (folder / _INDEX).exists():
-        other = next((p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth", ".ckpt")), None)
-        if other:
-            raise WeightsError(
-                f"{folder / other}: must be safetensors, got a pickle, which is never opened here; load it in"
-                " transformers and save_pretrained(folder, safe_serialization=True) it"
-            )
-        raise WeightsError(f"{folder}: must hold {_WEIGHTS} or {_INDEX}, found neither")
-    try:
-        shards = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(shards.values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise WeightsError(f"{folder / _INDEX}: must be an index of safetensors shards ({error!r})") from None
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise WeightsError(f"{folder / _INDEX}: a shard must be a file in the same folder, got {name!r}")
-        tensors.update(read_tensors(folder / name))
-    absent = sorted(set(shards) - set(tensors))
-    if absent:
-        raise WeightsError(f"{folder / _INDEX}: the shards must hold every tensor it names, {listed(absent)} missing")
-    return tensors
-
-
 def has_pooler(folder: Path) -> bool:
     """Say whether a folder's weights hold a pooler; True for broken files, since loading reports errors."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if (folder / _WEIGHTS).exists():
-            with safe_open(folder / _WEIGHTS, framework="pt") as file:
-                names = list(file.keys())
-        else:
-            names = list(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return True
-    return any(_POOLER.match(name.removeprefix("bert.")) for name in names)
-
-
-def _file_name(our_name: str) -> str:
-    """Translate our name into the one in a file, with ``bert.`` where a model with heads has it."""
-    plain = our_name.removeprefix("bert.")
-    return our_name[: len(our_name) - len(plain)] + to_hub_name(plain)
+    names = tensor_names(folder)
+    return not names or not {"pooler.dense.weight", f"{lead_of(names) or ''}pooler.dense.weight"}.isdisjoint(names)
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -145,35 +92,43 @@ def _zero_fault(name: str, tensor: Tensor) -> str:
     return ""
 
 
-def _fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path, report: dict[str, Any]) -> LoadReport:
-    """Copy ``tensors`` (our names) into the parameters ``own``.
+def _fill(own: Mapping[str, Tensor], found: Found, folder: Path, family: Family, notes: Sequence[str]) -> LoadReport:
+    """Copy what was found into the parameters ``own``, both under our names.
 
-    :raises WeightsError: one, with every tensor that does not fit.
+    :raises WeightsError: one, with every tensor that does not fit, by the names in the file.
     """
-    wrong = [f"missing {_file_name(name)}" for name in own if name not in tensors]
-    wrong += [f"unexpected {_file_name(name)}" for name in tensors if name not in own]
-    converted, broken = [], False
+    missing = [name for name in own if name not in found.tensors]
+    extra = [*(found.names[name] for name in found.tensors if name not in own), *found.extra]
+    misfits, converted, broken = [], [], False
     for name, parameter in own.items():
-        given = tensors.get(name)
+        given = found.tensors.get(name)
         if given is None:
             continue
         if given.shape != parameter.shape:
-            wrong.append(f"{_file_name(name)} must have shape {tuple(parameter.shape)}, got {tuple(given.shape)}")
+            misfits.append(f"{found.names[name]} must have shape {tuple(parameter.shape)}, got {tuple(given.shape)}")
         elif fault := fault_of(given, parameter.dtype) or _zero_fault(name, given):
-            wrong.append(f"{_file_name(name)} {fault}")
+            misfits.append(f"{found.names[name]} {fault}")
             broken = True
         elif given.dtype != parameter.dtype:
-            converted.append(f"{_file_name(name)} from {given.dtype}")
-    if wrong:
+            converted.append(f"{found.names[name]} from {given.dtype}")
+    if missing or extra or misfits:
         hint = "; download it again" if broken else ""
-        if "pooler.weight" in own and "pooler.weight" not in tensors:
+        if not missing and not misfits:
+            hint = (
+                f"; to load without {'them' if len(extra) > 1 else 'it'} pass drop=[{', '.join(map(repr, extra[:1]))}"
+            )
+            hint += ", ...]" if len(extra) > 1 else "]"
+        elif not extra and not misfits and set(missing) == {"pooler.weight", "pooler.bias"}:
             hint = "; for a checkpoint without a pooler pass add_pooling_layer=False"
-        place = folder / _WEIGHTS if (folder / _WEIGHTS).exists() else folder
+        wrong = [f"missing {found.expected(name, family)}" for name in missing]
+        wrong += [*(f"unexpected {name}" for name in extra), *misfits]
+        place = folder / WEIGHTS if (folder / WEIGHTS).exists() else folder
         raise WeightsError(f"{place}: the weights must fit the model: {listed(wrong, join='; ')}{hint}")
     with torch.no_grad():
         for name, parameter in own.items():
-            parameter.copy_(tensors[name])
-    return LoadReport(folder, len(own), converted=tuple(converted), **report)
+            parameter.copy_(found.tensors[name])
+    changes = (tuple(found.renamed), tuple(found.dropped), tuple(converted))
+    return LoadReport(folder, len(own), *changes, tuple(notes), found.prefix)
 
 
 def read_config(folder: Path) -> BertConfig:
@@ -182,8 +137,8 @@ def read_config(folder: Path) -> BertConfig:
     :raises WeightsError: before any memory is taken, if it describes a far larger model than the files can hold.
     """
     config = BertConfig.from_folder(folder)
-    if _is_far_above(config, _entries(folder / _WEIGHTS)):
-        held = sum(tensor.numel() for tensor in _read_folder(folder).values())  # reports broken files first
+    if _is_far_above(config, numbers_in(folder)):
+        held = sum(tensor.numel() for tensor in read_weights(folder).values())  # reports broken files first
         if _is_far_above(config, held):
             raise WeightsError(
                 f"{folder / 'config.json'}: must describe the weights beside it, {held:.3g} numbers,"
@@ -196,73 +151,34 @@ def _is_far_above(config: BertConfig, held: int) -> bool:
     return config.least_parameters > 2 * held + 2**20
 
 
-def _entries(path: Path) -> int:
-    """Count the numbers that a safetensors file holds, by its header; 0 for a file that can't be read."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return 0
-
-
-def _gather(folder: Path, with_heads: bool, with_pooler: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a folder's tensors under our names, without those that may be left out, and say what was done to them."""
-    read = _read_folder(folder)
-    prefixed = any(name.startswith("bert.") for name in read)
-    tensors, renamed, dropped = {}, [], []
-    for name, tensor in read.items():
-        plain = name.removeprefix("bert.") if prefixed else name
-        is_head = bool(_HEADS.match(plain)) and plain == name
-        if with_heads and plain in _TIED:
-            _check_tied(folder, name, tensor, read)
-        if _BUFFERS.match(plain) or (is_head and not with_heads) or (_POOLER.match(plain) and not with_pooler):
-            dropped.append(name)
-            continue
-        if is_old_name(plain):
-            renamed.append(name)
-        tensors[to_our_name(plain)] = tensor
-    return tensors, {"renamed": tuple(renamed), "dropped": tuple(dropped)}
-
-
-def _check_tied(folder: Path, name: str, tensor: Tensor, read: Mapping[str, Tensor]) -> None:
-    """Check that the copy of a tied parameter, which is left out, equals the original.
-
-    :raises WeightsError: if it does not.
-    """
-    original = next((key for key in read if key.removeprefix("bert.") == _TIED[name]), None)
-    if original is None or not torch.equal(read[original], tensor):
-        raise WeightsError(f"{folder}: {name} must equal {_TIED[name]}, which this model ties it to, got other values")
-
-
-def load_encoder(own: Mapping[str, Tensor], folder: Path, *, warn: bool = True) -> LoadReport:
+def load_encoder(
+    own: Mapping[str, Tensor], folder: Path, family: Family, *, drop: Iterable[str] = (), warn: bool = True
+) -> LoadReport:
     """Fill an encoder's parameters from a HuggingFace folder, in place.
 
     :param own: parameters by our names; a pooler is read only where they have one. Heads are dropped and reported.
+    :param drop: tensors to leave out, by their names in the file.
     :param warn: log the report's notes.
+    :raises InputError: for a name in ``drop`` that the folder does not hold.
     :raises WeightsError: for broken files, and for tensors that are missing, unexpected or do not fit.
     """
-    tensors, report = _gather(folder, with_heads=False, with_pooler="pooler.weight" in own)
-    bias = tensors.get("pooler.bias")
+    found, notes = find_tensors(folder, family, drop, with_heads=False, with_pooler="pooler.weight" in own), []
+    bias = found.tensors.get("pooler.bias")
     if bias is not None and not bool(bias.any()):
-        report["notes"] = (
+        notes.append(
             f"{folder}: the pooler looks untrained (its bias is exactly zero), so pooler_output means little before"
-            " fine-tuning; mean or attention pooling does not need it",
+            " fine-tuning; mean or attention pooling does not need it"
         )
-        _logger.log(logging.WARNING if warn else logging.DEBUG, report["notes"][0])
-    return _fill(own, tensors, folder, report)
+        _logger.log(logging.WARNING if warn else logging.DEBUG, notes[0])
+    return _fill(own, found, folder, family, notes)
 
 
-def load_pretraining(own: Mapping[str, Tensor], folder: Path) -> LoadReport:
-    """Fill the parameters of an encoder with both pretraining heads, in place.
-
-    :raises WeightsError: for broken files, and for tensors that are missing, unexpected or do not fit.
-    """
-    tensors, report = _gather(folder, with_heads=True, with_pooler=True)
-    heads = ("transform", "prediction_bias", "seq_relationship")
-    named = {name if name.startswith(heads) else f"bert.{name}": tensor for name, tensor in tensors.items()}
-    return _fill(own, named, folder, report)
+def load_pretraining(
+    own: Mapping[str, Tensor], folder: Path, family: Family, *, drop: Iterable[str] = ()
+) -> LoadReport:
+    """Fill the parameters of an encoder with both pretraining heads, in place; see load_encoder."""
+    found = find_tensors(folder, family, drop, with_heads=True, with_pooler=True)
+    return _fill(own, found, folder, family, ())
 
 
 def save_parameters(
@@ -270,19 +186,26 @@ def save_parameters(
     own: Mapping[str, Tensor],
     config: BertConfig,
     folder: Path,
-    architecture: str = "BertModel",
+    architecture: str | None = None,
 ) -> None:
     """Write config.json and model.safetensors under HuggingFace's names.
 
     :param state: the state dict of an encoder, or of one with both pretraining heads.
     :param own: that of a new model of the same configuration, which the files have to fit; on any device.
-    :param architecture: HuggingFace's name of the model's class.
+    :param architecture: HuggingFace's name of the model's class, if not that of the family's encoder.
     :raises WeightsError: if ``state`` has other tensors or shapes, or if the disk refuses.
     """
     _check_parts(state, own, folder)
     make_folder(folder)
-    write_tensors(folder / _WEIGHTS, {_file_name(name): tensor for name, tensor in state.items()}, {"format": "pt"})
-    write_json(folder / "config.json", {**config.to_dict(), "architectures": [architecture]})
+    write_tensors(folder / WEIGHTS, {_file_name(name, config.family): t for name, t in state.items()}, {"format": "pt"})
+    values = config.to_dict()
+    write_json(folder / "config.json", {**values, "architectures": [architecture or config.family.architecture]})
+
+
+def _file_name(our_name: str, family: Family) -> str:
+    """Translate our name into the one in a file, with ``bert.`` where a model with heads has it."""
+    plain = our_name.removeprefix("bert.")
+    return our_name[: len(our_name) - len(plain)] + family.to_hub_name(plain)
 
 
 def _check_parts(state: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import minbert
+from minbert.families.members import MEMBERS, family_of
 
 TINY_SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -31,19 +32,20 @@ def transformers() -> Any:
 def make_pair(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
     """A function of a seed and config values: (model here, transformers' model), of equal random weights.
 
-    Norms, biases and the padding's embedding are random too, so that nothing hides behind a one or a zero.
+    ``kind`` is a model_type; the values are named as BertConfig names them. Norms, biases and the padding's embedding are random too, so that nothing hides behind a one or a zero.
     Both are in eval mode; the one here is read from the files that the other saved.
     """
 
-    def make(seed: int, *, heads: bool = False, **values: Any) -> tuple[Any, Any]:
+    def make(seed: int, *, kind: str = "bert", heads: bool = False, **values: Any) -> tuple[Any, Any]:
         values = {**TINY_SIZES, **values}
-        config = transformers.BertConfig(**values, attn_implementation="eager")
-        theirs = (transformers.BertForPreTraining if heads else transformers.BertModel)(config).eval()
+        name = family_of(kind).architecture.removesuffix("Model")
+        by_key = {family_of(kind).keys.get(field, field): value for field, value in values.items()}
+        config = getattr(transformers, f"{name}Config")(**by_key, attn_implementation="eager")
+        theirs = getattr(transformers, f"{name}ForPreTraining" if heads else f"{name}Model")(config).eval()
         randomise(theirs, seed, values["initializer_range"])
         folder = tmp_path_factory.mktemp("pair")
         theirs.save_pretrained(folder)
-        kind = minbert.BertForPreTraining if heads else minbert.BertModel
-        return kind.from_pretrained(folder), theirs
+        return (minbert.BertForPreTraining if heads else minbert.BertModel).from_pretrained(folder), theirs
 
     return make
 
@@ -55,6 +57,13 @@ def randomise(model: torch.nn.Module, seed: int, scale: float) -> None:
         for name, parameter in sorted(model.named_parameters()):
             middle = 1.0 if name.lower().endswith("norm.weight") else 0.0
             parameter.copy_(middle + scale * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture(params=MEMBERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Runs the test once for each model_type."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
@@ -78,7 +87,8 @@ def make_model() -> MakeModel:
 
     def make(seed: int = 0, **values: Any) -> minbert.BertModel:
         rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        model = minbert.BertModel(minbert.BertConfig(**{**TINY_SIZES, **rates, **values})).eval()
+        fixed = family_of(values.get("model_type", "bert")).fixed
+        model = minbert.BertModel(minbert.BertConfig(**{**TINY_SIZES, **rates, **fixed, **values})).eval()
         randomise(model, seed, model.config.initializer_range)
         return model
 
@@ -91,12 +101,11 @@ def make_inputs() -> MakeInputs:
 
 
 def draw_inputs(seed: int, config: Any, mask: str, *, batch: int = 11, seq: int = 13) -> dict[str, torch.Tensor]:
-    """Random ids and token types; with a mask, one row is full and one has a single token."""
+    """Random ids, padding's among them, and token types where there are any; with a mask, one row is full and one has a single token."""
     generator = torch.Generator().manual_seed(seed)
-    inputs = {
-        "input_ids": torch.randint(config.vocab_size, (batch, seq), generator=generator),
-        "token_type_ids": torch.randint(config.type_vocab_size, (batch, seq), generator=generator),
-    }
+    inputs = {"input_ids": torch.randint(config.vocab_size, (batch, seq), generator=generator)}
+    if types := getattr(config, "type_vocab_size", 0):
+        inputs["token_type_ids"] = torch.randint(types, (batch, seq), generator=generator)
     if mask == "none":
         return inputs
     if mask == "right":

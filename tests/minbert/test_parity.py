@@ -17,6 +17,11 @@ SHAPES: list[dict[str, Any]] = [
     {"hidden_size": 16, "num_attention_heads": 1, "intermediate_size": 7, "layer_norm_eps": 1e-5},
     {"hidden_size": 48, "num_attention_heads": 12, "num_hidden_layers": 4, "max_position_embeddings": 40},
     {"hidden_act": "relu", "pad_token_id": 3},
+    {"kind": "distilbert", "hidden_size": 24, "num_attention_heads": 3, "hidden_act": "gelu_new"},
+    {"kind": "roberta", "type_vocab_size": 1, "layer_norm_eps": 1e-5, "hidden_act": "gelu_pytorch_tanh"},
+    {"kind": "xlm-roberta", "type_vocab_size": 1, "pad_token_id": 3, "intermediate_size": 7},
+    {"kind": "camembert", "num_attention_heads": 1, "hidden_act": "silu"},
+    {"kind": "mpnet", "hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3},
 ]
 MASKS = ["none", "right", "holes"]
 Inputs = dict[str, Tensor]
@@ -39,7 +44,11 @@ def largest_difference(mine: Any, theirs: Any, inputs: Inputs) -> float:
     assert len(found.attentions) == len(expected.attentions) == layers
     assert plain.hidden_states is None
     assert plain.attentions is None
-    pairs = [(found.pooler_output, expected.pooler_output), (plain.pooler_output, expected.pooler_output)]
+    pairs = []
+    if mine.config.model_type == "distilbert":
+        assert found.pooler_output is plain.pooler_output is None
+    else:
+        pairs += [(output.pooler_output, expected.pooler_output) for output in (found, plain)]
     states = [*zip(found.hidden_states, expected.hidden_states, strict=True)]
     states += [(output.last_hidden_state, expected.last_hidden_state) for output in (found, plain)]
     for mine_state, their_state in states:
@@ -79,16 +88,32 @@ def test_other_batch_shapes(kernels: str, make_pair: Any, make_inputs: Any, batc
         assert largest_difference(mine, theirs, inputs) <= TOLERANCE
 
 
-def test_base_size(kernels: str, make_pair: Any, make_inputs: Any) -> None:
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet"])
+def test_base_size(kernels: str, make_pair: Any, make_inputs: Any, kind: str) -> None:
     sizes = {
         "hidden_size": 768,
         "num_attention_heads": 12,
-        "num_hidden_layers": 12,
+        "num_hidden_layers": 6 if kind == "distilbert" else 12,
         "intermediate_size": 3072,
     }
-    mine, theirs = make_pair(0, **sizes, vocab_size=500, initializer_range=0.02)
+    mine, theirs = make_pair(0, kind=kind, **sizes, vocab_size=500, initializer_range=0.02)
     inputs = make_inputs(0, theirs.config, "holes", batch=3, seq=12)
     assert largest_difference(mine, theirs, inputs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("kind", ["roberta", "mpnet"])
+def test_rows_as_long_as_the_positions_reach(
+    kernels: str, make_pair: Any, make_inputs: Any, kind: str, mask: str
+) -> None:
+    """Past the largest distance of the relative bias, and up to the last position."""
+    mine, theirs = make_pair(6, kind=kind, max_position_embeddings=152)
+    assert mine.config.max_tokens == 150
+    inputs = make_inputs(6, theirs.config, mask, batch=4, seq=150)
+    inputs["input_ids"][0] = 7  # no padding: the last position is used
+    assert largest_difference(mine, theirs, inputs) <= TOLERANCE
+    with pytest.raises(InputError, match=r"at most 150 tokens .max_position_embeddings - 2., got 151"):
+        mine(torch.full((1, 151), 7))
 
 
 @pytest.mark.parametrize("mask", [*MASKS, "texts"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import minbert
 from minbert import BertModel, BertTokenizer, InputError, encode
-from minbert.files.checkpoint import to_hub_name
+from minbert.families.bert import BERT
 from minbert.layers import Dropout, LayerNorm
 from multitask.model.model import MultitaskModel
 from multitask.settings.task import Task
@@ -168,11 +168,11 @@ def test_the_name_recipe_decays_what_it_decays_in_transformers(make_pair: Any) -
         return {name for name in names if not any(part in name for part in ("bias", "LayerNorm.weight"))}
 
     expected = decayed(name for name, _ in theirs.named_parameters())
-    assert decayed(to_hub_name(name) for name, _ in mine.named_parameters()) == expected
-    assert set(map(to_hub_name, decayed(name for name, _ in mine.named_parameters()))) == expected
+    assert decayed(BERT.to_hub_name(name) for name, _ in mine.named_parameters()) == expected
+    assert set(map(BERT.to_hub_name, decayed(name for name, _ in mine.named_parameters()))) == expected
     norms = {id(part) for module in mine.modules() if isinstance(module, nn.LayerNorm) for part in module.parameters()}
     by_type = {n for n, p in mine.named_parameters() if id(p) not in norms and not n.endswith("bias")}
-    assert set(map(to_hub_name, by_type)) == expected
+    assert set(map(BERT.to_hub_name, by_type)) == expected
     groups = minbert.parameter_groups(mine, 1e-3, 0.1)
     tensors: set[Tensor] = {p for group in groups if group["weight_decay"] for p in group["params"]}
-    assert {to_hub_name(n) for n, p in mine.named_parameters() if p in tensors} == expected
+    assert {BERT.to_hub_name(n) for n, p in mine.named_parameters() if p in tensors} == expected

@@ -29,11 +29,11 @@ def test_all_misfits_are_in_one_error(rewrite: Any) -> None:
         BertModel.from_pretrained(folder)
     message = str(caught.value)
     assert str(folder) in message
-    assert "missing encoder.layer.1.output.dense.bias" in message
-    assert "missing embeddings.LayerNorm.weight" in message
-    assert "encoder.layer.0.intermediate.dense.weight must have shape (64, 32), got (3, 32)" in message
-    assert "unexpected encoder.layer.7.output.dense.bias" in message
-    assert "encoder.layer.0.output.dense.bias must be finite, got NaN" in message
+    assert "missing bert.encoder.layer.1.output.dense.bias" in message
+    assert "missing bert.embeddings.LayerNorm.weight" in message
+    assert "bert.encoder.layer.0.intermediate.dense.weight must have shape (64, 32), got (3, 32)" in message
+    assert "unexpected bert.encoder.layer.7.output.dense.bias" in message
+    assert "bert.encoder.layer.0.output.dense.bias must be finite, got NaN" in message
     assert "and 1 more" in message  # that of another type: a message names five
     assert "\n" not in message
 
@@ -69,13 +69,14 @@ def test_files_that_are_no_safetensors(plain_encoder: Callable[[Tensors], Tensor
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "roberta"}, "model_type must be 'bert' for this encoder, got 'roberta'"),
+        ({"model_type": "albert"}, "model_type must be one of bert, distilbert, .*, mpnet, got 'albert'"),
+        ({"model_type": None}, "model_type must be one of bert, .*, got None"),
         (
             {"position_embedding_type": "relative_key"},
             "position_embedding_type must be 'absolute' .*got 'relative_key'",
         ),
         ({"is_decoder": True}, "is_decoder must be False .*got True"),
-        ({"hidden_act": "gelu_new"}, "hidden_act must be one of gelu, relu, got 'gelu_new'"),
+        ({"hidden_act": "mish"}, "hidden_act must be one of gelu, relu, silu, .*, got 'mish'"),
         ({"num_attention_heads": 5}, r"hidden_size must be a multiple of num_attention_heads .5., got 32"),
         ({"hidden_size": "32"}, "hidden_size must be of type int, got '32'"),
     ],

@@ -82,7 +82,7 @@ class MultitaskModel(nn.Module):
     def max_length(self) -> int:
         """Tokens a row may have: the least that any of the encoders takes."""
         configs = [self.encoder_of(task).config for task in self.tasks]
-        return min(config.max_position_embeddings for config in configs)
+        return min(config.max_tokens for config in configs)
 
     def save_pretrained(self, folder: Path, tokenizer: BertTokenizer) -> None:
         """Write the encoder as a HuggingFace folder with its tokenizer, decoders.safetensors and tasks.json.

@@ -45,6 +45,11 @@ class EncoderConfig:
         default=0.1,
     )
     freeze: bool = setting("train the decoders alone", check_flag, default=False)
+    checkpoint_layers: bool = setting(
+        "keep each layer's input alone for the backward pass, which computes the layer again: less memory, more time",
+        check_flag,
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, "encoder")

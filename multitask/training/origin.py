@@ -131,6 +131,7 @@ class Origin:
         encoder.load_state_dict(old.state_dict())
         encoder.load_report = old.load_report
         encoder.requires_grad_(not settings.freeze)
+        encoder.checkpoint_layers = settings.checkpoint_layers
         return encoder.eval()
 
     def _difference(self, task: Task) -> str:

@@ -96,7 +96,8 @@ def test_mpnet_differs_in_rates_and_epochs() -> None:
 
 def test_the_weights_choose_the_preset_unless_one_is_named(tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.toml"
-    own = '[tasks.topic]\nkind = "classification"\ntext = "a"\nlabel = "b"\ntrain = "x.tsv"\n[tasks.sst]\ntrain = "y.tsv"\n'
+    own = '[tasks.topic]\nkind = "classification"\ntext = "a"\nlabel = "b"\ntrain = "x.tsv"\n'
+    own += '[tasks.sst]\ntrain = "y.tsv"\n'
     assert build_config(weights="all-mpnet-base-v2").preset == "mpnet"
     assert build_config(sets=["encoder.weights=all-mpnet-base-v2"]).preset == "mpnet"
     assert build_config(weights="bert-base-uncased").preset == DEFAULT_PRESET

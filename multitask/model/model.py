@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from minbert.tokenizer import BertTokenizer
 from multitask.errors import ConfigError, RunError
 from multitask.model.decoders import TaskDecoder
 from multitask.plugins import own_parts, require_parts
-from multitask.settings.choices import POOLINGS
+from multitask.settings.choices import DEFAULT_POOLING, POOLING_WITHOUT_POOLER, POOLINGS
 from multitask.settings.task import Task
 
 __all__ = ["FORMAT_VERSION", "MultitaskModel", "best_folder", "fit_buffers", "needs_pooler"]
@@ -30,15 +31,17 @@ class MultitaskModel(nn.Module):
 
     :param encoders: every encoder that a task names.
     :param tasks: with the labels known, since they set the width of a decoder's head.
+        A pooling that they leave open is chosen here: ``tasks`` of the model says which.
     :raises ConfigError: for a task whose encoder is not there, or lacks the pooler that its pooling reads.
     """
 
     def __init__(self, encoders: Mapping[str, BertModel], tasks: Sequence[Task]) -> None:
         super().__init__()
-        self.tasks = {task.name: task for task in tasks}
         wrong = sorted({task.encoder for task in tasks} - set(encoders))
         if wrong:
             raise ConfigError(f"a task's encoder must be one of {listed(encoders)}, got {wrong[0]!r}")
+        tasks = [_with_pooling(task, encoders[task.encoder]) for task in tasks]
+        self.tasks = {task.name: task for task in tasks}
         for task in tasks:
             if needs_pooler(task.pooling) and encoders[task.encoder].pooler is None:
                 others = listed(name for name in POOLINGS if not needs_pooler(name))
@@ -79,7 +82,7 @@ class MultitaskModel(nn.Module):
     def max_length(self) -> int:
         """Tokens a row may have: the least that any of the encoders takes."""
         configs = [self.encoder_of(task).config for task in self.tasks]
-        return min(config.max_position_embeddings for config in configs)
+        return min(config.max_tokens for config in configs)
 
     def save_pretrained(self, folder: Path, tokenizer: BertTokenizer) -> None:
         """Write the encoder as a HuggingFace folder with its tokenizer, decoders.safetensors and tasks.json.
@@ -140,9 +143,16 @@ class MultitaskModel(nn.Module):
         return model.eval()
 
 
-def needs_pooler(pooling: str) -> bool:
-    """Return whether a pooling reads the encoder's pooler."""
-    return bool(getattr(POOLINGS[pooling], "needs_pooler", False))
+def needs_pooler(pooling: str | None) -> bool:
+    """Return whether a pooling reads the encoder's pooler; None: whether the one that is chosen does if it can."""
+    return bool(getattr(POOLINGS[pooling or DEFAULT_POOLING], "needs_pooler", False))
+
+
+def _with_pooling(task: Task, encoder: BertModel) -> Task:
+    """Choose the pooling of a task that names none."""
+    if task.pooling is not None:
+        return task
+    return replace(task, pooling=POOLING_WITHOUT_POOLER if encoder.pooler is None else DEFAULT_POOLING)
 
 
 def best_folder(folder: Path) -> Path:

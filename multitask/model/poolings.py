@@ -141,6 +141,7 @@ class _Function(nn.Module):
 
 def build_pooling(task: Task, config: BertConfig) -> nn.Module:
     """Build a task's pooling; ConfigError for an entry that is neither a module's class nor a function."""
+    assert task.pooling is not None  # MultitaskModel has chosen one
     entry = POOLINGS[task.pooling]
     if not isinstance(entry, type):
         return _Function(entry)

@@ -19,10 +19,12 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import shown
 
 __all__ = [
+    "DEFAULT_POOLING",
     "HEADS",
     "METRICS",
     "OPTIMIZERS",
     "POOLINGS",
+    "POOLING_WITHOUT_POOLER",
     "SAMPLERS",
     "SCHEDULES",
     "UPDATES",
@@ -209,6 +211,8 @@ POOLINGS: Registry[Any] = Registry(
         "max": "multitask.model.poolings:MaxPooling",
     },
 )
+# Where a task names none: of an encoder with a pooler, whose output asks the tokens, and of one without.
+DEFAULT_POOLING, POOLING_WITHOUT_POOLER = "attention", "mean"
 HEADS: Registry[Any] = Registry(
     "head", {"linear": "multitask.model.heads:LinearHead", "cosine": "multitask.model.heads:CosineHead"}
 )

@@ -24,7 +24,7 @@ from multitask.errors import ConfigError
 from multitask.settings.checks import check_known, check_string, listed, shown
 from multitask.settings.fields import Setting, settings_of
 from multitask.settings.format import FORMAT_KEYS
-from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_names
+from multitask.settings.presets import DEFAULT_PRESET, PRESETS, preset_for, preset_names
 from multitask.settings.tables import EncoderConfig, TrainConfig, weights_beside
 from multitask.settings.task import FILES, Task
 from multitask.settings.toml import as_table, assignments, read_toml
@@ -149,7 +149,7 @@ class RunConfig:
 
 def build_config(
     *,
-    preset: str = DEFAULT_PRESET,
+    preset: str | None = None,
     tasks_file: str | Path | None = None,
     sets: Sequence[str] = (),
     data: str | Path | None = None,
@@ -158,6 +158,7 @@ def build_config(
 ) -> RunConfig:
     """Build the configuration of a run from all that may be said about it.
 
+    :param preset: None means the one that is tuned for the weights that are named, else the default.
     :param sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a string.
     :param data: folder of the preset's files.
     :param base: what is taken instead of a preset: the configuration of a run.
@@ -167,6 +168,9 @@ def build_config(
     unknown = [name for name in options if name not in OPTIONS]
     if unknown:
         raise TypeError(f"build_config() got an unexpected keyword argument {unknown[0]!r}")
+    told = list(assignments(sets, {OPTIONS[name]: value for name, value in options.items()}))
+    if preset is None:
+        preset = preset_for(_named_weights(tasks_file, told))
     check_known("preset", [preset], preset_names())
     source = copy.deepcopy(PRESETS[preset])
     defaults, known = source["defaults"], source["tasks"]
@@ -180,7 +184,7 @@ def build_config(
     if tasks_file is not None:
         _overlay_file(result, Path(tasks_file), known, defaults, source.get("tuned", ()))
     given: set[str] = set()
-    for key, value in assignments(sets, {OPTIONS[name]: value for name, value in options.items()}):
+    for key, value in told:
         if key in given:
             raise ConfigError(f"{key} must be set once, by --set or by its own option, got two values")
         given.add(key)
@@ -199,6 +203,13 @@ def build_config(
         if tasks_file is None or any(f"{each}.".startswith(f"{key}.") for each in given):
             raise  # the file is not at fault, or not alone
         raise ConfigError(f"{tasks_file}: {error}") from None
+
+
+def _named_weights(tasks_file: str | Path | None, told: Sequence[tuple[str, Any]]) -> Any:
+    """Return the weights that an option or else the TOML file names; None if neither does."""
+    encoder = {} if tasks_file is None else read_toml(Path(tasks_file)).get("encoder", {})
+    in_file = encoder.get("weights") if isinstance(encoder, Mapping) else None
+    return next((value for key, value in told if key == "encoder.weights"), in_file)
 
 
 def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task, ...]:

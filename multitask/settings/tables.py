@@ -45,6 +45,11 @@ class EncoderConfig:
         default=0.1,
     )
     freeze: bool = setting("train the decoders alone", check_flag, default=False)
+    checkpoint_layers: bool = setting(
+        "keep each layer's input alone for the backward pass, which computes the layer again: less memory, more time",
+        check_flag,
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, "encoder")
@@ -65,6 +70,12 @@ class TrainConfig:
     )
     optimizer: str = setting(
         "minbert's own AdamW, torch's, or gradient descent with momentum 0.9", choices=OPTIMIZERS, default="adamw"
+    )
+    moments: str = setting(
+        "of the optimizer, for a shared encoder where every task has a step of its own: those of each task, as in the"
+        " report, or the same for all, which needs less memory; decoders have their own",
+        choices=("own", "shared"),
+        default="own",
     )
     accumulate: int = setting(
         "parts that each batch is computed in, one after another, to need less memory; the step is that of the whole"

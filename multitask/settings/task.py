@@ -93,10 +93,10 @@ class Task:
         choices=("head", "head-tail", "windows"),
         default="head",
     )
-    windows: int = setting(
-        'most windows of a text with `long = "windows"`; what follows is cut', check_count, default=8
+    windows: int = setting('most windows of a text with `long = "windows"`; the rest is cut', check_count, default=8)
+    pooling: str | None = setting(
+        "what the head sees of the encoder; unset: attention, or mean without pooler", choices=POOLINGS, default=None
     )
-    pooling: str = setting("what of the encoder's output reaches the head", choices=POOLINGS, default="attention")
     head: str = setting(
         "cosine is for pairs with separate input and a regression: `low + (high - low) / 2 * (1 + cos)`, which is"
         " `2.5 * (1 + cos)` for STS",

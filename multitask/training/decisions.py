@@ -1,4 +1,4 @@
-"""What is decided by the number of rows where the user leaves it open; each decision is one sentence that is noted."""
+"""What is decided by rows or weights where the user leaves it open; each decision is one sentence that is noted."""
 
 from collections.abc import Mapping
 
@@ -7,8 +7,12 @@ from multitask.data.sampling import DEFAULT_BATCH, Sampler
 from multitask.distributed import size
 from multitask.errors import ConfigError
 from multitask.evaluation import FEWEST_TO_CHOOSE, Selection
+from multitask.model.model import MultitaskModel
+from multitask.settings.checks import listed
+from multitask.settings.choices import POOLING_WITHOUT_POOLER
+from multitask.settings.config import RunConfig
 
-__all__ = ["selection_for", "training_notes"]
+__all__ = ["pooling_notes", "selection_for", "training_notes"]
 
 
 def selection_for(select: str, prepared: Prepared) -> Selection:
@@ -30,6 +34,14 @@ def selection_for(select: str, prepared: Prepared) -> Selection:
             " that one is chosen by (--select)"
         )
     return selection
+
+
+def pooling_notes(config: RunConfig, model: MultitaskModel) -> list[str]:
+    """Say which tasks were to have attention pooling, as they name none, but have an encoder without a pooler."""
+    open_ones = [task.name for task in config.tasks if task.pooling is None]
+    names = [name for name in open_ones if model.encoder_of(name).pooler is None]
+    why = "as the encoder has no pooler for attention to ask with (tasks.NAME.pooling)"
+    return [f"{listed(names)}: pooling is {POOLING_WITHOUT_POOLER}, {why}"] if names else []
 
 
 def training_notes(prepared: Prepared, sampler: Sampler) -> list[str]:

@@ -100,8 +100,8 @@ class Origin:
             raise ConfigError(f"encoders must have one vocabulary, got {shown(sizes)}")
         model = MultitaskModel(encoders, config.tasks)
         reasons = {
-            task.name: self._difference(task) or _take(model.decoders[task.name], old.decoders[task.name])
-            for task in config.tasks
+            name: self._difference(task) or _take(model.decoders[name], old.decoders[name])
+            for name, task in model.tasks.items()
         }
         taken = {
             "encoders": [name for name in names if name not in lacking],
@@ -131,6 +131,7 @@ class Origin:
         encoder.load_state_dict(old.state_dict())
         encoder.load_report = old.load_report
         encoder.requires_grad_(not settings.freeze)
+        encoder.checkpoint_layers = settings.checkpoint_layers
         return encoder.eval()
 
     def _difference(self, task: Task) -> str:

@@ -28,7 +28,7 @@ from multitask.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
-from multitask.training.decisions import selection_for, training_notes
+from multitask.training.decisions import pooling_notes, selection_for, training_notes
 from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.origin import Origin, Start, keep_thresholds
@@ -97,7 +97,7 @@ class Session:
             precision=precision,
             plugins=plugins_of(config, identity["select"]),
             origin=start.origin,
-            notes=[*start.notes, *training_notes(prepared, self.sampler)],
+            notes=[*start.notes, *pooling_notes(config, self.model), *training_notes(prepared, self.sampler)],
         )
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0
         self.spent, self.began = 0.0, time.monotonic()

@@ -7,14 +7,13 @@ built once a run.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from minbert.fast.embedding import SpareGradients
-from minbert.optim import AdamW, parameter_groups
+from minbert.optim import AdamW
 from multitask.data.batches import Batch
 from multitask.distributed import size, totals_over_ranks
 from multitask.errors import ConfigError, NonFiniteError, RunError
@@ -22,9 +21,10 @@ from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.precision import autocast
 from multitask.settings.checks import listed
-from multitask.settings.choices import OPTIMIZERS, UPDATES
+from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.updates.base import GramWeighting, Update
+from multitask.updates.building import build_optimizers, optimizers_of
 from multitask.updates.gradients import TaskGradients, not_finite, sum_gradients, trainable
 from multitask.updates.own_state import OwnState
 
@@ -65,7 +65,7 @@ class Stepper:
     ) -> None:
         self.model, self.settings, self.order_rng, self.dtype = model, settings, order_rng, dtype
         self.update = _build_update(settings.update, tuple(model.tasks), order_rng)
-        self.optimizers = self._task_optimizers() if self.update.own_steps else self._one_optimizer()
+        self.optimizers, self._factor = build_optimizers(model, settings, self.update.own_steps), 1.0
         own = trainable(self.update)
         if own:
             self.optimizers[OWN] = AdamW(own, lr=self.update.lr, eps=settings.eps, weight_decay=0.0)
@@ -88,7 +88,7 @@ class Stepper:
         :return: by task, what it did; without those that the update left out.
         :raises NonFiniteError: for a loss or norm that is not finite, unless ``train.on_nonfinite`` skips the step.
         """
-        self.update.epoch = epoch
+        self.update.epoch, self._factor = epoch, factor
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
@@ -126,15 +126,17 @@ class Stepper:
             if self.update.own_steps:  # the task is left out
                 return tasks
             raise RunError(f"the update {self.settings.update!r} must make the backward pass of a task, made none")
-        owner = next(iter(batches)) if self.update.own_steps else "all"
-        optimizer = self.optimizers[owner]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizers = list(
+            optimizers_of(self.optimizers, self.model, list(batches), self.update.own_steps, self._factor)
+        )
+        parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         if not tasks.summed:
             sum_gradients(parameters)
         norm = self._clip(parameters, list(batches))
         tasks.norms = {name: tasks.norms.get(name, norm) for name in tasks.losses}
         self._refuse_own_gradients(batches, "no step was taken")
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         self.update.after_step(dict(tasks.losses), lambda: self._losses(batches))
         self._step_own(batches)
         return tasks
@@ -226,63 +228,6 @@ class Stepper:
                 if type(words) is nn.Embedding:
                     self._spare_gradients.drop(words.weight)
         self.model.encoders.zero_grad(set_to_none=True)
-
-    # What is trained by which optimizer
-
-    def _task_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Build one for each task, over its encoder and its decoder and no other decoder."""
-        optimizers = {}
-        for name, task in self.model.tasks.items():
-            groups = parameter_groups(self.model.encoder_of(name), task.lr, task.weight_decay)
-            optimizers[name] = self._optimizer(groups + self._decoder_groups(name), f"task {name}")
-        return optimizers
-
-    def _one_optimizer(self) -> dict[str, torch.optim.Optimizer]:
-        """Build one for all, so that the tasks of an encoder must agree in its learning rate and decay."""
-        rates = {name: (task.lr, task.weight_decay) for name, task in self.model.tasks.items()}
-        groups = []
-        for encoder_name, encoder in self.model.encoders.items():
-            users = [name for name, task in self.model.tasks.items() if task.encoder == encoder_name]
-            if len({rates[name] for name in users}) > 1:
-                shown = listed(f"{name} {rates[name][0]:g} / {rates[name][1]:g}" for name in users)
-                raise ConfigError(
-                    f"lr / weight_decay must be equal for all tasks of one encoder, since train.update ="
-                    f" {self.settings.update!r} makes one step for all, got {shown}; decoder_lr may differ"
-                )
-            if users:
-                groups += parameter_groups(encoder, *rates[users[0]])
-        owners: dict[nn.Parameter, str] = {}
-        for name in self.model.tasks:
-            for parameter in trainable(self.model.decoders[name]):
-                if owners.setdefault(parameter, name) != name:
-                    raise ConfigError(
-                        f"tasks {owners[parameter]} and {name} must have no parameter in common, since train.update ="
-                        f" {self.settings.update!r} makes one step for all; 'separate' may"
-                    )
-            if not trainable(self.model.encoder_of(name)) and not trainable(self.model.decoders[name]):
-                self._optimizer([], f"task {name}")  # which says why
-            groups += self._decoder_groups(name)
-        return {"all": self._optimizer(groups, "the run")}
-
-    def _decoder_groups(self, name: str) -> list[dict[str, Any]]:
-        """Group a decoder's parameters, which may have a learning rate of their own."""
-        task = self.model.tasks[name]
-        rate = task.lr if task.decoder_lr is None else task.decoder_lr
-        return parameter_groups(self.model.decoders[name], rate, task.weight_decay)
-
-    def _optimizer(self, groups: list[dict[str, Any]], whose: str) -> torch.optim.Optimizer:
-        """Build one optimizer; ConfigError without any group."""
-        if not groups:
-            raise ConfigError(
-                f"{whose} has nothing to train: encoder.freeze is true, and a cosine head has no weights of its own"
-            )
-        optimizer = OPTIMIZERS[self.settings.optimizer](groups, self.settings)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            found = type(optimizer).__name__
-            raise ConfigError(f"train.optimizer {self.settings.optimizer!r} must give a torch optimizer, got {found}")
-        if not all("lr" in group for group in optimizer.param_groups):
-            raise ConfigError(f"train.optimizer {self.settings.optimizer!r} must have lr in all groups, lacks it")
-        return optimizer
 
 
 def _build_update(name: str, tasks: tuple[str, ...], rng: np.random.Generator) -> Update:

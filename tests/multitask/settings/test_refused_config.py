@@ -72,7 +72,7 @@ def test_refused_sets(assignment: str, message: str | None) -> None:
 
 
 def test_refusals_of_flags() -> None:
-    assert refusal(preset="minlm").startswith("preset must be one of minilm, slt")
+    assert refusal(preset="minlm").startswith("preset must be one of minilm, mpnet, slt")
     assert refusal(preset="minlm").endswith(", got 'minlm' (did you mean minilm?)")
     assert "train.seed must be set once, by --set or by its own option, got two values" in refusal(
         sets=["train.seed=1", "train.seed=2"]

@@ -35,28 +35,29 @@ def train() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed() -> dict[tuple[str, str], Contents]:
-    """What a run without interruption leaves, by update and precision; filled as tests ask."""
+def undisturbed() -> dict[tuple[str, ...], Contents]:
+    """What a run without interruption leaves, by what `whole` is told; filled as tests ask."""
     return {}
 
 
 @pytest.fixture
 def whole(
-    undisturbed: dict[tuple[str, str], Contents],
+    undisturbed: dict[tuple[str, ...], Contents],
     short_config: MakeConfig,
     train: Callable[..., None],
     contents: Callable[[Path], Contents],
     one_thread: None,
     tmp_path: Path,
 ) -> Callable[..., tuple[RunConfig, Contents]]:
-    """A function of an update and a precision: a configuration, and what a run of it leaves."""
+    """A function of an update, a precision and ``--set`` assignments: a configuration, and what a run of it leaves."""
 
-    def of(update: str, precision: str = "float32") -> tuple[RunConfig, Contents]:
-        config = short_config(f"train.update={update}", f"train.precision={precision}")
-        if (update, precision) not in undisturbed:
+    def of(update: str, precision: str = "float32", *sets: str) -> tuple[RunConfig, Contents]:
+        config = short_config(f"train.update={update}", f"train.precision={precision}", *sets)
+        key = (update, precision, *sets)
+        if key not in undisturbed:
             train(config, tmp_path / "undisturbed")
-            undisturbed[update, precision] = contents(tmp_path / "undisturbed")
-        return config, undisturbed[update, precision]
+            undisturbed[key] = contents(tmp_path / "undisturbed")
+        return config, undisturbed[key]
 
     return of
 

@@ -156,11 +156,17 @@ def test_weights_without_a_pooler(make_config: Any, tiny_weights: Path, tmp_path
     with pytest.raises(
         ConfigError, match=r"tasks\.sst\.pooling must be one of cls, mean, max, .*no pooler, got 'attention'"
     ):
-        train(make_config(weights=weights), tmp_path / "run", progress=False)
-    mean = [f"tasks.{name}.pooling=mean" for name in NAMES]
-    run = train(make_config(*mean, weights=weights, epochs=1), tmp_path / "mean", progress=False)
+        train(make_config("tasks.sst.pooling=attention", weights=weights), tmp_path / "run", progress=False)
+    run = train(make_config("tasks.sts.pooling=max", weights=weights, epochs=1), tmp_path / "open", progress=False)
     assert run.model.encoder_of("sst").pooler is None
-    assert Run.load(tmp_path / "mean").evaluate() == run.evaluate()
+    assert [task.pooling for task in run.model.tasks.values()] == ["mean", "mean", "max"]
+    said = "sst, para: pooling is mean, as the encoder has no pooler for attention to ask with (tasks.NAME.pooling)"
+    assert json.loads((tmp_path / "open" / "record.json").read_text())["notes"].count(said) == 1
+    assert Run.load(tmp_path / "open").evaluate() == run.evaluate()
+    named = [f"tasks.{name}.pooling={pooling}" for name, pooling in zip(NAMES, ("mean", "mean", "max"), strict=True)]
+    other = train(make_config(*named, weights=weights, epochs=1), tmp_path / "named", progress=False)
+    assert other.evaluate() == run.evaluate()
+    assert "pooler" not in str(json.loads((tmp_path / "named" / "record.json").read_text())["notes"])
 
 
 def test_limit(make_config: Any, tmp_path: Path) -> None:

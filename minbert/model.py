@@ -151,8 +151,7 @@ class BertModel(nn.Module):
         """
         rows, types = self._laid_out(input_ids, attention_mask, token_type_ids)
         packed = rows.pack(input_ids), rows.pack(types)  # both (tokens,)
-        plain = self.relative_attention_bias is None and self._encodes_as_written()
-        if isinstance(rows, Packing) and uses_fast_path() and plain:
+        if isinstance(rows, Packing) and uses_fast_path() and self._encodes_as_written():
             from minbert.fast.model import encode
 
             encoded = encode(self, *packed, rows, output_hidden_states, output_attentions)

@@ -120,6 +120,19 @@ class Packing:
             first = last
         return tuple(groups)
 
+    @cached_property
+    def group_columns(self) -> tuple[Tensor | None, ...]:
+        """Each group's columns, int64 (rows, width) and 0 at padding; None for a group whose rows have no holes."""
+        ordered, found, first = self.lengths[self.order], [], 0
+        holed = self.columns[self._starts + ordered - 1] >= ordered  # (batch,): the last token is too far right
+        for group in self.groups:
+            starts, real = self._starts[first : first + group.rows, None], group.real
+            places = (starts + torch.arange(group.width, device=real.device)).where(real, starts)
+            has_holes = bool(holed[first : first + group.rows].any())
+            found.append(self.columns[places].masked_fill_(~real, 0) if has_holes else None)
+            first += group.rows
+        return tuple(found)
+
     def head_index(self, parts: int, heads: int) -> HeadIndex:
         """Return how to gather tokens split into ``parts`` (queries, keys, values) of ``heads``; made once a batch."""
         if (parts, heads) not in self._head_indices:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from minbert.fast.casts import joined, product_dtype
 from minbert.packing import FILL
 
 __all__ = [
+    "ACTIVATIONS",
     "affine",
     "backward_pass",
     "dropout",
     "dropout_residual",
-    "gelu",
     "keep_freed_memory",
     "keep_mask",
     "layer_norm",
@@ -116,6 +116,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def gelu(x: Tensor) -> Tensor:
-    """Compute torch's fused exact GELU; any shape."""
-    return F.gelu(x)
+# By the names of the functions in layers.py.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": torch.relu,
+    "silu": F.silu,
+}

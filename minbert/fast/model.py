@@ -1,13 +1,16 @@
 """BertModel.encode on the fast path: whole layers as one function each, any other piece by piece."""
 
 from collections.abc import Mapping
+from functools import partial
+from operator import call
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from minbert.attention import MultiHeadAttention
 from minbert.fast import parts
-from minbert.fast.attention import Heads
+from minbert.fast.attention import Heads, fitted_bias
 from minbert.fast.casts import product_dtype
 from minbert.fast.kernels import keep_freed_memory
 from minbert.fast.layer import LayerSettings, encoder_layer
@@ -30,18 +33,24 @@ def encode(
     keep_freed_memory()
     hidden = parts.call(model.embeddings, input_ids, token_type_ids, packing.positions)  # (tokens, hidden_size)
     states, attentions = [hidden] if keep_states else [], []
+    relative = model.relative_attention_bias
+    bias = None if relative is None else relative(packing.seq_length)  # (heads, seq, seq)
+    fitted = None if bias is None else fitted_bias(bias, packing)
+    recomputes = model.checkpoint_layers and model.training and torch.is_grad_enabled()
+    run = partial(checkpoint, use_reentrant=False) if recomputes else call
     filled: Tensor | None = None  # hidden with the rows that whole layers want beyond the last token
     for layer in model.layers:
         settings = None if keep_attentions else whole_settings(layer, packing, hidden)
         if settings is not None:
-            filled = encoder_layer(packing.fill(hidden) if filled is None else filled, settings, _parameters(layer))
+            filled = packing.fill(hidden) if filled is None else filled
+            filled = run(encoder_layer, filled, settings, _parameters(layer), fitted)
             hidden = packing.cut(filled)
         else:
             filled = None
             if type(layer) is BertLayer and not parts.is_watched(layer):
-                hidden, weights = parts.layer(layer, hidden, packing, weights=keep_attentions)
+                hidden, weights = run(partial(parts.layer, weights=keep_attentions), layer, hidden, packing, bias)
             else:
-                hidden, weights = layer(hidden, packing)
+                hidden, weights = run(layer, hidden, packing, *(() if bias is None else (bias,)))
             if weights is not None and keep_attentions:
                 attentions.append(weights)
         if keep_states:
@@ -61,12 +70,11 @@ def whole_settings(layer: nn.Module, packing: Packing, hidden: Tensor) -> LayerS
         return None
     if not _are_plain(attention, _ATTENTION):
         return None
-    if rate and not layer.drops_attention_output:
-        return None
     if not attention.query.out_features == attention.key.out_features == attention.value.out_features:
         return None
+    rates = rate if layer.drops_attention_output else 0.0, rate
     return LayerSettings(
-        Heads(packing, attention.num_heads, attention_rate), rate, eps, activation, product_dtype(hidden)
+        Heads(packing, attention.num_heads, attention_rate), rates, eps, activation, product_dtype(hidden)
     )
 
 

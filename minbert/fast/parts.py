@@ -16,7 +16,7 @@ from minbert.attention import MultiHeadAttention
 from minbert.fast import kernels
 from minbert.fast.attention import pooled_attention, self_attention
 from minbert.fast.embedding import embedding
-from minbert.layers import Dropout, LayerNorm, gelu
+from minbert.layers import Dropout, LayerNorm, gelu, gelu_tanh, silu
 from minbert.model import BertEmbeddings, BertLayer
 from minbert.packing import Packing
 
@@ -99,7 +99,10 @@ def dropout_rate(module: nn.Module) -> float | None:
 
 def activation_of(layer: BertLayer) -> str | None:
     """Return the name of a layer's activation; None for one without a fused counterpart."""
-    return {gelu: "gelu", torch.relu: "relu"}.get(layer.activation)
+    return _NAMES.get(layer.activation)
+
+
+_NAMES = {gelu: "gelu", gelu_tanh: "gelu_tanh", torch.relu: "relu", silu: "silu"}
 
 
 @counterpart_of(nn.Linear)
@@ -163,6 +166,7 @@ def attention(
     hidden: Tensor,
     packing: Packing,
     queries: Tensor | None = None,
+    bias: Tensor | None = None,
     *,
     weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -174,14 +178,14 @@ def attention(
         query, (key, value) = call(module.query, queries), joint_linear(hidden, (module.key, module.value))
     if rate is not None and not weights and query.shape[1] == key.shape[1] == value.shape[1]:
         if queries is None:
-            return self_attention(torch.cat((query, key, value), dim=1), packing, module.num_heads, rate), None
+            return self_attention(torch.cat((query, key, value), dim=1), packing, module.num_heads, rate, bias), None
         return pooled_attention(query, torch.cat((key, value), dim=1), packing, module.num_heads, rate), None
 
     def dropped(states: Tensor) -> Tensor:
         result: Tensor = call(module.dropout, states)
         return result
 
-    return module.attend(query, key, value, packing, dropped, pooled=queries is not None)
+    return module.attend(query, key, value, packing, dropped, pooled=queries is not None, bias=bias)
 
 
 @counterpart_of(BertEmbeddings)
@@ -196,16 +200,17 @@ def embeddings(module: BertEmbeddings, input_ids: Tensor, token_type_ids: Tensor
 
 @counterpart_of(BertLayer)
 def layer(
-    module: BertLayer, hidden: Tensor, packing: Packing, *, weights: bool = False
+    module: BertLayer, hidden: Tensor, packing: Packing, bias: Tensor | None = None, *, weights: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Compute a layer piece by piece: (tokens, hidden_size) -> the same, and its weights if they are asked for."""
     if is_plain(module.attention, MultiHeadAttention):
-        context, found = attention(module.attention, hidden, packing, weights=weights)
+        context, found = attention(module.attention, hidden, packing, bias=bias, weights=weights)
     else:
-        context, found = module.attention(hidden, packing)
+        context, found = module.attention(hidden, packing, **({} if bias is None else {"bias": bias}))
     branch = call(module.attention_output, context)
     added = residual(hidden, branch, module.dropout) if module.drops_attention_output else hidden + branch
     attended = call(module.attention_LayerNorm, added)
     expanded = call(module.intermediate, attended)  # (tokens, intermediate_size)
-    active = kernels.gelu(expanded) if activation_of(module) == "gelu" else module.activation(expanded)
+    name = activation_of(module)
+    active = module.activation(expanded) if name is None else kernels.ACTIVATIONS[name](expanded)
     return call(module.output_LayerNorm, residual(attended, call(module.output, active), module.dropout)), found

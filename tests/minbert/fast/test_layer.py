@@ -53,10 +53,11 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 # Gradients
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "gelu_new", "gelu_pytorch_tanh"])
 @pytest.mark.parametrize("mask", ["none", "right", "holes"])
 def test_gradients_equal_those_of_the_reference(make_model: Any, make_inputs: Any, mask: str, activation: str) -> None:
     model = make_model(hidden_act=activation).double().train()
+    assert all(map(is_whole, model.layers))
     inputs = make_inputs(0, model.config, mask)
     found = gradients(model, inputs)
     minbert.set_kernels("reference")
@@ -138,25 +139,27 @@ def test_outputs_without_a_gradient_are_those_with_one(make_model: Any, make_inp
 
 
 @pytest.mark.parametrize(
-    ("home", "name"),
+    ("home", "name", "activation"),
     [
-        (torch.ops.aten, "native_layer_norm_backward"),
-        (torch.ops.aten, "gelu_backward"),
-        (torch, "_softmax_backward_data"),
-        (kernels, "_linear_pointwise"),
+        (torch.ops.aten, "native_layer_norm_backward", "gelu"),
+        (torch.ops.aten, "gelu_backward", "gelu"),
+        (torch.ops.aten, "gelu_backward", "gelu_new"),
+        (torch.ops.aten, "silu_backward", "silu"),
+        (torch, "_softmax_backward_data", "gelu"),
+        (kernels, "_linear_pointwise", "gelu"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_gradients_without_a_private_function_of_torch(
-    monkeypatch: pytest.MonkeyPatch, make_model: Any, make_inputs: Any, home: Any, name: str
+    monkeypatch: pytest.MonkeyPatch, make_model: Any, make_inputs: Any, home: Any, name: str, activation: str
 ) -> None:
     private, calls = getattr(home, name), []
     if private is None:
         pytest.skip("this torch has none")
     bfloat16 = name == "_linear_pointwise"  # which serves no other type
-    model = make_model().train() if bfloat16 else make_model().double().train()
+    model = make_model(hidden_act=activation).to(torch.float32 if bfloat16 else torch.float64).train()
     inputs = make_inputs(0, model.config, "right")
-    monkeypatch.setattr(home, name, lambda *arguments: calls.append(name) or private(*arguments))
+    monkeypatch.setattr(home, name, lambda *args, **named: calls.append(name) or private(*args, **named))
     found = []
     for _ in range(2):
         with in_bfloat16() if bfloat16 else nullcontext():

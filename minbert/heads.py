@@ -1,5 +1,6 @@
 """The two heads BERT is pretrained with, for further pretraining on a task's own text."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -80,14 +81,17 @@ class BertForPreTraining(nn.Module):
         return F.linear(transformed, self.bert.embeddings.word_embeddings.weight, self.prediction_bias)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path) -> Self:
-        """Load encoder and both heads, in eval mode; WeightsError if the checkpoint has no heads."""
+    def from_pretrained(cls, name_or_folder: str | Path, *, drop: Iterable[str] = ()) -> Self:
+        """Load encoder and both heads, in eval mode; WeightsError if the checkpoint has no heads.
+
+        :param drop: tensors to leave out that no part of the model wants, by their names in the file.
+        """
         from minbert.files.checkpoint import load_pretraining, read_config
         from minbert.files.registry import resolve
 
         folder = resolve(name_or_folder)
         model = cls(read_config(folder))
-        model.load_report = load_pretraining(dict(model.named_parameters()), folder, model.config.family)
+        model.load_report = load_pretraining(dict(model.named_parameters()), folder, model.config.family, drop=drop)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

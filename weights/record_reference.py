@@ -1,4 +1,4 @@
-"""Make weights/tiny-bert: a small random BERT by `transformers`, and what it computes for a few inputs.
+"""Make weights/tiny-bert and tiny-mpnet: small random models by `transformers`, and what they compute for a few inputs.
 
     python weights/record_reference.py
 
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 FOLDER = Path(__file__).parent / "tiny-bert"
+MPNET = Path(__file__).parent / "tiny-mpnet"
 SEED = 20261122
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = string.ascii_lowercase + string.digits
@@ -51,12 +52,17 @@ def make_model(vocab_size: int) -> transformers.BertForPreTraining:
         attn_implementation="eager",
     )
     model = transformers.BertForPreTraining(config).eval()
+    randomise(model)
+    return model
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Draw all parameters anew, a norm's weight around 1."""
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             middle = 1.0 if name.endswith("LayerNorm.weight") else 0.0
             parameter.copy_(middle + 0.2 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def make_inputs(vocab_size: int) -> dict[str, dict[str, Tensor]]:
@@ -97,8 +103,48 @@ def record(model: transformers.BertForPreTraining, inputs: dict[str, Tensor], *,
     return tensors
 
 
+def record_mpnet() -> None:
+    """Write the folder of a tiny MPNet: settings, weights, and hidden states with holes and padding's id among the ids.
+
+    The buckets of all distances from -200 to 200 are recorded, too, since no row here is so long.
+    """
+    config = transformers.MPNetConfig(
+        vocab_size=12,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=6,
+        max_position_embeddings=12,
+        attn_implementation="eager",
+    )
+    model = transformers.MPNetModel(config).eval()
+    randomise(model)
+    model.save_pretrained(MPNET)
+    generator = torch.Generator().manual_seed(SEED + 2)
+    input_ids = torch.randint(12, (3, 10), generator=generator)
+    input_ids[0, 4], input_ids[1, 7:] = 1, 1
+    mask = torch.randint(2, (3, 10), generator=generator)
+    mask[:, 0] = 1
+    with torch.no_grad():
+        plain = model(input_ids)
+        holes = model(input_ids, attention_mask=mask, output_hidden_states=True)
+    buckets = model.encoder.relative_position_bucket(torch.arange(-200, 201))
+    recorded = {
+        "input_ids": input_ids.to(torch.int32),
+        "attention_mask": mask.bool(),
+        "plain": plain.last_hidden_state,
+        "plain.pooler_output": plain.pooler_output,
+        **{f"holes.{layer}": states for layer, states in enumerate(holes.hidden_states)},
+        "buckets": buckets.to(torch.int8),
+    }
+    about = {"transformers": transformers.__version__, "torch": torch.__version__, "seed": SEED}
+    recorded = {name: tensor.clone().contiguous() for name, tensor in recorded.items()}
+    save_file(recorded, MPNET / "reference.safetensors", metadata={"about": json.dumps(about)})
+
+
 def main() -> None:
-    """Write the folder: vocabulary, settings, weights and the recording."""
+    """Write both folders: vocabulary, settings, weights and the recording."""
+    record_mpnet()
     FOLDER.mkdir(exist_ok=True)
     vocabulary = make_vocabulary()
     (FOLDER / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
@@ -126,7 +172,8 @@ def main() -> None:
     metadata = {"about": json.dumps(about, indent=1)}
     recorded = {name: tensor.clone().contiguous() for name, tensor in recorded.items()}
     save_file(recorded, FOLDER / "reference.safetensors", metadata=metadata)
-    print(f"{FOLDER}: {sum(file.stat().st_size for file in FOLDER.iterdir()):,} bytes")
+    for folder in (FOLDER, MPNET):
+        print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()):,} bytes")
 
 
 if __name__ == "__main__":

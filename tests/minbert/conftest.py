@@ -32,7 +32,8 @@ def transformers() -> Any:
 def make_pair(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
     """A function of a seed and config values: (model here, transformers' model), of equal random weights.
 
-    ``kind`` is a model_type; the values are named as BertConfig names them. Norms, biases and the padding's embedding are random too, so that nothing hides behind a one or a zero.
+    ``kind`` is a model_type; the values are named as BertConfig names them. Norms, biases and the padding's embedding
+    are random too, so that nothing hides behind a one or a zero.
     Both are in eval mode; the one here is read from the files that the other saved.
     """
 
@@ -101,7 +102,10 @@ def make_inputs() -> MakeInputs:
 
 
 def draw_inputs(seed: int, config: Any, mask: str, *, batch: int = 11, seq: int = 13) -> dict[str, torch.Tensor]:
-    """Random ids, padding's among them, and token types where there are any; with a mask, one row is full and one has a single token."""
+    """Random ids, padding's among them, and token types where there are any.
+
+    With a mask, one row is full and one has a single token.
+    """
     generator = torch.Generator().manual_seed(seed)
     inputs = {"input_ids": torch.randint(config.vocab_size, (batch, seq), generator=generator)}
     if types := getattr(config, "type_vocab_size", 0):

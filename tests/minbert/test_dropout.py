@@ -151,3 +151,31 @@ def test_moments_under_dropout_equal_huggingface(
             continue
         assert ((ours.mean(0) - other.mean(0)).abs() <= 6 * (2 * variance / draws).sqrt() + 1e-6).all()
         assert ((ours.var(0) / variance).log().abs() < 0.15).all()
+
+
+@pytest.mark.parametrize("mask", ["none", "holes"])
+def test_dropout_acts_where_transformers_has_it(
+    make_pair: Any, make_inputs: Any, monkeypatch: pytest.MonkeyPatch, kind: str, mask: str
+) -> None:
+    """In train mode, with a dropout on both sides that draws nothing and is not linear, so that its place shows."""
+
+    def steadily(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+        return x * (1 - p * x.abs().clamp(max=1)) if training else x
+
+    def steady(module: nn.Dropout, x: Tensor) -> Tensor:
+        return steadily(x, module.p, module.training)
+
+    rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.2}
+    mine, theirs = make_pair(0, kind=kind, **rates)
+    inputs = make_inputs(0, theirs.config, mask)
+    kept = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
+    for place, function in ((nn.Dropout, steady), (minbert.Dropout, steady)):
+        monkeypatch.setattr(place, "forward", function)
+    monkeypatch.setattr(nn.functional, "dropout", steadily)
+    with torch.no_grad(), minbert.kernels("reference"):
+        found = mine.train()(**inputs, output_hidden_states=True).hidden_states
+        expected = theirs.train()(**inputs, output_hidden_states=True).hidden_states
+        still = mine.eval()(**inputs).last_hidden_state
+    for mine_state, their_state in zip(found, expected, strict=True):
+        assert (mine_state - their_state)[kept].abs().max() <= 1e-5
+    assert (still - found[-1])[kept].abs().max() > 0.1

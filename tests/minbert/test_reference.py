@@ -1,4 +1,4 @@
-"""The encoder against what `transformers` computed once with weights/tiny-bert; needs no `transformers`."""
+"""The encoder against what `transformers` computed once with the weights of weights/; needs no `transformers`."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from minbert import BertForPreTraining, BertModel, BertTokenizer
+from minbert.attention import relative_buckets
 
 pytestmark = pytest.mark.smoke
 CASES = ["plain", "padded", "holes"]
@@ -83,3 +84,32 @@ def test_token_ids(tiny_weights: Path, recorded: dict[str, Tensor], about: dict[
     batch = tokenizer(about["texts"], about["pairs"], truncation=True, max_length=limit)
     for name, tensor in batch.items():
         assert torch.equal(tensor, recorded[f"texts.{name}"]), name
+
+
+def test_mpnet(kernels: str, root: Path) -> None:
+    folder = root / "weights" / "tiny-mpnet"
+    with safe_open(folder / "reference.safetensors", framework="pt") as file:
+        recorded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    model, ids, kept = BertModel.from_pretrained(folder), recorded["input_ids"], recorded["attention_mask"]
+    assert (ids[kept] == model.config.pad_token_id).any()  # which have a position, and others none
+    assert not kept.all()
+    with torch.no_grad():
+        plain, holes = model(ids), model(ids, kept, output_hidden_states=True)
+    assert (plain.last_hidden_state - recorded["plain"]).abs().max() <= TOLERANCE
+    assert (plain.pooler_output - recorded["plain.pooler_output"]).abs().max() <= TOLERANCE
+    assert holes.hidden_states is not None
+    assert len(holes.hidden_states) == 3
+    for layer, states in enumerate(holes.hidden_states):
+        assert (states - recorded[f"holes.{layer}"])[kept].abs().max() <= TOLERANCE
+        assert not states[~kept].any()
+    with torch.no_grad():  # the guard: what is compared depends on the bias
+        assert model.relative_attention_bias is not None
+        model.relative_attention_bias.weight.copy_(model.relative_attention_bias.weight.flip(0))
+        assert (model(ids).last_hidden_state - recorded["plain"]).abs().max() > 0.01
+
+
+def test_buckets_of_relative_attention(root: Path) -> None:
+    with safe_open(root / "weights" / "tiny-mpnet" / "reference.safetensors", framework="pt") as file:
+        recorded = file.get_tensor("buckets")
+    assert torch.equal(relative_buckets(torch.arange(-200, 201)), recorded.long())
+    assert relative_buckets(torch.tensor([0, -1, 1, -7, 7, -8, -128, 128])).tolist() == [0, 1, 17, 7, 23, 8, 15, 31]

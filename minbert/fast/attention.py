@@ -113,7 +113,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, added: Tensor, rows: int) -> Tensor:
 def attention_backward(
     d_context: Tensor, saved: Sequence[Tensor], heads: Heads, keep_scale: float, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the gradient of ``attention``'s argument, packed (slots, 3 * hidden), zero after the tokens; and the bias's.
+    """Return the gradients of ``attention``'s arguments: packed (slots, 3 * hidden), zero after the tokens; and bias's.
 
     :param d_context: (slots, hidden), zero after the tokens.
     :param bias: ``attention``'s own, of which only shape and type are read; None where it wants no gradient.

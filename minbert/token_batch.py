@@ -9,7 +9,7 @@ import torch
 
 from minbert.errors import InputError
 
-__all__ = ["TokenBatch", "TokenizedTexts", "batches_by_length"]
+__all__ = ["TokenBatch", "TokenizedTexts", "batches_by_length", "spans_of"]
 
 # Tokens of a batch, padding included: enough for full-speed matrix products, few enough to stay in the cache.
 _TOKENS_PER_BATCH = 2048
@@ -19,8 +19,8 @@ _TOKENS_PER_BATCH = 2048
 class TokenBatch(Mapping[str, torch.Tensor]):
     """Token ids of some rows, padded to one width; a mapping, so `model(**batch)` takes it.
 
-    Each of the three is int64 of shape (batch, seq): `input_ids`; `token_type_ids`, 1 for the second text of
-    a pair and its [SEP], else 0; `attention_mask`, 1 at tokens, 0 at padding.
+    Each of the three is int64 of shape (batch, seq): `input_ids`; `token_type_ids`, 1 for the second text of a pair
+    and its [SEP], else 0, all 0 in families without token types; `attention_mask`, 1 at tokens, 0 at padding.
     """
 
     input_ids: torch.Tensor
@@ -49,7 +49,8 @@ class TokenizedTexts:
     """Token ids of many rows without padding: row i is at `offsets[i]:offsets[i + 1]`.
 
     `input_ids` int32 (tokens,), `token_type_ids` uint8 (tokens,), `offsets` int64 (rows + 1,), `truncated`
-    bool (rows,): whether the row was cut to the longest length allowed.
+    bool (rows,): whether the row was cut to the longest length allowed. `spans` int32 (rows, 2, 2): where in its row
+    each text begins and ends, without special tokens; a single text has an empty second one.
     """
 
     input_ids: np.ndarray
@@ -57,6 +58,7 @@ class TokenizedTexts:
     offsets: np.ndarray
     truncated: np.ndarray
     pad_token_id: int
+    spans: np.ndarray
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -78,6 +80,7 @@ class TokenizedTexts:
             np.concatenate([*offsets, ends[-1:]]),
             np.concatenate([part.truncated for part in parts]),
             parts[0].pad_token_id,
+            np.concatenate([part.spans for part in parts]),
         )
 
     def batch(self, indices: Sequence[int] | np.ndarray | range, *, width: int | None = None) -> TokenBatch:
@@ -101,6 +104,22 @@ class TokenizedTexts:
         token_type_ids[is_token] = self.token_type_ids[positions]
         attention_mask = is_token.astype(np.int64)
         return TokenBatch(*(torch.from_numpy(array) for array in (input_ids, token_type_ids, attention_mask)))
+
+
+def spans_of(lengths: Sequence[int], marks: Sequence[Sequence[int | None]] | None = None) -> np.ndarray:
+    """Return where the texts of rows are, between the first and the last of their special tokens.
+
+    :param lengths: tokens of each row.
+    :param marks: of each token of each row, 0 in the first text, 1 in the second, None for a special token: token types
+        do not tell the texts of a pair apart in all families. None where each row is a single text.
+    :return: int32 (rows, 2, 2), as in TokenizedTexts.
+    """
+    lasts = np.array(lengths, dtype=np.int32) - 1
+    spans = np.stack([np.ones_like(lasts), lasts, lasts, lasts], axis=1).reshape(-1, 2, 2)
+    if marks is not None:
+        spans[:, 0, 1] = [1 + row.count(0) for row in marks]
+        spans[:, 1, 0] -= np.array([row.count(1) for row in marks], dtype=np.int32)
+    return spans
 
 
 def batches_by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:

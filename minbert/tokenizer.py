@@ -1,14 +1,15 @@
 """Turn texts or text pairs into token ids: the `tokenizers` library splits and cuts, this file makes batches.
 
-Reads what HuggingFace writes (tokenizer.json, else vocab.txt with tokenizer_config.json) and gives the ids
-that `transformers.AutoTokenizer` gives. Truncation and padding that a tokenizer.json has baked in
-(all-minilm-l6-v2's cuts at 128 tokens) are switched off: only the arguments of a call decide. Rows are padded
+Reads what HuggingFace writes (tokenizer.json, else a vocabulary, with tokenizer_config.json and the files of added
+tokens) and gives the ids that `transformers.AutoTokenizer` gives. Truncation and padding that a tokenizer.json has
+baked in (all-minilm-l6-v2's cuts at 128 tokens) are switched off: only the arguments of a call decide. Rows are padded
 on the right.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -16,30 +17,40 @@ import torch
 from tokenizers import Tokenizer, processors
 
 from minbert.errors import InputError, WeightsError, listed
-from minbert.token_batch import TokenBatch, TokenizedTexts
+from minbert.texts import Padding, Truncation, checked_texts, padding_width, truncation_strategy
+from minbert.token_batch import TokenBatch, TokenizedTexts, spans_of
 
 __all__ = ["BertTokenizer", "TokenBatch", "TokenizedTexts"]
-
-Truncation = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
-Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 
 # Rows encoded at a time: an Encoding holds far more than the ids, so few may live at once.
 CHUNK_ROWS = 4096
 _MAX_ROW_TOKENS = 2**20  # the largest max_length that a call may ask for
+_NEEDED = ("cls_token", "pad_token", "sep_token", "unk_token")
 _KEPT_BACKENDS = 16  # settings of truncation whose backends are kept for the next call
+# What transformers' clean_up_tokenization_spaces joins, in its order.
+_JOINED = (
+    *((f" {mark}", mark) for mark in ".?!,"),
+    (" ' ", "'"),
+    *((f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")),
+)
 
 
 class BertTokenizer:
-    """BERT's WordPiece tokenizer: [CLS] a [SEP] for a text, [CLS] a [SEP] b [SEP] for a pair.
+    """The tokenizer of any member of the family: [CLS] a [SEP] for a text, [CLS] a [SEP] b [SEP] for a pair.
+
+    RoBERTa's and MPNet's write <s> and </s>, with </s></s> between the texts of a pair.
 
     `pad_token_id`, `cls_token_id`, `sep_token_id`, `unk_token_id` are int; `mask_token_id` is None for a
-    vocabulary without a mask token. `model_max_length` is the most tokens that the model has positions for.
-    Threads may share one: no call changes it.
+    vocabulary without a mask token. `model_max_length` is the most tokens that the model has positions for,
+    `token_types` how many types a pair has, 1 or 2. Threads may share one: no call changes it.
 
     :param backend: the splitter; its rules are taken over, without truncation and padding, and it is left as it is.
     :param special_tokens: tokens by their roles: `pad_token`, `cls_token`, `sep_token`, `unk_token`, `mask_token`.
     :param name: what errors call the tokenizer.
-    :raises WeightsError: if the vocabulary lacks a special token other than the mask token.
+    :param tokenizer_class: transformers' class that is written by save_pretrained; None finds one that fits.
+    :param token_types: False for an encoder without token types: all are 0.
+    :param clean_up: whether decode takes out the spaces before punctuation.
+    :raises WeightsError: if the vocabulary lacks a special token that rows need.
     """
 
     def __init__(
@@ -49,20 +60,21 @@ class BertTokenizer:
         special_tokens: Mapping[str, str],
         model_max_length: int,
         name: str = "tokenizer",
+        tokenizer_class: str | None = None,
+        token_types: bool = True,
+        clean_up: bool = False,
     ) -> None:
         backend = _with_same_rules(backend)
         ids = {role: backend.token_to_id(token) for role, token in special_tokens.items()}
-        absent = [special_tokens[role] for role in sorted(ids) if ids[role] is None and role != "mask_token"]
+        known = {role: token_id for role, token_id in ids.items() if token_id is not None}
+        absent = [special_tokens.get(role, role) for role in _NEEDED if role not in known]
         if absent:
             raise WeightsError(f"{name}: the vocabulary must hold all special tokens, but lacks {listed(absent)}")
-        known = {role: token_id for role, token_id in ids.items() if token_id is not None}
-        self.pad_token_id = known["pad_token"]
-        self.cls_token_id = known["cls_token"]
-        self.sep_token_id = known["sep_token"]
-        self.unk_token_id = known["unk_token"]
+        self.cls_token_id, self.pad_token_id, self.sep_token_id, self.unk_token_id = (known[role] for role in _NEEDED)
         self.mask_token_id = known.get("mask_token")
         self.model_max_length = model_max_length
         self._special_tokens = {role: special_tokens[role] for role in known}
+        self._class, self._clean_up = tokenizer_class, clean_up
         if backend.post_processor is None:
             cls, sep = special_tokens["cls_token"], special_tokens["sep_token"]
             backend.post_processor = processors.TemplateProcessing(
@@ -70,6 +82,7 @@ class BertTokenizer:
                 pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
                 special_tokens=[(cls, self.cls_token_id), (sep, self.sep_token_id)],
             )
+        self.token_types = 1 + max(backend.encode("", "").type_ids, default=0) if token_types else 1
         self._backend = backend  # never changed from here on
         self._cutting: dict[tuple[int, str], Tokenizer] = {}
 
@@ -77,10 +90,12 @@ class BertTokenizer:
     def from_pretrained(cls, name_or_folder: str | Path) -> "BertTokenizer":
         """Read the tokenizer of a folder, or of weights known by name, which are fetched unless they are cached.
 
-        Reads tokenizer.json, else vocab.txt; `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`,
-        `model_max_length` and the special tokens of tokenizer_config.json hold for both, as in HuggingFace's.
+        Reads tokenizer.json, else vocab.txt (BERT, DistilBERT, MPNet), or vocab.json and merges.txt (RoBERTa); the
+        settings and special tokens of tokenizer_config.json, special_tokens_map.json and added_tokens.json hold as in
+        HuggingFace's. No code of the folder is run.
 
-        :raises WeightsError: for a folder with neither file or with one that can't be read.
+        :raises WeightsError: for a folder without these files or with one that can't be read, for a tokenizer_class
+            of another kind (BertJapaneseTokenizer), and for settings that contradict each other.
         """
         from minbert.files.tokenizer_files import read_tokenizer
 
@@ -92,14 +107,29 @@ class BertTokenizer:
         return cls(**read_tokenizer(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and vocab.txt, as `transformers.AutoTokenizer` reads them.
+        """Write tokenizer.json, tokenizer_config.json and, of word pieces, vocab.txt, as `AutoTokenizer` reads them.
 
         :raises WeightsError: if the disk refuses.
         """
         from minbert.files.tokenizer_files import write_tokenizer
 
-        settings = {"model_max_length": self.model_max_length, **self._special_tokens}
+        settings: dict[str, Any] = {"model_max_length": self.model_max_length, **self._special_tokens}
+        settings["clean_up_tokenization_spaces"] = self._clean_up
+        if self._class is not None:
+            settings["tokenizer_class"] = self._class
+        if self.token_types == 1:
+            settings["model_input_names"] = ["input_ids", "attention_mask"]
         write_tokenizer(Path(folder), self._backend, settings)
+
+    @cached_property
+    def largest_id(self) -> int:
+        """The largest id of a token; ids may have gaps."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values())
+
+    def tokens_from(self, first: int) -> list[str]:
+        """Return the tokens whose ids are ``first`` or larger, by their ids."""
+        vocab = self._backend.get_vocab(with_added_tokens=True)
+        return sorted((token for token in vocab if vocab[token] >= first), key=vocab.__getitem__)
 
     def __getstate__(self) -> dict[str, Any]:
         # The kept backends would be written with a vocabulary each.
@@ -133,8 +163,8 @@ class BertTokenizer:
         :raises InputError: for a text that is not a string (None, NaN), for unequal numbers of texts and pairs,
             for a `max_length` without room for the special tokens, and for a row that its truncation can't fit.
         """
-        strategy = _truncation_strategy(truncation)
-        width = _padding_width(padding, max_length or self.model_max_length)
+        strategy = truncation_strategy(truncation)
+        width = padding_width(padding, max_length or self.model_max_length)
         rows = self._encode(texts, pairs, max_length=max_length, strategy=strategy)
         lengths = rows.lengths
         if padding in (False, "do_not_pad") and len(rows) and lengths.min() != lengths.max():
@@ -168,6 +198,8 @@ class BertTokenizer:
         if outside.size:
             raise InputError(f"ids must be from 0 to {self.vocab_size - 1}, got {outside[0]}")
         text: str = self._backend.decode(row.tolist(), skip_special_tokens=skip_special_tokens)
+        for spaced, joined in _JOINED if self._clean_up else ():
+            text = text.replace(spaced, joined)
         return text
 
     def _encode(
@@ -178,8 +210,8 @@ class BertTokenizer:
         max_length: int | None,
         strategy: str | None,
     ) -> TokenizedTexts:
-        first = _checked_texts("texts", texts)
-        second = None if pairs is None else _checked_texts("pairs", pairs)
+        first = checked_texts("texts", texts)
+        second = None if pairs is None else checked_texts("pairs", pairs)
         if second is not None and len(second) != len(first):
             raise InputError(f"pairs must have as many entries as texts ({len(first)}), got {len(second)}")
         if strategy == "only_second" and second is None:
@@ -192,6 +224,7 @@ class BertTokenizer:
         inputs: list[Any] = first if second is None else list(zip(first, second, strict=True))
         ids: list[np.ndarray] = []
         types: list[np.ndarray] = []
+        spans: list[np.ndarray] = []
         lengths: list[int] = []
         truncated: list[bool] = []
         for start in range(0, len(inputs), CHUNK_ROWS):
@@ -199,13 +232,17 @@ class BertTokenizer:
             ids.append(np.array([i for row in encodings for i in row.ids], dtype=np.int32))
             types.append(np.array([i for row in encodings for i in row.type_ids], dtype=np.uint8))
             lengths.extend(len(row) for row in encodings)
+            marks = None if second is None else [row.sequence_ids for row in encodings]
+            spans.append(spans_of(lengths[start:], marks))
             truncated.extend(bool(row.overflowing) for row in encodings)
+        token_type_ids = np.concatenate(types) if types else np.zeros(0, dtype=np.uint8)
         return TokenizedTexts(
             input_ids=np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
-            token_type_ids=np.concatenate(types) if types else np.zeros(0, dtype=np.uint8),
+            token_type_ids=token_type_ids if self.token_types > 1 else np.zeros_like(token_type_ids),
             offsets=np.cumsum([0, *lengths], dtype=np.int64),
             truncated=np.array(truncated, dtype=bool),
             pad_token_id=self.pad_token_id,
+            spans=np.concatenate(spans) if spans else np.zeros((0, 2, 2), dtype=np.int32),
         )
 
     def _cutting_backend(self, limit: int, strategy: str) -> Tokenizer:
@@ -256,34 +293,3 @@ def _encode_chunk(backend: Tokenizer, inputs: list[Any], start: int) -> list[tok
             except Exception as row_error:
                 raise InputError(f"row {row} can't be cut to max_length by this truncation: {row_error}") from None
         raise
-
-
-def _checked_texts(argument: str, texts: Sequence[str] | str) -> list[str]:
-    rows = [texts] if isinstance(texts, str) else list(texts)
-    for index, text in enumerate(rows):
-        if not isinstance(text, str):
-            raise InputError(f"{argument}[{index}] must be a string, got {text!r}")
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise InputError(f"{argument}[{index}] must be valid Unicode text, got {text!r}") from None
-    return rows
-
-
-def _truncation_strategy(truncation: Truncation) -> str | None:
-    if truncation is False or truncation == "do_not_truncate":
-        return None
-    if truncation is True:
-        return "longest_first"
-    if truncation not in ("longest_first", "only_first", "only_second"):
-        raise InputError(
-            f"truncation must be True, 'longest_first', 'only_first', 'only_second' or False, got {truncation!r}"
-        )
-    return truncation
-
-
-def _padding_width(padding: Padding, max_length: int) -> int | None:
-    if padding not in (True, False, "longest", "max_length", "do_not_pad"):
-        raise InputError(f"padding must be True, 'longest', 'max_length' or False, got {padding!r}")
-    return max_length if padding == "max_length" else None

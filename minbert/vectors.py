@@ -7,6 +7,7 @@ from torch import Tensor
 
 from minbert.errors import InputError
 from minbert.fast.casts import hold_casts
+from minbert.fit import check_fit
 from minbert.model import BertModel, BertOutput
 from minbert.token_batch import batches_by_length
 from minbert.tokenizer import BertTokenizer
@@ -45,6 +46,7 @@ def encode(
         first token's; ``"pooler"``, the pooler's output.
     :param max_length: rows are cut to so many tokens; None means the tokenizer's ``model_max_length``.
     :return: (texts, hidden_size), float32, on the model's device.
+    :raises WeightsError: for a tokenizer that does not fit the model.
     :raises InputError: for an unknown pooling, for ``"pooler"`` where the model has none, and for what the tokenizer
         rejects.
     """
@@ -52,6 +54,7 @@ def encode(
         raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
     if pooling == "pooler" and model.pooler is None:
         raise InputError("pooling must be mean or cls for a model without a pooler, got 'pooler'")
+    check_fit(tokenizer, model.config, "encode")
     rows = tokenizer.tokenize_all(texts, pairs, max_length=max_length)
     # Made out here, as a tensor of inference_mode could not be trained on.
     vectors = torch.empty(len(rows), model.config.hidden_size, device=model.device)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self, overload
 
 from minbert.errors import InputError
+from minbert.fit import check_fit
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import EncodedTexts
 from multitask.data.examples import Example, OnBad, iter_examples
@@ -84,6 +85,8 @@ class Run:
         config = read_config(folder)
         model = MultitaskModel.from_pretrained(best)
         tokenizer = BertTokenizer.from_pretrained(_first_encoder_folder(best))
+        for encoder in model.encoders.values():
+            check_fit(tokenizer, encoder.config, best)
         return cls(folder, config, model, tokenizer, device=device, precision=precision, given=given)
 
     def evaluate(

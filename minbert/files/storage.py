@@ -13,7 +13,16 @@ from torch import Tensor
 
 from minbert.errors import WeightsError
 
-__all__ = ["read_tensors", "make_folder", "sha256_of", "staged", "write_json", "write_tensors", "write_text"]
+__all__ = [
+    "read_tensors",
+    "make_folder",
+    "read_json",
+    "sha256_of",
+    "staged",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]
 
 _ADVICE = "download it again"
 _PICKLE_OR_ZIP = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -122,6 +131,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
             save_file(whole, temporary, metadata)
         except RuntimeError as error:  # tensors that share a part of their memory
             raise WeightsError(f"{path}: can't be written ({str(error).strip().splitlines()[0]})") from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in `file`, an empty one if there is no such file.
+
+    :raises WeightsError: if the file is not a JSON object.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{file}: must be valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file}: must be a JSON object, got {type(content).__name__}")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,12 +1,12 @@
 """Texts with more tokens than an encoder has positions: what is kept of them, or the windows that they are read in.
 
-Works on what the tokenizer gives for whole texts: ``[CLS] a [SEP]``, or ``[CLS] a [SEP] b [SEP]`` with token type 1
-from ``b`` on.
+Works on what the tokenizer gives for whole texts, ``[CLS] a [SEP]`` or ``[CLS] a [SEP] b [SEP]`` (RoBERTa and MPNet
+have two separators there), and finds the texts by their spans: not all families tell them apart by token types.
 """
 
 import numpy as np
 
-from minbert.token_batch import TokenizedTexts
+from minbert.token_batch import TokenizedTexts, spans_of
 
 __all__ = ["NO_LIMIT", "cut_note", "keep_ends", "to_windows"]
 
@@ -28,28 +28,26 @@ def keep_ends(tokens: TokenizedTexts, max_length: int) -> TokenizedTexts:
     long = tokens.lengths > max_length
     for row in np.flatnonzero(long):
         start, end = tokens.offsets[row : row + 2].tolist()
-        first = int((tokens.token_type_ids[start:end] == 0).sum())  # [CLS] a [SEP]
-        spans = [(start + 1, start + first - 1)]
-        spans += [(start + first, end - 1)] if start + first < end else []
+        spans = [(start + low, start + high) for low, high in tokens.spans[row].tolist()]
         special = end - start - sum(high - low for low, high in spans)
         rooms = _rooms([high - low for low, high in spans], max_length - special)
         for (low, high), room in zip(spans, rooms, strict=True):
             head = round(room * HEAD_SHARE)
             kept[low + head : high - (room - head)] = False
     ends = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])  # tokens kept before each place
+    starts = tokens.offsets[:-1, None, None]
     return TokenizedTexts(
         tokens.input_ids[kept],
         tokens.token_type_ids[kept],
         ends[tokens.offsets],
         tokens.truncated | long,
         tokens.pad_token_id,
+        (ends[starts + tokens.spans] - ends[starts]).astype(np.int32),
     )
 
 
 def _rooms(lengths: list[int], room: int) -> list[int]:
-    """Share out the places among one or two texts: the shorter has at least half of them, as far as it needs them."""
-    if len(lengths) == 1:
-        return [room]
+    """Share out the places among two texts: the shorter has at least half of them, as far as it needs them."""
     short = min(*lengths, room // 2)
     return [room - short, short] if lengths[0] > lengths[1] else [short, room - short]
 
@@ -88,6 +86,7 @@ def to_windows(tokens: TokenizedTexts, max_length: int, most: int) -> tuple[Toke
         np.cumsum([0, *lengths], dtype=np.int64),
         np.repeat(cut, counts),
         tokens.pad_token_id,
+        spans_of(lengths),
     )
     return windows, np.cumsum([0, *counts.tolist()], dtype=np.int64)
 

@@ -4,6 +4,7 @@ from copy import deepcopy
 
 from minbert.files.checkpoint import has_pooler
 from minbert.files.registry import resolve
+from minbert.fit import check_fit
 from minbert.model import BertModel
 from minbert.tokenizer import BertTokenizer
 from multitask.model.model import MultitaskModel, needs_pooler
@@ -30,4 +31,6 @@ def build_model(config: RunConfig) -> tuple[MultitaskModel, BertTokenizer]:
     for task in config.tasks:
         if task.encoder not in encoders:
             encoders[task.encoder] = deepcopy(pretrained) if encoders else pretrained
-    return MultitaskModel(encoders, config.tasks), BertTokenizer.from_pretrained(folder)
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    check_fit(tokenizer, pretrained.config, folder)
+    return MultitaskModel(encoders, config.tasks), tokenizer

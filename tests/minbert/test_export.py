@@ -76,6 +76,12 @@ def test_an_exported_encoder_follows_lengths_and_masks(make_model: Any, given: i
     assert_follows(export(model, draw(TRACED)[:given], strict=strict), model, given)
 
 
+@pytest.mark.parametrize(("kind", "strict"), [("roberta", False), ("mpnet", True)])
+def test_members_are_exported_with_their_positions_and_bias(make_model: Any, kind: str, strict: bool) -> None:
+    model = Everything(make_model(model_type=kind, max_position_embeddings=22))
+    assert_follows(export(model, draw(TRACED)[:2], strict=strict), model, 2)
+
+
 @pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
 def test_a_bare_encoder_is_exported_with_its_output(kernels: str, make_model: Any, strict: bool) -> None:
     model = make_model()
@@ -151,18 +157,20 @@ def test_gradients_of_a_compiled_encoder(make_model: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
-def test_an_onnx_encoder_follows_lengths_and_masks(make_model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "given"), [("bert", 3), ("mpnet", 2)])
+def test_an_onnx_encoder_follows_lengths_and_masks(make_model: Any, tmp_path: Path, kind: str, given: int) -> None:
     pytest.importorskip("onnxscript", reason="torch.onnx.export needs onnxscript, which is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="runs with onnxruntime, which is not installed")
-    model, path = Everything(make_model()), str(tmp_path / "encoder.onnx")
-    inputs = {"dynamic_shapes": (ROWS,) * 3, "input_names": ["ids", "mask", "types"]}
-    torch.onnx.export(model, draw(TRACED), path, dynamo=True, verbose=False, **inputs)
+    model = Everything(make_model(model_type=kind, max_position_embeddings=22))
+    path, names = str(tmp_path / "encoder.onnx"), ("ids", "mask", "types")[:given]
+    shapes = {"dynamic_shapes": (ROWS,) * given, "input_names": names}
+    torch.onnx.export(model, draw(TRACED)[:given], path, dynamo=True, verbose=False, **shapes)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(*given: Tensor) -> Any:
-        return session.run(None, dict(zip(("ids", "mask", "types"), (part.numpy() for part in given), strict=True)))
+    def run(*inputs: Tensor) -> Any:
+        return session.run(None, dict(zip(names, (part.numpy() for part in inputs), strict=True)))
 
-    assert_follows(run, model)
+    assert_follows(run, model, given)
 
 
 # torch.jit.trace, torch.func

@@ -21,12 +21,13 @@ Found = tuple[Tensor, dict[str, Tensor]]
 
 
 def computed(model: BertModel, inputs: dict[str, Tensor], device: str, dtype: torch.dtype = torch.float32) -> Found:
-    """The outputs of real tokens and of the pooler in one vector, and the gradient of its squares, on the CPU."""
+    """The outputs of real tokens and of a pooler in one vector, and the gradient of its squares, on the CPU."""
     model = model.to(device)
     model.zero_grad()
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
         output = model(**{name: tensor.to(device) for name, tensor in inputs.items()})
-    found = torch.cat([output.packed.flatten(), output.pooler_output.flatten()]).float()
+    pooled = [] if output.pooler_output is None else [output.pooler_output.flatten()]
+    found = torch.cat([output.packed.flatten(), *pooled]).float()
     found.square().mean().backward()
     return found.detach().cpu(), {
         name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None
@@ -38,8 +39,8 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("mask", ["none", "right", "holes"])
-def test_outputs_and_gradients_are_those_of_the_cpu(make_model: Any, make_inputs: Any, mask: str) -> None:
-    model = make_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+def test_outputs_and_gradients_are_those_of_the_cpu(make_model: Any, make_inputs: Any, kind: str, mask: str) -> None:
+    model = make_model(model_type=kind).train()
     inputs = make_inputs(0, model.config, mask)
     expected, gradients = computed(model, inputs, "cpu")
     found, found_gradients = computed(model, inputs, "cuda")
@@ -49,8 +50,8 @@ def test_outputs_and_gradients_are_those_of_the_cpu(make_model: Any, make_inputs
         assert distance(found_gradients[name], gradient) <= 1e-4, name
 
 
-def test_bfloat16_is_near_float32(make_model: Any, make_inputs: Any) -> None:
-    model = make_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+def test_bfloat16_is_near_float32(make_model: Any, make_inputs: Any, kind: str) -> None:
+    model = make_model(model_type=kind).train()
     inputs = make_inputs(0, model.config, "right")
     (expected, gradients), (found, found_gradients) = (
         computed(model, inputs, "cuda", dtype) for dtype in (torch.float32, torch.bfloat16)
@@ -70,7 +71,7 @@ def test_dropout_drops_its_share(make_model: Any, make_inputs: Any) -> None:
 def test_adamw_steps_as_on_the_cpu(make_model: Any, make_inputs: Any) -> None:
     ends = []
     for device in ("cpu", "cuda"):
-        model = make_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train().to(device)
+        model = make_model().train().to(device)
         optimizer = AdamW(model.parameters(), lr=1e-3)
         for seed in range(3):
             computed(model, make_inputs(seed, model.config, "right"), device)

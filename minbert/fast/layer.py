@@ -79,9 +79,7 @@ def _feed_forward(hidden: Tensor, settings: LayerSettings, parameters: Sequence[
 
 class _EncoderLayer(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, bias: Tensor | None, settings: LayerSettings, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, bias: Tensor | None, settings: LayerSettings, *parameters: Tensor) -> Tensor:
         attended, (ctx.keep_scale, kept, first) = _self_attention(hidden, bias, settings, parameters[:10])
         result, second = _feed_forward(attended, settings, parameters[10:])
         ctx.settings, ctx.attention_tensors = settings, len(kept)

@@ -46,8 +46,9 @@ def test_outputs_and_gradients_are_those_of_the_cpu(make_model: Any, make_inputs
     found, found_gradients = computed(model, inputs, "cuda")
     assert (found - expected).abs().max() <= 1e-5
     assert set(found_gradients) == set(gradients)
-    for name, gradient in gradients.items():
-        assert distance(found_gradients[name], gradient) <= 1e-4, name
+    largest = max(gradient.norm() for gradient in gradients.values())
+    for name, gradient in gradients.items():  # that of a key's bias is zero but for rounding
+        assert (found_gradients[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6 * largest, name
 
 
 def test_bfloat16_is_near_float32(make_model: Any, make_inputs: Any, kind: str) -> None:

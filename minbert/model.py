@@ -83,10 +83,9 @@ class BertLayer(nn.Module):
         :return: (tokens, hidden_size), and the attention weights (batch, heads, seq, seq).
         """
         context, weights = self.attention(hidden, rows, bias=bias)
-        context = self.attention_output(context)
-        attended = self.attention_LayerNorm(
-            hidden + (self.dropout(context) if self.drops_attention_output else context)
-        )
+        mixed = self.attention_output(context)
+        mixed = self.dropout(mixed) if self.drops_attention_output else mixed
+        attended = self.attention_LayerNorm(hidden + mixed)
         expanded = self.activation(self.intermediate(attended))  # (tokens, intermediate_size)
         return self.output_LayerNorm(attended + self.dropout(self.output(expanded))), weights
 

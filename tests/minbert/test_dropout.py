@@ -179,3 +179,17 @@ def test_dropout_acts_where_transformers_has_it(
     for mine_state, their_state in zip(found, expected, strict=True):
         assert (mine_state - their_state)[kept].abs().max() <= 1e-5
     assert (still - found[-1])[kept].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet"])
+def test_attentions_output_is_dropped_in_all_families_but_distilbert(kernels: str, make_model: Any, kind: str) -> None:
+    model = make_model(model_type=kind, hidden_dropout_prob=0.4)
+    model.embeddings.dropout.p = 0.0
+    with torch.no_grad():
+        for layer in model.layers:  # no other dropout is left
+            layer.output.weight.zero_()
+            layer.output.bias.zero_()
+        ids = torch.arange(2, 14).view(2, 6)
+        whole = model(ids).last_hidden_state
+        dropped = model.train()(ids).last_hidden_state
+    assert torch.equal(whole, dropped) == (kind == "distilbert")

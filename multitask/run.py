@@ -85,8 +85,8 @@ class Run:
         config = read_config(folder)
         model = MultitaskModel.from_pretrained(best)
         tokenizer = BertTokenizer.from_pretrained(_first_encoder_folder(best))
-        for encoder in model.encoders.values():
-            check_fit(tokenizer, encoder.config, best)
+        for task in model.tasks:
+            check_fit(tokenizer, model.encoder_of(task).config, best)
         return cls(folder, config, model, tokenizer, device=device, precision=precision, given=given)
 
     def evaluate(

@@ -43,7 +43,10 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     if kind.name == AS_IT_IS:
         _check_as_it_is(backend, source, settings, tokens.named)
     elif all(backend.token_to_id(tokens.named[role]) is not None for role in REQUIRED):
-        set_layout(backend, kind, tokens.named, settings)
+        try:
+            set_layout(backend, kind, tokens.named, settings)
+        except Exception as error:  # a token with a colon or a blank, which the library's templates can't hold
+            raise WeightsError(f"{source}: texts can't be laid out with these special tokens ({error})") from None
     backend.encode_special_tokens = settings.get("split_special_tokens", False)
     limit = _most_tokens(config)
     return {

@@ -68,8 +68,9 @@ _ROBERTA = {
     "mask_token": "<mask>",
 }
 # These two read the space before a mask as a part of it.
-_MPNET = {**_ROBERTA, "unk_token": "[UNK]", "mask_token": AddedToken("<mask>", lstrip=True, special=True)}
-_CAMEMBERT = {**_ROBERTA, "mask_token": AddedToken("<mask>", lstrip=True, special=True)}
+_MASK = AddedToken("<mask>", lstrip=True, special=True)
+_CAMEMBERT: dict[str, str | AddedToken] = {**_ROBERTA, "mask_token": _MASK}
+_MPNET: dict[str, str | AddedToken] = {**_CAMEMBERT, "unk_token": "[UNK]"}
 
 KINDS = {
     kind.name: kind
@@ -111,6 +112,8 @@ def kind_of(settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path
     for key in _SWITCHES:
         if not isinstance(settings.get(key, True), bool):
             raise WeightsError(f"{file}: {key} must be true or false, got {settings[key]!r}")
+    if not isinstance(settings.get("strip_accents"), bool | None):
+        raise WeightsError(f"{file}: strip_accents must be true, false or null, got {settings['strip_accents']!r}")
     model_type = config.get("model_type")
     for source, name in (
         (file, settings.get("tokenizer_class")),
@@ -172,7 +175,8 @@ def set_layout(backend: Tokenizer, kind: Kind, tokens: Mapping[str, str], settin
     """
     # XLM-RoBERTa's and CamemBERT's classes take these; the tokens are the same unless a folder says otherwise.
     roles = ("bos_token", "eos_token") if kind.algorithm == "Unigram" else ("cls_token", "sep_token")
-    cls, sep = ((tokens[role], backend.token_to_id(tokens[role])) for role in roles)
+    vocab = backend.get_vocab(with_added_tokens=True)
+    cls, sep = ((tokens[role], vocab[tokens[role]]) for role in roles)
     if kind.algorithm == "BPE":
         trim, prefix = settings.get("trim_offsets", True), settings.get("add_prefix_space", False)
         backend.post_processor = processors.RobertaProcessing(sep, cls, trim, prefix)
@@ -260,4 +264,6 @@ def _state(part: Any) -> dict[str, Any]:
 def _parts(normalizer: normalizers.Normalizer | None) -> list[normalizers.Normalizer]:
     if normalizer is None:
         return []
-    return list(normalizer) if isinstance(normalizer, normalizers.Sequence) else [normalizer]
+    if isinstance(normalizer, normalizers.Sequence):
+        return list(normalizer)  # type: ignore[call-overload,no-any-return]  # the library's stubs lack its iteration
+    return [normalizer]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import Batch, EncodedTexts, TaskData
@@ -70,6 +71,49 @@ def test_a_pairs_texts_are_cut_to_the_lengths_that_the_tokenizer_gives_them(toke
             second = found.index(tokenizer.sep_token_id)
             assert found[second - 1] == full[a] or not a  # each text's last token is there
             assert found[-2] == full[-2] or not b
+
+
+@pytest.fixture(scope="module")
+def without_types() -> BertTokenizer:
+    """RoBERTa's layout, <s> a </s></s> b </s>, all token types 0, over the same words."""
+    words = ["<s>", "<pad>", "</s>", "<unk>", *WORDS]
+    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    backend.add_special_tokens(words[:4])
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    roles = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
+    return BertTokenizer(backend, special_tokens=roles, model_max_length=512)
+
+
+def test_a_pairs_texts_are_found_without_token_types(without_types: BertTokenizer) -> None:
+    """Also where a separator is written in a text."""
+    lengths = [(a, b) for a in range(0, 34, 3) for b in range(0, 34, 2)]
+    columns = [[text_of(pair[side], side) for pair in lengths] for side in (0, 1)]
+    columns[0] += ["good </s> " * 20, "</s> bad"]
+    columns[1] += ["the film", "is </s> not " * 20]
+    for max_length in (24, 25):
+        whole = without_types.tokenize_all(*columns, max_length=NO_LIMIT)
+        cut, usual = keep_ends(whole, max_length), without_types.tokenize_all(*columns, max_length=max_length)
+        assert not whole.token_type_ids.any()
+        assert cut.offsets.tolist() == usual.offsets.tolist()
+        assert cut.spans.tolist() == usual.spans.tolist()
+        for place in range(len(whole)):
+            found, full = row(cut, place), row(whole, place)
+            texts, kept = (
+                [ids[slice(*span)] for span in spans]
+                for ids, spans in ((full, whole.spans[place]), (found, cut.spans[place]))
+            )
+            assert found == [0, *kept[0], 2, 2, *kept[1], 2]
+            for text, part in zip(texts, kept, strict=True):
+                head = len(part) if len(part) == len(text) else round(len(part) * 128 / 510)
+                assert part == text[:head] + text[len(text) - len(part) + head :]
+
+
+def test_windows_hold_texts_of_any_layout(without_types: BertTokenizer) -> None:
+    windows, firsts = to_windows(without_types.tokenize_all([text_of(60)], max_length=NO_LIMIT), 24, most=100)
+    assert firsts.tolist() == [0, 5]
+    assert [(row(windows, place)[0], row(windows, place)[-1]) for place in range(5)] == [(0, 2)] * 5
+    assert windows.spans.tolist() == [[[1, 23], [23, 23]]] * 5
 
 
 @pytest.mark.parametrize("max_length", [24, 9])

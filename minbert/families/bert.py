@@ -23,11 +23,4 @@ BERT = Family(
         ("cls.seq_relationship.", "seq_relationship."),
     ),
     fixed={"relative_attention_num_buckets": 0},
-    special_tokens={
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    },
 )

@@ -40,8 +40,6 @@ class Family:
     :param positions_from_ids: whether the first token's position is pad_token_id + 1, and padding is not counted.
     :param has_pooler: whether there is one that a checkpoint may hold.
     :param drops_attention_output: whether dropout acts on the attention's output before it is added.
-    :param special_tokens: which token has which role, where a folder does not say so.
-    :param separators: how many [SEP] stand between the two texts of a pair.
     """
 
     model_type: str
@@ -54,8 +52,6 @@ class Family:
     positions_from_ids: bool = False
     has_pooler: bool = True
     drops_attention_output: bool = True
-    special_tokens: Mapping[str, str]
-    separators: int = 1
 
     def read_config(self, values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
         """Return the arguments of BertConfig that config.json's values amount to; its other keys are left out."""

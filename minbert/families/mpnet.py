@@ -26,11 +26,4 @@ MPNET = ROBERTA.but(
     ),
     defaults={"vocab_size": 30527},
     fixed={"type_vocab_size": 0, "relative_attention_num_buckets": 32, "pad_token_id": 1},
-    special_tokens={
-        "unk_token": "[UNK]",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "cls_token": "<s>",
-        "mask_token": "<mask>",
-    },
 )

@@ -1,7 +1,7 @@
 """RoBERTa (Liu et al. 2019, arXiv 1907.11692), XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020).
 
-BERT's layers and names; positions start after the padding's id, and a pair has two separators between its texts. They
-were trained with one token type, though a configuration may have more.
+BERT's layers and names; positions start after the padding's id. They were trained with one token type, though a
+configuration may have more.
 """
 
 from minbert.families.bert import BERT
@@ -14,14 +14,6 @@ ROBERTA = BERT.but(
     prefix="roberta.",
     defaults={"vocab_size": 50265, "pad_token_id": 1},
     positions_from_ids=True,
-    special_tokens={
-        "unk_token": "<unk>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "cls_token": "<s>",
-        "mask_token": "<mask>",
-    },
-    separators=2,
 )
 XLM_ROBERTA = ROBERTA.but(
     model_type="xlm-roberta", architecture="XLMRobertaModel", defaults={"vocab_size": 30522, "pad_token_id": 1}

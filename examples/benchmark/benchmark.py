@@ -140,7 +140,7 @@ def batches(bench: Bench) -> None:
     compare_batches(
         bench, "padded batches of 32 Quora pairs", model, theirs, [tokenizer(*part, truncation=True) for part in parts]
     )
-    for length in (min(512, model.config.max_position_embeddings), 12):
+    for length in (min(512, model.config.max_tokens), 12):
         mask = torch.arange(length) < torch.tensor([length] + [12] * 31)[:, None]
         ids = torch.randint(model.config.vocab_size, mask.shape, generator=torch.Generator().manual_seed(0))
         what = f"1 row of {length} tokens, 31 of 12"

@@ -113,7 +113,9 @@ class BertTokenizer:
         """
         from minbert.files.tokenizer_files import write_tokenizer
 
-        settings: dict[str, Any] = {"model_max_length": self.model_max_length, **self._special_tokens}
+        # A mask of null keeps transformers from adding one.
+        settings: dict[str, Any] = {"model_max_length": self.model_max_length, "mask_token": None}
+        settings |= self._special_tokens
         settings["clean_up_tokenization_spaces"] = self._clean_up
         if self._class is not None:
             settings["tokenizer_class"] = self._class

@@ -41,6 +41,7 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
         set_rules(backend, kind, settings)
     add_tokens(backend, tokens, source)
     if kind.name == AS_IT_IS:
+        tokens.guess(backend)
         _check_as_it_is(backend, source, settings, tokens.named)
     elif all(backend.token_to_id(tokens.named[role]) is not None for role in REQUIRED):
         try:

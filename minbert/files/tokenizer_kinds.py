@@ -38,6 +38,7 @@ class Kind:
 
     :param algorithm: of the vocabulary; empty where tokenizer.json decides.
     :param tokens: special tokens by role, where a folder does not name them.
+    :param flags: of a role's token that is named by its text alone; others are special and nothing else.
     :param extra: further tokens that transformers adds unless the folder names others.
     :param types: whether the second text of a pair has token type 1.
     :param separators: how many there are between the texts of a pair.
@@ -45,10 +46,15 @@ class Kind:
 
     name: str
     algorithm: str = ""
-    tokens: Mapping[str, str | AddedToken] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     types: bool = False
     separators: int = 1
+
+    def token(self, role: str, text: str) -> str | AddedToken:
+        """Return the token that the kind's class makes of a text."""
+        return AddedToken(text, **self.flags[role]) if role in self.flags else text
 
 
 _BERT = {
@@ -67,23 +73,27 @@ _ROBERTA = {
     "cls_token": "<s>",
     "mask_token": "<mask>",
 }
-# These two read the space before a mask as a part of it.
-_MASK = AddedToken("<mask>", lstrip=True, special=True)
-_CAMEMBERT: dict[str, str | AddedToken] = {**_ROBERTA, "mask_token": _MASK}
-_MPNET: dict[str, str | AddedToken] = {**_CAMEMBERT, "unk_token": "[UNK]"}
+_MASK = {"mask_token": {"lstrip": True, "special": True}}  # two classes read the space before a mask as a part of it
 
 KINDS = {
     kind.name: kind
     for kind in (
         Kind(name="BertTokenizer", algorithm="WordPiece", tokens=_BERT, types=True),
         Kind(name="DistilBertTokenizer", algorithm="WordPiece", tokens=_BERT),
-        Kind(name="MPNetTokenizer", algorithm="WordPiece", tokens=_MPNET, separators=2),
+        Kind(
+            name="MPNetTokenizer",
+            algorithm="WordPiece",
+            tokens={**_ROBERTA, "unk_token": "[UNK]"},
+            flags=_MASK,
+            separators=2,
+        ),
         Kind(name="RobertaTokenizer", algorithm="BPE", tokens=_ROBERTA, separators=2),
         Kind(name="XLMRobertaTokenizer", algorithm="Unigram", tokens=_ROBERTA, separators=2),
         Kind(
             name="CamembertTokenizer",
             algorithm="Unigram",
-            tokens=_CAMEMBERT,
+            tokens=_ROBERTA,
+            flags=_MASK,
             extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
             separators=2,
         ),
@@ -221,7 +231,10 @@ def _foreign_to_bpe(backend: Tokenizer, kind: Kind, unk_token: str) -> str:
 
 
 def _foreign_to_unigram(backend: Tokenizer, kind: Kind, unk_token: str) -> str:
-    unknown = backend.model.tokenize(_UNKNOWN)[0].id
+    first, *others = backend.model.tokenize(_UNKNOWN)
+    if others:
+        return "byte_fallback must be false, got true"
+    unknown = first.id
     known = 3 if kind.name == "XLMRobertaTokenizer" else backend.token_to_id(unk_token)  # written into that class
     if unknown != known:
         return f"unk_id must be {known}, got {unknown}"

@@ -12,6 +12,7 @@ from minbert.tokenizer import BertTokenizer
 
 KINDS = [f"{name}Tokenizer" for name in ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta", "Camembert")]
 NEW = {"content": "<new>", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
+CAT = {**NEW, "content": "cat", "single_word": True}
 # Files of a folder beside its vocabulary, SIZE for the first free id and the next: what each says of tokens.
 PLACES: dict[str, dict[str, Any]] = {
     "added_tokens.json": {"added_tokens.json": {"<new>": 0, "the new cat": 1}},
@@ -38,6 +39,29 @@ PLACES: dict[str, dict[str, Any]] = {
         "tokenizer_config.json": {"sep_token": "t"},
     },
     "bos and eos": {"tokenizer_config.json": {"bos_token": "<new>", "eos_token": "a"}},
+    "flags of several roles": {
+        "tokenizer_config.json": {
+            "bos_token": {**NEW, "content": "a", "__type": "AddedToken"},
+            "additional_special_tokens": [
+                "a",
+                {**NEW, "__type": "AddedToken"},
+                "<new>",
+                {**CAT, "__type": "AddedToken"},
+            ],
+        }
+    },
+    "by role and listed": {
+        "tokenizer_config.json": {"extra_special_tokens": {"one": "a"}, "additional_special_tokens": ["<new>"]}
+    },
+    "a mask that the vocabulary lacks": {"tokenizer_config.json": {"mask_token": "<new>"}},
+    "no mask": {"tokenizer_config.json": {"mask_token": None}},
+    "a mask by its text": {"special_tokens_map.json": {"mask_token": "<mask>"}},
+    "objects that are not special": {
+        "tokenizer_config.json": {
+            "additional_special_tokens": [{**NEW, "__type": "AddedToken"}],
+            "split_special_tokens": True,
+        }
+    },
 }
 
 
@@ -112,6 +136,14 @@ def test_added_tokens_equal_huggingface(
         ({"tokenizer_config.json": {"added_tokens_decoder": {"x": {}}}}, "must have tokens by their ids, got 'x'"),
         ({"tokenizer_config.json": {"added_tokens_decoder": ["x"]}}, "must have tokens by their ids"),
         ({"tokenizer_config.json": {"sep_token": "<s:ep>"}, "added_tokens.json": {"<s:ep>": 219}}, "can't be laid out"),
+        (
+            {"special_tokens_map.json": {"extra_special_tokens": {"one": "a"}}},
+            "special_tokens_map.json: extra_special_tokens must be a list, got",
+        ),
+        (
+            {"special_tokens_map.json": {"extra_special_tokens": [], "additional_special_tokens": ["a"]}},
+            "must be a list without additional_special_tokens beside it, got",
+        ),
         ({"added_tokens.json": {"<new>": "3"}}, "the id of '<new>' must be a whole number, got '3'"),
         ({"added_tokens.json": {"<new>": 300}}, "added tokens must follow the ids of its vocabulary, got '<new>' at"),
         ({"added_tokens.json": {"cat": 300}}, "got 'cat' at [0-9]+ instead of 300"),

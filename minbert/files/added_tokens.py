@@ -102,9 +102,10 @@ def add_tokens(backend: Tokenizer, tokens: SpecialTokens, source: Path) -> None:
     new: list[Token] = [token for _, token in by_id if token not in known]
     flagged = {token.content for token in (*known, *tokens.added.values())}
     kept = REQUIRED if tokens.names_mask else (*REQUIRED, "mask_token")
+    wanted = {*map(_text, tokens.extra), *(_text(token) for role, token in tokens.roles.items() if role not in kept)}
     by_role = sorted(tokens.roles, key=lambda role: ROLES.index(role) if role in ROLES else len(ROLES))
     for role, token in [*((role, tokens.roles[role]) for role in by_role), *(("", token) for token in tokens.extra)]:
-        absent = role in kept and backend.token_to_id(_text(token)) is None
+        absent = role in kept and backend.token_to_id(_text(token)) is None and _text(token) not in wanted
         if _text(token) not in flagged and token not in new and not absent:
             new.append(token)
     named = {_text(token) for token in tokens.roles.values()}

@@ -12,7 +12,7 @@ from minbert.tokenizer import BertTokenizer
 
 KINDS = [f"{name}Tokenizer" for name in ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta", "Camembert")]
 NEW = {"content": "<new>", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
-CAT = {**NEW, "content": "cat", "single_word": True}
+CAT = {**NEW, "content": "cat", "single_word": True, "__type": "AddedToken"}
 # Files of a folder beside its vocabulary, SIZE for the first free id and the next: what each says of tokens.
 PLACES: dict[str, dict[str, Any]] = {
     "added_tokens.json": {"added_tokens.json": {"<new>": 0, "the new cat": 1}},
@@ -54,6 +54,9 @@ PLACES: dict[str, dict[str, Any]] = {
         "tokenizer_config.json": {"extra_special_tokens": {"one": "a"}, "additional_special_tokens": ["<new>"]}
     },
     "a mask that the vocabulary lacks": {"tokenizer_config.json": {"mask_token": "<new>"}},
+    "a separator that is listed, too": {
+        "tokenizer_config.json": {"sep_token": "<new>", "additional_special_tokens": ["[extra]", "<new>"]}
+    },
     "no mask": {"tokenizer_config.json": {"mask_token": None}},
     "a mask by its text": {"special_tokens_map.json": {"mask_token": "<mask>"}},
     "objects that are not special": {

@@ -66,11 +66,12 @@ class SpecialTokens:
             also = _extra(map_file, mapped, special=True)
             if extra is not None:
                 _require(config, "additional_special_tokens", extra, map_file.name, also or [])
-            roles, extra = {**roles, **_roles(map_file, mapped, special=True)}, also if extra is None else extra
-            added = {
-                **_of_file(folder / "added_tokens.json", {*map(_text, (*roles.values(), *(extra or ())))}),
-                **stored,
-            }
+            over = _roles(map_file, mapped, special=True)
+            roles, extra = {**roles, **over}, also if extra is None else extra
+            # Of an added_tokens.json, those are special that are named by their texts alone.
+            texts = {token for token in (*roles.values(), *(extra or ())) if isinstance(token, str)}
+            special = texts | {_text(token) for token in over.values()}
+            added = {**_of_file(folder / "added_tokens.json", special), **stored}
         names_mask = "mask_token" in roles
         # A role's token keeps the flags that it is stored with.
         flags = {token.content: token for token in added.values()}

@@ -108,7 +108,7 @@ def _fill(own: Mapping[str, Tensor], found: Found, folder: Path, family: Family,
             misfits.append(f"{found.names[name]} must have shape {tuple(parameter.shape)}, got {tuple(given.shape)}")
         elif fault := fault_of(given, parameter.dtype) or _zero_fault(name, given):
             misfits.append(f"{found.names[name]} {fault}")
-            broken = True
+            broken |= given.is_floating_point()  # quantized weights are whole
         elif given.dtype != parameter.dtype:
             converted.append(f"{found.names[name]} from {given.dtype}")
     if missing or extra or misfits:

@@ -51,7 +51,7 @@ def lead_of(names: Iterable[str]) -> str | None:
     Of several encoders it is the one with the least before its names; the others' tensors are extra.
     """
     leads = {name.removesuffix(_WORDS) for name in names if name.endswith(_WORDS)}
-    return min((lead for lead in leads if lead == "" or lead.endswith(".")), key=len, default=None)
+    return min(sorted(lead for lead in leads if lead == "" or lead.endswith(".")), key=len, default=None)
 
 
 def find_tensors(folder: Path, family: Family, drop: Iterable[str], with_heads: bool, with_pooler: bool) -> Found:

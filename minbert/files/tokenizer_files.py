@@ -48,6 +48,10 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
             set_layout(backend, kind, tokens.named, settings)
         except Exception as error:  # a token with a colon or a blank, which the library's templates can't hold
             raise WeightsError(f"{source}: texts can't be laid out with these special tokens ({error})") from None
+    unknown = getattr(backend.model, "unk_token", None)
+    # One that is missing throughout is named by BertTokenizer; with this one, the library fails in the middle of a run.
+    if unknown is not None and backend.model.token_to_id(unknown) is None and backend.token_to_id(unknown) is not None:
+        raise WeightsError(f"{source}: the vocabulary must hold {unknown}, got it as an added token")
     backend.encode_special_tokens = settings.get("split_special_tokens", False)
     limit = _most_tokens(config)
     return {

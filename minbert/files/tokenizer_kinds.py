@@ -28,6 +28,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 _SWITCHES = ("do_lower_case", "tokenize_chinese_chars", "add_prefix_space", "split_special_tokens")
 AS_IT_IS = "PreTrainedTokenizerFast"
+_BYTES = pre_tokenizers.ByteLevel.alphabet()  # the characters that stand for the 256 bytes
 _UNKNOWN = "\U0010ffff"  # never a character, so in no vocabulary
 _SPACE = "▁"  # how Unigram vocabularies write the space before a word
 
@@ -227,6 +228,8 @@ def _foreign_to_bpe(backend: Tokenizer, kind: Kind, unk_token: str) -> str:
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
         if getattr(model, key):
             return f"{key} must be none, got {getattr(model, key)!r}"
+    if model.unk_token is not None and any(model.token_to_id(byte) is None for byte in _BYTES):
+        return f"unk_token must be none for a vocabulary that lacks bytes, got {model.unk_token!r}"
     if backend.normalizer is not None:
         return f"normalizer must be none, got {_state(backend.normalizer)['type']}"
     return _unlike("pre_tokenizer", backend.pre_tokenizer, type="ByteLevel", use_regex=True)
@@ -237,9 +240,9 @@ def _foreign_to_unigram(backend: Tokenizer, kind: Kind, unk_token: str) -> str:
     if others:
         return "byte_fallback must be false, got true"
     unknown = first.id
-    known = 3 if kind.name == "XLMRobertaTokenizer" else backend.token_to_id(unk_token)  # written into that class
-    if known is not None and unknown != known:  # without one, BertTokenizer names it as missing
-        return f"unk_id must be {known}, got {unknown}"
+    known = 3 if kind.name == "XLMRobertaTokenizer" else backend.model.token_to_id(unk_token)  # 3 is in that class
+    if unknown != known:
+        return f"unk_id must be {3 if known == 3 else f'that of {unk_token}'}, got {unknown}"
     # sentencepiece's table; and blanks, which the class drops with the split at white space.
     allowed = ("Precompiled", "Strip")
     for part in _parts(backend.normalizer):

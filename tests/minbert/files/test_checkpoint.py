@@ -38,6 +38,12 @@ def test_all_misfits_are_in_one_error(rewrite: Any) -> None:
     assert "\n" not in message
 
 
+def test_quantized_weights_are_not_downloaded_again(rewrite: Any) -> None:
+    with pytest.raises(WeightsError, match="must be of a floating-point type, got torch.int8") as caught:
+        BertModel.from_pretrained(rewrite(lambda tensors: {n: t.to(torch.int8) for n, t in tensors.items()}))
+    assert "download" not in str(caught.value)
+
+
 def test_files_that_are_no_safetensors(plain_encoder: Callable[[Tensors], Tensors], rewrite: Any) -> None:
     folder = rewrite(plain_encoder)
     file = folder / "model.safetensors"

@@ -12,6 +12,7 @@ from minbert.tokenizer import BertTokenizer
 
 KINDS = [f"{name}Tokenizer" for name in ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta", "Camembert")]
 NEW = {"content": "<new>", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
+NO_BYTES = {"vocab": {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}, "merges": [], "unk_token": "<unk>"}
 CAT = {**NEW, "content": "cat", "single_word": True, "__type": "AddedToken"}
 # Files of a folder beside its vocabulary, SIZE for the first free id and the next: what each says of tokens.
 PLACES: dict[str, dict[str, Any]] = {
@@ -19,6 +20,13 @@ PLACES: dict[str, dict[str, Any]] = {
     "added, some special": {
         "added_tokens.json": {"<new>": 0, "[extra]": 1},
         "tokenizer_config.json": {"additional_special_tokens": ["[extra]"]},
+    },
+    "added, one with a role": {
+        "added_tokens.json": {"<new>": 0, "[extra]": 1},
+        "tokenizer_config.json": {
+            "eos_token": {**NEW, "lstrip": False, "__type": "AddedToken"},
+            "bos_token": "[extra]",
+        },
     },
     "additional": {"tokenizer_config.json": {"additional_special_tokens": ["[extra]", "<new>", "a"]}},
     "extra": {"tokenizer_config.json": {"extra_special_tokens": ["<new>", "[extra]"]}},
@@ -147,6 +155,10 @@ def test_added_tokens_equal_huggingface(
             {"special_tokens_map.json": {"extra_special_tokens": [], "additional_special_tokens": ["a"]}},
             "must be a list without additional_special_tokens beside it, got",
         ),
+        (
+            {"tokenizer_config.json": {"unk_token": "<new>", "additional_special_tokens": ["<new>"]}},
+            "the vocabulary must hold <new>, got it as an added token",
+        ),
         ({"added_tokens.json": {"<new>": "3"}}, "the id of '<new>' must be a whole number, got '3'"),
         ({"added_tokens.json": {"<new>": 300}}, "added tokens must follow the ids of its vocabulary, got '<new>' at"),
         ({"added_tokens.json": {"cat": 300}}, "got 'cat' at [0-9]+ instead of 300"),
@@ -178,6 +190,7 @@ def test_what_cannot_be_read_alike_is_refused(
         ("MPNetTokenizer", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer must be BertPreTokenizer"),
         ("BertTokenizer", {"model": {"max_input_chars_per_word": 200}}, "must be '##' and 100, got '##' and 200"),
         ("RobertaTokenizer", {"normalizer": {"type": "NFC"}}, "normalizer must be none, got NFC"),
+        ("RobertaTokenizer", {"model": NO_BYTES}, "unk_token must be none for a vocabulary that lacks bytes"),
         ("RobertaTokenizer", {"model": {"dropout": 0.5}}, "dropout must be none, got 0.5"),
         ("RobertaTokenizer", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer must be ByteLevel, got White"),
         (
@@ -243,3 +256,19 @@ def test_a_layout_of_another_kind_is_refused(write_kind: Callable[..., Path], tm
         WeightsError, match=r"post_processor must lay out texts as \[CLS\] a \[SEP\], got nothing around"
     ):
         BertTokenizer.from_pretrained(folder)
+
+
+def test_a_fallback_to_bytes_is_refused(write_kind: Callable[..., Path], tmp_path: Path) -> None:
+    """The class does without, so it gives other ids."""
+    file = write_kind(tmp_path, "XLMRobertaTokenizer") / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"] += [[f"<0x{byte:02X}>", -9.0] for byte in range(256)]
+    file.write_text(json.dumps(content))
+    assert (
+        BertTokenizer.from_pretrained(tmp_path)("🙂").input_ids.tolist()
+        == auto_tokenizer(tmp_path)(["🙂"])["input_ids"]
+    )
+    content["model"]["byte_fallback"] = True
+    file.write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match="tokenizer.json: byte_fallback must be false, got true, as transformers'"):
+        BertTokenizer.from_pretrained(tmp_path)

@@ -1,6 +1,7 @@
 """What a tokenizer is given: texts, and how rows are cut and padded; each refusal names the argument and its value."""
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from minbert.errors import InputError
@@ -13,15 +14,17 @@ Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 
 def checked_texts(argument: str, texts: Sequence[str] | str) -> list[str]:
     """Return the texts of an argument, a string as a list of one; InputError for what is not valid Unicode text."""
+    if not isinstance(texts, Iterable):
+        raise InputError(f"{argument} must be a string or several, got {texts!r}")
     rows = [texts] if isinstance(texts, str) else list(texts)
     for index, text in enumerate(rows):
         if not isinstance(text, str):
-            raise InputError(f"{argument}[{index}] must be a string, got {text!r}")
+            raise InputError(f"{argument}[{index}] must be a string, got {reprlib.repr(text)}")
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise InputError(f"{argument}[{index}] must be valid Unicode text, got {text!r}") from None
+                raise InputError(f"{argument}[{index}] must be valid Unicode text, got {reprlib.repr(text)}") from None
     return rows
 
 

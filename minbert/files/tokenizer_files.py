@@ -10,6 +10,9 @@ import tokenizers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from minbert.errors import WeightsError
+from minbert.families.bert import BERT
+from minbert.families.family import Family
+from minbert.families.members import MEMBERS
 from minbert.files.added_tokens import REQUIRED, SpecialTokens, add_tokens
 from minbert.files.storage import make_folder, read_json, write_json, write_text
 from minbert.files.tokenizer_kinds import AS_IT_IS, KINDS, Kind, foreign_rule, kind_of, set_layout, set_rules
@@ -17,9 +20,6 @@ from minbert.files.tokenizer_kinds import AS_IT_IS, KINDS, Kind, foreign_rule, k
 __all__ = ["read_tokenizer", "write_tokenizer"]
 
 DEFAULT_MAX_LENGTH = 512
-# Encoders without token types, and those whose first token has the position after the padding's.
-_WITHOUT_TYPES = ("distilbert", "mpnet")
-_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 def read_tokenizer(folder: Path) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     if unknown is not None and backend.model.token_to_id(unknown) is None and backend.token_to_id(unknown) is not None:
         raise WeightsError(f"{source}: the vocabulary must hold {unknown}, got it as an added token")
     backend.encode_special_tokens = settings.get("split_special_tokens", False)
-    limit = _most_tokens(config)
+    family = MEMBERS.get(str(config.get("model_type", "bert")), BERT)
+    limit = _most_tokens(config, family)
     return {
         "backend": backend,
         "special_tokens": tokens.named,
@@ -61,7 +62,7 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
         "model_max_length": min(positive_int(settings.get("model_max_length"), limit), limit),
         "name": str(source),
         "tokenizer_class": kind.name,
-        "token_types": kind.types and config.get("model_type") not in _WITHOUT_TYPES,
+        "token_types": kind.types and family.fixed.get("type_vocab_size") != 0,
         "clean_up": bool(settings.get("clean_up_tokenization_spaces", False)) and not _is_bpe(backend),
     }
 
@@ -190,13 +191,13 @@ def _check_as_it_is(backend: Tokenizer, file: Path, settings: Mapping[str, Any],
             )
 
 
-def _most_tokens(config: Mapping[str, Any]) -> int:
+def _most_tokens(config: Mapping[str, Any], family: Family) -> int:
     """Return the most tokens that the encoder of a config.json has positions for."""
     limit = positive_int(config.get("max_position_embeddings"), DEFAULT_MAX_LENGTH)
-    if config.get("model_type") in _AFTER_PADDING and "max_position_embeddings" in config:
-        pad = config.get("pad_token_id", 1)
-        return max(1, limit - pad - 1) if isinstance(pad, int) else limit
-    return limit
+    if not family.positions_from_ids:
+        return limit
+    pad = family.read_config(config, ["pad_token_id"])["pad_token_id"]
+    return max(1, limit - pad - 1) if isinstance(pad, int) else limit
 
 
 def _is_bpe(backend: Tokenizer) -> bool:

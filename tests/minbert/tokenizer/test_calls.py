@@ -88,6 +88,14 @@ def test_a_text_that_is_no_string_is_named(tokenizer: BertTokenizer, bad: Any) -
     assert str(caught.value) == f"pairs[1] must be a string, got {bad!r}"
 
 
+def test_no_text_at_all_and_long_ones_are_named(tokenizer: BertTokenizer) -> None:
+    with pytest.raises(InputError, match="^texts must be a string or several, got None$"):
+        tokenizer(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="^texts.1. must be valid Unicode text, got ") as caught:
+        tokenizer(["the", "cat " * 1000 + "\ud800"])
+    assert len(str(caught.value)) < 100
+
+
 def test_other_bad_rows_are_refused(tokenizer: BertTokenizer) -> None:
     with pytest.raises(InputError, match="pairs must have as many entries as texts .2., got 1"):
         tokenizer(["the", "cat"], ["sat"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from minbert.config import BertConfig
 from minbert.errors import InputError
 from minbert.tokenizer import BertTokenizer
 
@@ -139,3 +140,21 @@ def test_layouts_and_limits(name: str, write_kind: Callable[..., Path], tmp_path
         ids = rows.input_ids[slice(*rows.offsets[place : place + 2])].tolist()
         expected = [tokenizer.tokenize_all([text]).input_ids[1:-1].tolist() for text in texts]
         assert [ids[start:end] for start, end in spans] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("MPNetTokenizer", {"pad_token_id": 0}),  # not read, since transformers writes 1 into the code
+        ("RobertaTokenizer", {"pad_token_id": None}),
+        ("RobertaTokenizer", {"max_position_embeddings": None}),
+        ("XLMRobertaTokenizer", {"pad_token_id": 4}),
+        ("DistilBertTokenizer", {"pad_token_id": 4}),
+    ],
+)
+def test_the_limit_is_the_encoders(
+    name: str, values: dict[str, Any], write_kind: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_kind(tmp_path, name, json_file=True) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    assert BertTokenizer.from_pretrained(tmp_path).model_max_length == BertConfig.from_folder(tmp_path).max_tokens

@@ -114,8 +114,9 @@ def spans_of(lengths: Sequence[int], marks: Sequence[Sequence[int | None]] | Non
         do not tell the texts of a pair apart in all families. None where each row is a single text.
     :return: int32 (rows, 2, 2), as in TokenizedTexts.
     """
-    lasts = np.array(lengths, dtype=np.int32) - 1
-    spans = np.stack([np.ones_like(lasts), lasts, lasts, lasts], axis=1).reshape(-1, 2, 2)
+    ends = np.ones((len(lengths), 4), dtype=np.int32)
+    ends[:, 1:] = np.array(lengths, dtype=np.int32)[:, None] - 1
+    spans = ends.reshape(-1, 2, 2)
     if marks is not None:
         spans[:, 0, 1] = [1 + row.count(0) for row in marks]
         spans[:, 1, 0] -= np.array([row.count(1) for row in marks], dtype=np.int32)

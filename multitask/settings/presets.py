@@ -242,9 +242,10 @@ def preset_names() -> tuple[str, ...]:
 
 
 def preset_for(weights: object) -> str:
-    """Return the preset that is tuned for an encoder's weights, else the default."""
+    """Return the preset that is tuned for an encoder's weights, by their name or hub id, else the default."""
+    called = str(weights).lower().removeprefix("sentence-transformers/")
     return next(
-        (name for name, preset in PRESETS.items() if "tuned" in preset and preset["encoder"]["weights"] == weights),
+        (name for name, preset in PRESETS.items() if "tuned" in preset and preset["encoder"]["weights"] == called),
         DEFAULT_PRESET,
     )
 

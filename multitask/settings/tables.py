@@ -46,7 +46,7 @@ class EncoderConfig:
     )
     freeze: bool = setting("train the decoders alone", check_flag, default=False)
     checkpoint_layers: bool = setting(
-        "keep each layer's input alone for the backward pass, which computes the layer again: less memory, more time",
+        "keep only each layer's input for the backward pass, which computes the layer again: less memory, more time",
         check_flag,
         default=False,
     )
@@ -72,8 +72,8 @@ class TrainConfig:
         "minbert's own AdamW, torch's, or gradient descent with momentum 0.9", choices=OPTIMIZERS, default="adamw"
     )
     moments: str = setting(
-        "of the optimizer, for a shared encoder where every task has a step of its own: those of each task, as in the"
-        " report, or the same for all, which needs less memory; decoders have their own",
+        "the optimizer's moments of a shared encoder under separate updates: each task has its own, as in the report,"
+        " or all tasks share one set, which needs less memory; decoders keep their own",
         choices=("own", "shared"),
         default="own",
     )

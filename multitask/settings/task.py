@@ -95,7 +95,7 @@ class Task:
     )
     windows: int = setting('most windows of a text with `long = "windows"`; the rest is cut', check_count, default=8)
     pooling: str | None = setting(
-        "what the head sees of the encoder; unset: attention, or mean without pooler", choices=POOLINGS, default=None
+        "what the head sees of the encoder; unset: attention, or mean without a pooler", choices=POOLINGS, default=None
     )
     head: str = setting(
         "cosine is for pairs with separate input and a regression: `low + (high - low) / 2 * (1 + cos)`, which is"

@@ -100,6 +100,7 @@ def test_the_weights_choose_the_preset_unless_one_is_named(tmp_path: Path) -> No
     own += '[tasks.sst]\ntrain = "y.tsv"\n'
     assert build_config(weights="all-mpnet-base-v2").preset == "mpnet"
     assert build_config(sets=["encoder.weights=all-mpnet-base-v2"]).preset == "mpnet"
+    assert build_config(weights="sentence-transformers/All-MPNet-base-v2").preset == "mpnet"
     assert build_config(weights="bert-base-uncased").preset == DEFAULT_PRESET
     tasks.write_text('[encoder]\nweights = "all-mpnet-base-v2"\n' + own)
     config = build_config(tasks_file=tasks)

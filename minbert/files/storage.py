@@ -141,7 +141,10 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half of a character, which no library takes as text
+            json.dumps(content, ensure_ascii=False).encode()
     except ValueError as error:
         raise WeightsError(f"{file}: must be valid JSON ({error})") from None
     if not isinstance(content, dict):

@@ -141,7 +141,7 @@ def kind_of(settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path
         # What a DistilBERT's folder has been saved with; the two differ in the token types alone.
         return KINDS["DistilBertTokenizer" if (stem, model_type) == ("BertTokenizer", "distilbert") else stem]
     if model_type is not None:
-        if model_type not in _BY_MODEL_TYPE:
+        if not isinstance(model_type, str) or model_type not in _BY_MODEL_TYPE:
             raise WeightsError(
                 f"{folder / 'config.json'}: model_type must be one of {', '.join(_BY_MODEL_TYPE)} for a folder whose"
                 f" tokenizer_config.json names no tokenizer_class, got {model_type!r}"

@@ -130,6 +130,8 @@ def test_added_tokens_equal_huggingface(
         ({"tokenizer_config.json": {"tokenizer_class": "GPT2TokenizerFast"}}, "got 'GPT2TokenizerFast'"),
         ({"config.json": {"tokenizer_class": "BertJapaneseTokenizer"}}, "config.json: tokenizer_class must be one of"),
         ({"config.json": {"model_type": "albert"}}, "config.json: model_type must be one of bert, .*, got 'albert'"),
+        ({"config.json": {"model_type": ["bert"]}}, "config.json: model_type must be one of bert, .*, got ..bert"),
+        ({"tokenizer_config.json": {"pad_token": "\ud800"}}, "must be valid JSON .*surrogates not allowed"),
         (
             {"tokenizer_config.json": {"do_basic_tokenize": False}},
             "do_basic_tokenize must be True or left out, got False",

@@ -8,7 +8,7 @@ __all__ = ["check_fit"]
 
 
 def check_fit(tokenizer: BertTokenizer, config: BertConfig, name: object) -> None:
-    """Refuse a tokenizer that gives what an encoder has no embedding for, or pads with another id.
+    """Refuse a tokenizer that gives what an encoder has no embedding for, or pads with an id that gets a position.
 
     One with fewer tokens than the encoder has embeddings is normal: their number is often rounded up.
 
@@ -21,7 +21,8 @@ def check_fit(tokenizer: BertTokenizer, config: BertConfig, name: object) -> Non
             f"{name}: the tokenizer's ids must be below the encoder's vocab_size of {config.vocab_size}, got"
             f" {len(beyond)} up to {tokenizer.largest_id}: {listed(map(repr, beyond))}"
         )
-    if tokenizer.pad_token_id != config.pad_token_id:
+    # Where positions are columns, the mask alone says what padding is, and many a BERT's config.json names no id.
+    if config.first_position and tokenizer.pad_token_id != config.pad_token_id:
         raise WeightsError(
             f"{name}: the encoder's pad_token_id must be {tokenizer.pad_token_id}, that of the tokenizer's"
             f" {tokenizer.decode([tokenizer.pad_token_id])}, got {config.pad_token_id}"

@@ -40,7 +40,9 @@ def test_fewer_tokens_than_embeddings_are_normal(tiny_weights: Path) -> None:
 
 def test_other_padding_and_token_types_are_named(tiny_weights: Path) -> None:
     tokenizer, config = BertTokenizer.from_pretrained(tiny_weights), BertModel.from_pretrained(tiny_weights).config
+    counting = replace(config, model_type="roberta", pad_token_id=1)
     with pytest.raises(WeightsError, match=r"here: .* pad_token_id must be 0, that of the tokenizer's \[PAD\], got 1"):
-        check_fit(tokenizer, replace(config, pad_token_id=1), "here")
+        check_fit(tokenizer, counting, "here")
+    check_fit(tokenizer, replace(config, pad_token_id=1), "here")  # BERT's positions do not ask what padding is
     with pytest.raises(WeightsError, match="type_vocab_size must be at least 2, .* of the tokenizer's pairs, got 1"):
         check_fit(tokenizer, replace(config, type_vocab_size=1), "here")

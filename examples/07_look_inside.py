@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.run:
         run = Run.load(args.run)
     else:
-        sets = ["tasks.topic.decoder_lr=2e-3"]  # for the query to learn much in so few steps
+        # The rate is for the query to learn much in so few steps.
+        sets = ["tasks.topic.pooling=attention", "tasks.topic.decoder_lr=2e-3"]
         config = build_config(tasks_file=TASKS, weights=args.weights, epochs=args.epochs, sets=sets)
         with tempfile.TemporaryDirectory() as folder:
             run = train(config, Path(folder) / "run")

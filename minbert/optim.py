@@ -136,8 +136,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Group a model's trainable parameters for an optimizer: encoders, heads, decoders, or a module that holds some.
 
-    Biases and the weights of norms, vectors all of them, do not decay, as in BERT's released code
-    (google-research/bert, optimization.py).
+    Biases, MPNet's relative attention bias among them, and the weights of norms do not decay, as in BERT's released
+    code (google-research/bert, optimization.py), which goes by names.
     With ``layer_decay`` below 1 an encoder's rates fall from its top to its embeddings: lr times layer_decay to the
     power of 1 for its last layer, 2 for the one below, and so on; everything outside layers and embeddings has ``lr``.
 
@@ -152,6 +152,8 @@ def parameter_groups(
     """
     if not 0 < layer_decay <= 1:
         raise InputError(f"parameter_groups: layer_decay must be above 0 and at most 1, got {layer_decay!r}")
+    from minbert.attention import RelativeAttentionBias
+
     powers = _layer_powers(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # by rate and decay
     taken = set[nn.Parameter]()  # a tied parameter is one parameter
@@ -159,7 +161,8 @@ def parameter_groups(
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in taken:
                 taken.add(parameter)
-                decays = parameter.ndim > 1 and "bias" not in name and not isinstance(module, nn.LayerNorm)
+                still = isinstance(module, nn.LayerNorm | RelativeAttentionBias)
+                decays = parameter.ndim > 1 and "bias" not in name and not still
                 key = lr * layer_decay ** powers.get(parameter, 0), weight_decay if decays else 0.0
                 groups.setdefault(key, []).append(parameter)
     return [

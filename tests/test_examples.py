@@ -18,6 +18,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from minbert import BertModel, BertTokenizer
+
 BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
 NUMBERED = {
     "01_encode.py",
@@ -109,6 +111,17 @@ def test_look_inside_shows_shares_that_a_mean_would_have_as_one(root: Path, tiny
         assert sum(heads) / 4 == pytest.approx(share, abs=0.01)
         assert set("".join(row[6:])) <= {"+" if share > 1 else "-"}
     assert max(len("".join(row[6:])) for row in rows) == 40
+
+
+def test_look_inside_refuses_an_encoder_that_attention_can_not_ask_before_it_trains(
+    root: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    BertModel.from_pretrained(tiny_weights, add_pooling_layer=False).save_pretrained(tmp_path)
+    BertTokenizer.from_pretrained(tiny_weights).save_pretrained(tmp_path)
+    words = [sys.executable, "examples/07_look_inside.py", "--weights", str(tmp_path), "--epochs", "1000000"]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: tasks\.topic\.pooling must be one of .* no pooler, got 'attention'\n", done.stderr)
 
 
 @pytest.mark.smoke

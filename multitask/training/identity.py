@@ -10,10 +10,11 @@ from torch import nn
 from minbert.files.storage import sha256_of
 from multitask.data.memory import Given
 from multitask.distributed import gathered, rank, size
-from multitask.errors import RunError
+from multitask.errors import ConfigError, RunError
 from multitask.evaluation import Selection
 from multitask.plugins import Parts, own_parts
 from multitask.settings.checks import listed, shown
+from multitask.settings.choices import DEFAULT_POOLING
 from multitask.settings.config import RunConfig
 from multitask.training.checkpoints import latest_checkpoint
 
@@ -104,7 +105,9 @@ def refuse_to_overwrite(out: Path, config: RunConfig, origin: str | None = None)
         before = json.loads((out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{out / 'config.json'}: can't be read ({error}); name a new folder") from None
-    refuse_changes(out, {**before, "from": _origin_in_record(out)}, {**config.to_dict(), "from": origin})
+    refuse_changes(
+        out, {"config": before, "from": _origin_in_record(out)}, {"config": config.to_dict(), "from": origin}
+    )
 
 
 def _origin_in_record(out: Path) -> str | None:
@@ -118,11 +121,23 @@ def _origin_in_record(out: Path) -> str | None:
 
 def refuse_changes(out: Path, before: Any, now: Any) -> None:
     """Raise RunError, naming what changed and how a new run begins from this one, if it was trained otherwise."""
-    changed = _differences(before, now)
+    changed = _differences(_as_written_now(before), _as_written_now(now))
     if changed:
         hint = f"; a new run begins from its best epoch with --from {out}, in Python from_run={str(out)!r}"
         what = f"{out}: to be resumed, {listed(changed, join='; ')}"
         raise RunError(what + (hint if (out / "best").is_dir() else ""))
+
+
+def _as_written_now(identity: Any) -> Any:
+    """Return an identity with the settings that its version did not know yet, at what they stand for."""
+    try:
+        config = RunConfig.from_dict(identity["config"]).to_dict()
+    except (ConfigError, KeyError, TypeError):  # broken, or with settings that are gone: compared as it is
+        return identity
+    for task in config["tasks"].values():
+        # Of one encoder both are the same: without a pooler no run that names attention gets here.
+        task["pooling"] = task["pooling"] or DEFAULT_POOLING
+    return {**identity, "config": config}
 
 
 def refuse_differences(main: Any, own: Any) -> None:

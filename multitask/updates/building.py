@@ -34,12 +34,12 @@ def build_optimizers(model: MultitaskModel, settings: TrainConfig, own_steps: bo
     optimizers: Optimizers = {}
     if shared:
         for name, encoder in model.encoders.items():
-            # With any decay at all its groups are those that do and do not decay; each step sets their rate and decay.
+            # Of rate and decay 1, for each step to multiply, as an optimizer of a user's own may change them.
             groups = parameter_groups(encoder, 1.0, 1.0)
             if groups:
                 optimizers[_of_encoder(name)] = optimizer = _optimizer(groups, settings, f"encoder {name}")
                 for group in optimizer.param_groups:
-                    group["decays"] = group.get("weight_decay", 0.0) > 0
+                    group["initial_decay"] = group.get("weight_decay", 0.0)
     for name, task in model.tasks.items():
         groups = parameter_groups(model.encoder_of(name), task.lr, task.weight_decay)
         own = _decoder_groups(model, name)
@@ -53,6 +53,8 @@ def optimizers_of(
 ) -> Iterator[torch.optim.Optimizer]:
     """Give the optimizers that take a step, an encoder's one with the rate and decay of the task whose step it is.
 
+    Their groups have the rates that they were built with as ``initial_lr``.
+
     :param tasks: those of the step: one if it has steps of its own.
     :param factor: of every learning rate.
     """
@@ -64,9 +66,9 @@ def optimizers_of(
     if _of_encoder(task.encoder) in optimizers:
         shared = optimizers[_of_encoder(task.encoder)]
         for group in shared.param_groups:
-            group["lr"] = task.lr * factor
+            group["lr"] = group["initial_lr"] * task.lr * factor
             if "weight_decay" in group:
-                group["weight_decay"] = task.weight_decay if group["decays"] else 0.0
+                group["weight_decay"] = group["initial_decay"] * task.weight_decay
         yield shared
     if name in optimizers:
         yield optimizers[name]

@@ -36,6 +36,14 @@ def test_biases_and_norms_do_not_decay(make_model: Any) -> None:
     ]
 
 
+def test_the_relative_attention_bias_is_a_bias(make_model: Any) -> None:
+    """Transformers' Trainer goes by names, too, so it does not decay there."""
+    sizes = {"type_vocab_size": 0, "pad_token_id": 1, "relative_attention_num_buckets": 32}
+    found = settings_of(make_model(model_type="mpnet", **sizes))
+    assert found["relative_attention_bias.weight"] == (0.5, 0.0)
+    assert found["embeddings.word_embeddings.weight"] == (0.5, 0.1)
+
+
 def test_rates_fall_from_the_last_layer_to_the_embeddings(make_model: Any) -> None:
     """Powers of two are exact."""
     model = make_model(num_hidden_layers=3)

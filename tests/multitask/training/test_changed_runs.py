@@ -1,6 +1,7 @@
 """Resuming refuses what would not be the same run, and says what has changed in the machine."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,41 @@ def test_a_finished_run_of_other_settings_is_refused(short_config: MakeConfig, t
     training.train(short_config(), tmp_path / "run", progress=False)
     with pytest.raises(RunError, match=r"config\.train\.seed must be 11711, got 5"):
         training.train(short_config("train.seed=5"), tmp_path / "run", progress=False, resume=True)
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["checkpoint", "none yet"])
+def test_a_run_of_a_version_with_fewer_settings_is_resumed(
+    saved: bool,
+    train: Train,
+    stopped_run: Train,
+    short_config: MakeConfig,
+    contents: Callable[[Path], dict[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    """Before there were DistilBERTs, each task named its pooling."""
+    train(short_config(), tmp_path / "whole")
+    stopped_run(short_config(), out := tmp_path / "run")
+    config = json.loads((out / "config.json").read_text())
+    for table, key in (("encoder", "checkpoint_layers"), ("train", "moments")):
+        del config[table][key]
+    for task in config["tasks"].values():
+        task["pooling"] = "attention"
+    write_json(out / "config.json", config)
+    last = latest_checkpoint(out / "checkpoints")
+    assert last is not None
+    if saved:
+        state = json.loads((last / "state.json").read_text())
+        state["identity"]["config"] = config
+        write_json(last / "state.json", state)
+        files = [path for path in last.iterdir() if path.name != "complete.json"]
+        write_json(last / "complete.json", {path.name: sha256_of(path) for path in files})
+    else:
+        shutil.rmtree(out / "checkpoints")
+        shutil.rmtree(out / "best", ignore_errors=True)
+    with pytest.raises(RunError, match=r"config\.train\.moments must be 'own', got 'shared'"):
+        train(short_config("train.moments=shared"), out, resume=True)
+    train(short_config(), out, resume=True)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_another_decoder_is_refused_by_its_setting_not_by_its_tensors(

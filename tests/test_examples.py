@@ -220,6 +220,13 @@ def test_benchmark_compares_both_sides(root: Path, tiny_weights: Path) -> None:
     assert {"float32", "B0", "B1"} == set(lines["training round, 3 x 32 rows"]["ratios"])
 
 
+def test_benchmark_refuses_weights_that_its_peers_would_read_as_others(root: Path) -> None:
+    words = [sys.executable, "examples/benchmark/benchmark.py", "--tasks", "examples/tasks.toml", "--weights"]
+    done = subprocess.run([*words, "weights/tiny-mpnet"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: --weights must be a bert with a pooler, as its peers are, got a mpnet\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_three_tasks_beat_their_baselines(root: Path, minilm_weights: Path, tmp_path: Path, seed: int) -> None:

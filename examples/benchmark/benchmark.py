@@ -255,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure this library beside transformers and ONNX Runtime.")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the course's files (data)")
     parser.add_argument("--tasks", type=Path, help="a TOML file with tasks sst, para and sts, instead of the course's")
-    parser.add_argument("--weights", help="name, hub id or folder (all-minilm-l6-v2)")
+    parser.add_argument("--weights", help="name, hub id or folder of a BERT (all-minilm-l6-v2)")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="what to measure")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each side (5)")

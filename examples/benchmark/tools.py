@@ -17,6 +17,7 @@ from peers import Decoder
 from torch import nn
 
 from minbert import BertConfig, BertModel, BertTokenizer
+from minbert.files.checkpoint import has_pooler
 from minbert.files.registry import resolve
 from multitask import MultitaskModel, build_config
 from multitask.data.batches import Batch, TaskData
@@ -41,6 +42,10 @@ class Bench:
         }
         self.config = replace(self.config, tasks=tuple(replace(task, **decoder) for task in self.config.tasks))
         self.weights = resolve(self.config.encoder.weights)
+        kind = BertConfig.from_folder(self.weights).model_type
+        if kind != "bert" or not has_pooler(self.weights):
+            kind += "" if has_pooler(self.weights) else " without pooler"
+            raise SystemExit(f"error: --weights must be a bert with a pooler, as its peers are, got a {kind}")
         self.prepared = prepare(self.config, limit=3000)
 
     def compare(self, what: str, sides: SIDES, *, real_flops: float = 0.0, rows: int = 0) -> dict[str, float]:

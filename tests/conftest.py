@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import gc
 import http.server
 import os
 import re
@@ -118,6 +119,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def deep_calls() -> Iterator[None]:
+    """For input that uses up the stack: no object of another test is collected there, as its finalizer would fail."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

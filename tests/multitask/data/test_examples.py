@@ -266,6 +266,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ('{"mood": 1}', "column 'text' must not be empty, got None", True),
     ],
 )
+@pytest.mark.usefixtures("deep_calls")
 def test_json_faults(tmp_path: Path, line: str, reason: str, missing: bool) -> None:
     path = put(tmp_path, '{"text": "fine", "mood": 1}\n' + line + "\n", "rows.jsonl")
     message = refusal(path, on_bad="error")

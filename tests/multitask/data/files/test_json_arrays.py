@@ -54,6 +54,7 @@ def test_a_bad_item_is_named_by_its_line(tmp_path: Path) -> None:
         ('[{"text": "caf\udce9"}]', r":1: the line must be UTF-8 \(byte 15 of the line is 0xe9\)"),
     ],
 )
+@pytest.mark.usefixtures("deep_calls")
 def test_what_is_no_array_is_named_by_its_line(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "rows.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))

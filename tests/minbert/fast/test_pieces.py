@@ -147,29 +147,11 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def computed(model: BertModel, inputs: Inputs, attentions: bool = False) -> dict[str, Tensor]:
-    """Outputs, and gradients of a random projection of all of them."""
-    model.zero_grad()
-    output = model(**inputs, output_hidden_states=True, output_attentions=attentions)
-    found = {"pooled": output.pooler_output, "last": output.last_hidden_state}
-    found |= {f"state {number}": states for number, states in enumerate(output.hidden_states)}
-    found |= {f"weights {number}": weights for number, weights in enumerate(output.attentions or ())}
-    generator = torch.Generator().manual_seed(0)
-    parts = [(part * torch.randn(part.shape, generator=generator, dtype=part.dtype)).sum() for part in found.values()]
-    torch.stack(parts).sum().backward()
-    return {**found, **{name: p.grad for name, p in model.named_parameters() if p.grad is not None}}
-
-
-def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-10) -> None:
-    assert set(found) == set(expected)
-    for name, due in expected.items():
-        assert found[name].shape == due.shape, name
-        assert (found[name] - due).abs().max() <= tolerance * max(1.0, due.abs().max().item()), name
-
-
 @pytest.mark.parametrize("attentions", [False, True], ids=["", "attentions"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_pieces_are_those_of_the_reference(make_model: Any, make_inputs: Any, change: Change, attentions: bool) -> None:
+def test_pieces_are_those_of_the_reference(
+    make_model: Any, make_inputs: Any, change: Change, attentions: bool, computed: Any, assert_equal: Any
+) -> None:
     found = {}
     for name in ("fast", "reference", "unchanged"):
         model = make_model().double().train()
@@ -185,7 +167,7 @@ def test_pieces_are_those_of_the_reference(make_model: Any, make_inputs: Any, ch
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_attentions_of_plain_layers_are_those_of_the_reference(
-    make_model: Any, make_inputs: Any, training: bool
+    make_model: Any, make_inputs: Any, training: bool, computed: Any, assert_equal: Any
 ) -> None:
     model = make_model().double().train(training)
     inputs, found = make_inputs(0, model.config, "holes"), []

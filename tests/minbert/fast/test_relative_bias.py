@@ -96,25 +96,6 @@ def make_mpnet(make_model: Any, **values: Any) -> BertModel:
     return model
 
 
-def computed(model: BertModel, inputs: Inputs, attentions: bool = False) -> dict[str, Tensor]:
-    """Outputs, and gradients of a random projection of all of them."""
-    model.zero_grad()
-    output = model(**inputs, output_hidden_states=True, output_attentions=attentions)
-    found = {"pooled": output.pooler_output, "last": output.last_hidden_state}
-    found |= {f"state {number}": states for number, states in enumerate(output.hidden_states)}
-    found |= {f"weights {number}": weights for number, weights in enumerate(output.attentions or ())}
-    generator = torch.Generator().manual_seed(0)
-    parts = [(part * torch.randn(part.shape, generator=generator, dtype=part.dtype)).sum() for part in found.values()]
-    torch.stack(parts).sum().backward()
-    return {**found, **{name: p.grad for name, p in model.named_parameters() if p.grad is not None}}
-
-
-def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-10) -> None:
-    assert set(found) == set(expected)
-    for name, due in expected.items():
-        assert (found[name] - due).abs().max() <= tolerance * max(1.0, due.abs().max().item()), name
-
-
 def hooked(place: str) -> Change:
     """A hook that changes the output: a piece that did not call it would be seen."""
 
@@ -171,7 +152,7 @@ CHANGES: dict[str, Change] = {
 @pytest.mark.parametrize("mask", ["right", "holes"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_model_is_that_of_the_reference(
-    make_model: Any, make_inputs: Any, change: Change, mask: str, attentions: bool
+    make_model: Any, make_inputs: Any, change: Change, mask: str, attentions: bool, computed: Any, assert_equal: Any
 ) -> None:
     found = []
     for name in ("fast", "reference"):
@@ -197,7 +178,7 @@ def test_long_rows_without_a_gradient(
             assert (found - model.double()(**inputs).last_hidden_state).abs().max() < allowed
 
 
-def test_bfloat16_has_the_gradients_of_float32(make_model: Any, make_inputs: Any) -> None:
+def test_bfloat16_has_the_gradients_of_float32(make_model: Any, make_inputs: Any, computed: Any) -> None:
     model = make_mpnet(make_model, initializer_range=0.05).train()
     inputs, found = make_inputs(0, model.config, "right", batch=20, seq=40), []
     for enabled in (False, True):

@@ -1,0 +1,122 @@
+"""Say how much the encoder and the training files know of the dev files already.
+
+    python examples/contamination.py --data data
+
+Both sentence encoders were trained on Quora's duplicates, among others. So the first table is of the encoder as it
+comes: the cosine of a pair's two vectors, for Quora with the threshold that is best on the training file. The second
+names the dev rows that the training files know: STS pairs and SST sentences that stand in both, and Quora pairs of which
+a question does. With result files of reproduce_tables.py it scores those runs on all dev rows, and on the others alone.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minbert import BertModel, BertTokenizer, MinbertError, encode
+from multitask.metrics import compute_metric
+
+COLUMNS = {
+    "sst": ("ids-sst", ("sentence",), "sentiment"),
+    "para": ("quora", ("sentence1", "sentence2"), "is_duplicate"),
+    "sts": ("sts", ("sentence1", "sentence2"), "similarity"),
+}
+METRICS = {"sst": "accuracy", "para": "accuracy", "sts": "pearson"}
+Texts = list[tuple[str, ...]]
+
+
+def read(task: str, data: Path, split: str) -> tuple[Texts, np.ndarray]:
+    """Return the texts of a file's labelled rows, blanks made single, and their labels."""
+    stem, texts, label = COLUMNS[task]
+    with open(data / f"{stem}-{split}.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row[label]]
+    found = [tuple(" ".join(row[name].split()) for name in texts) for row in rows]
+    return found, np.array([float(row[label]) for row in rows])
+
+
+def known_rows(train: Texts, dev: Texts, *, by_text: bool) -> np.ndarray:
+    """Return which dev rows stand in train, in either order, or have a text that does: bool (rows,)."""
+    seen = {text for row in train for text in row} if by_text else {tuple(sorted(row)) for row in train}
+    return np.array([any(t in seen for t in row) if by_text else tuple(sorted(row)) in seen for row in dev])
+
+
+def cosines(weights: str, *parts: Texts) -> list[np.ndarray]:
+    """Return the cosine of each pair's mean vectors."""
+    model, tokenizer = BertModel.from_pretrained(weights).eval(), BertTokenizer.from_pretrained(weights)
+    texts = sorted({text for rows in parts for row in rows for text in row})
+    vectors = torch.nn.functional.normalize(encode(model, tokenizer, texts), dim=-1)
+    place = {text: number for number, text in enumerate(texts)}
+    return [
+        (vectors[[place[a] for a, _ in rows]] * vectors[[place[b] for _, b in rows]]).sum(1).double().numpy()
+        for rows in parts
+    ]
+
+
+def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:
+    """Return the threshold, half-way between two values, above which ``1`` is right most often."""
+    order = np.argsort(values)
+    positive = labels[order] == 1
+    # With the threshold above the first n values, the zeros among these are right, and the ones among the rest.
+    zeros = np.concatenate([[0], np.cumsum(~positive)])
+    right = zeros + positive.sum() - np.concatenate([[0], np.cumsum(positive)])
+    ends = np.concatenate([[-1.0], values[order], [1.0]])
+    best = int(np.argmax(right))
+    return float(ends[best : best + 2].mean())
+
+
+def zero_shot(weights: str, data: Path) -> dict[str, float]:
+    """Score the encoder's cosine on the dev files of Quora and STS."""
+    (train, train_labels), (dev, labels) = (read("para", data, split) for split in ("train", "dev"))
+    pairs, similarity = read("sts", data, "dev")
+    of_train, of_dev, of_sts = cosines(weights, train, dev, pairs)
+    answers = (of_dev > best_threshold(of_train, train_labels)).astype(float)
+    return {
+        "para accuracy": compute_metric("accuracy", answers, labels),
+        "sts pearson": compute_metric("pearson", of_sts, similarity),
+        "sts spearman": compute_metric("spearman", of_sts, similarity),
+    }
+
+
+def without_known(predictions: Mapping[str, str], data: Path) -> dict[str, tuple[int, float, float]]:
+    """Score a run's predictions: by task the known rows, the score of all rows and that of the others."""
+    scores = {}
+    for task, metric in METRICS.items():
+        (train, _), (dev, labels) = (read(task, data, split) for split in ("train", "dev"))
+        known = known_rows(train, dev, by_text=task == "para")
+        found = np.array([float(each) for each in (predictions[task].split() if task == "sts" else predictions[task])])
+        alone = compute_metric(metric, found[~known], labels[~known])
+        scores[task] = (int(known.sum()), compute_metric(metric, found, labels), alone)
+    return scores
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print both tables.
+
+    :param argv: the command line's arguments; None for those of this process.
+    :return: the exit status.
+    """
+    parser = argparse.ArgumentParser(description="Say what encoder and training files know of the dev files.")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the course's files (%(default)s)")
+    parser.add_argument("--weights", nargs="*", default=["all-minilm-l6-v2"], help="names or folders (%(default)s)")
+    parser.add_argument("--results", nargs="*", type=Path, default=[], metavar="FILE", help="of reproduce_tables.py")
+    args = parser.parse_args(argv)
+    for weights in args.weights:
+        scores = zero_shot(weights, args.data)
+        print(f"{weights}, no training: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    for path in args.results:
+        result = json.loads(path.read_text("utf-8"))
+        for task, (known, every, others) in without_known(result["predictions"], args.data).items():
+            print(f"{result['name']}-{result['seed']} {task}: {every:.4f}, without {known} known rows {others:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MinbertError as error:
+        sys.exit(f"error: {error}")

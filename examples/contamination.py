@@ -2,41 +2,30 @@
 
     python examples/contamination.py --data data
 
-Both sentence encoders were trained on Quora's duplicates, among others. So the first table is of the encoder as it
-comes: the cosine of a pair's two vectors, for Quora with the threshold that is best on the training file. The second
-names the dev rows that the training files know: STS pairs and SST sentences that stand in both, and Quora pairs of which
-a question does. With result files of reproduce_tables.py it scores those runs on all dev rows, and on the others alone.
+Both sentence encoders were trained on Quora's duplicates, among others. So the first lines are of the encoder as it
+comes: the cosine of a pair's two vectors, for Quora with the threshold that is best on the training file. And some dev
+rows are known from the training files: STS pairs and SST sentences that stand in both, and Quora pairs of which a
+question does. With result files of reproduce_tables.py those runs are scored on all dev rows, and without these.
 """
 
 import argparse
-import csv
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from reproduction import COURSE, Result, predictions_of, read_result, read_rows
 
 from minbert import BertModel, BertTokenizer, MinbertError, encode
 from multitask.metrics import compute_metric
 
-COLUMNS = {
-    "sst": ("ids-sst", ("sentence",), "sentiment"),
-    "para": ("quora", ("sentence1", "sentence2"), "is_duplicate"),
-    "sts": ("sts", ("sentence1", "sentence2"), "similarity"),
-}
-METRICS = {"sst": "accuracy", "para": "accuracy", "sts": "pearson"}
-Texts = list[tuple[str, ...]]
+Texts = Sequence[tuple[str, ...]]
 
 
-def read(task: str, data: Path, split: str) -> tuple[Texts, np.ndarray]:
-    """Return the texts of a file's labelled rows, blanks made single, and their labels."""
-    stem, texts, label = COLUMNS[task]
-    with open(data / f"{stem}-{split}.csv", encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row[label]]
-    found = [tuple(" ".join(row[name].split()) for name in texts) for row in rows]
-    return found, np.array([float(row[label]) for row in rows])
+def single_spaced(rows: Texts) -> Texts:
+    """Return the texts with each run of blanks made one."""
+    return [tuple(" ".join(text.split()) for text in row) for row in rows]
 
 
 def known_rows(train: Texts, dev: Texts, *, by_text: bool) -> np.ndarray:
@@ -71,8 +60,8 @@ def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:
 
 def zero_shot(weights: str, data: Path) -> dict[str, float]:
     """Score the encoder's cosine on the dev files of Quora and STS."""
-    (train, train_labels), (dev, labels) = (read("para", data, split) for split in ("train", "dev"))
-    pairs, similarity = read("sts", data, "dev")
+    (train, train_labels), (dev, labels) = (read_rows("para", data, split) for split in ("train", "dev"))
+    pairs, similarity = read_rows("sts", data, "dev")
     of_train, of_dev, of_sts = cosines(weights, train, dev, pairs)
     answers = (of_dev > best_threshold(of_train, train_labels)).astype(float)
     return {
@@ -82,15 +71,15 @@ def zero_shot(weights: str, data: Path) -> dict[str, float]:
     }
 
 
-def without_known(predictions: Mapping[str, str], data: Path) -> dict[str, tuple[int, float, float]]:
-    """Score a run's predictions: by task the known rows, the score of all rows and that of the others."""
+def without_known(result: Result, data: Path) -> dict[str, tuple[int, float, float]]:
+    """Score a run: by task the number of known rows, the score of all rows and that of the others."""
     scores = {}
-    for task, metric in METRICS.items():
-        (train, _), (dev, labels) = (read(task, data, split) for split in ("train", "dev"))
-        known = known_rows(train, dev, by_text=task == "para")
-        found = np.array([float(each) for each in (predictions[task].split() if task == "sts" else predictions[task])])
-        alone = compute_metric(metric, found[~known], labels[~known])
-        scores[task] = (int(known.sum()), compute_metric(metric, found, labels), alone)
+    for task, (*_, metric) in COURSE.items():
+        (train, _), (dev, labels) = (read_rows(task, data, split) for split in ("train", "dev"))
+        known = known_rows(single_spaced(train), single_spaced(dev), by_text=task == "para")
+        found = predictions_of(result, task)
+        others = compute_metric(metric, found[~known], labels[~known])
+        scores[task] = (int(known.sum()), compute_metric(metric, found, labels), others)
     return scores
 
 
@@ -109,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = zero_shot(weights, args.data)
         print(f"{weights}, no training: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     for path in args.results:
-        result = json.loads(path.read_text("utf-8"))
-        for task, (known, every, others) in without_known(result["predictions"], args.data).items():
+        result = read_result(path)
+        for task, (known, every, others) in without_known(result, args.data).items():
             print(f"{result['name']}-{result['seed']} {task}: {every:.4f}, without {known} known rows {others:.4f}")
     return 0
 

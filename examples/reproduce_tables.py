@@ -2,211 +2,140 @@
 
     python examples/reproduce_tables.py --data data
 
-Trains what examples/results/plan.toml lists and has no result yet, hours in all; a run that was stopped goes on where it
-was. With --print it trains nothing and prints the tables. The published setting itself, on a GPU:
+Trains what examples/results/plan.toml lists and has no result yet, hours in all; a run that was stopped goes on where
+it was. With --print it trains nothing. The published setting itself, on a GPU:
 
     python examples/reproduce_tables.py --weights bert-base-uncased --device cuda --results results
 
-The protocol of every run: a tenth of each training file is held out, by the seed. It alone chooses the epoch, the
-learning rates and whatever else is chosen. The dev files are read once, when the training is over. The data are the
-course's: multitask fetch data --quora small.
+The data are the course's three: multitask fetch data --quora small writes them.
 """
 
 import argparse
-import csv
-import json
-import platform
-import shlex
 import sys
-import time
-import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from reproduction import (
+    COURSE,
+    TASKS,
+    Claim,
+    Planned,
+    Result,
+    held_out_mean,
+    jobs_of,
+    predictions_of,
+    read_plan,
+    read_result,
+    read_rows,
+    run_job,
+)
 
 from minbert import MinbertError
-from multitask import Run, RunConfig, Task, build_config, train
-from multitask.metrics import bootstrap_score, compute_metric
+from multitask.comparison import Resampled, difference_of, mean_of, resampled_scores
 
 HERE = Path(__file__).parent / "results"
-STEMS = {"sst": "ids-sst", "para": "quora", "sts": "sts"}
-PUBLISHED_WEIGHTS = "bert-base-uncased"
-Result = dict[str, Any]
+Sides = dict[str, dict[str, Resampled]]  # by task, or "mean", and row
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A row of the plan; see plan.toml."""
-
-    name: str
-    about: str
-    preset: str
-    seeds: Sequence[int]
-    set: Sequence[str] = ()
-    epochs: int | None = None
-    published: Sequence[float] | None = None
-    screen: bool = False
-    rates: Sequence[float] = field(default=())
+def resample(rows: Mapping[str, Sequence[Result]], data: Path) -> Sides:
+    """Score all rows on the same resamples of each dev file, a row's seeds together."""
+    sides: Sides = {}
+    for number, (task, (*_, metric)) in enumerate(COURSE.items()):
+        _, labels = read_rows(task, data, "dev")
+        predictions = [np.stack([predictions_of(each, task) for each in results]) for results in rows.values()]
+        found = resampled_scores(metric, predictions, labels, (), 2000, np.random.default_rng(number))
+        sides[task] = dict(zip(rows, found, strict=True))
+    sides["mean"] = {name: mean_of([sides[task][name] for task in TASKS]) for name in rows}
+    return sides
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training.
-
-    :param name: of its result, which is NAME-SEED.json.
-    :param sets: settings that differ from the preset's, as --set takes them.
-    """
-
-    name: str
-    preset: str
-    sets: tuple[str, ...]
-    seed: int
-    screen: bool
-
-    @property
-    def file(self) -> str:
-        """The name of its result file."""
-        return f"{self.name}-{self.seed}.json"
+def of_seeds(values: Resampled) -> str:
+    """Return the mean over seeds, with their standard deviation if there are several."""
+    spread = f" ± {values.seeds.std(ddof=1):.3f}" if len(values.seeds) > 1 else ""
+    return f"{values.score:.3f}{spread}"
 
 
-def read_plan(path: Path) -> list[Planned]:
-    """Read a plan file."""
-    return [Planned(**row) for row in tomllib.loads(path.read_text("utf-8"))["run"]]
+def print_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    for line in (head, ["---"] * len(head), *lines):
+        print("| " + " | ".join(line) + " |")
+    print()
 
 
-def rate_sets(rate: float) -> tuple[str, ...]:
-    """Set one learning rate for all tasks, and four times as much for their decoders."""
-    return tuple(f"tasks.{name}.{key}={value:g}" for name in STEMS for key, value in (("lr", rate),))
+def print_scores(plan: Sequence[Planned], sides: Sides) -> None:
+    """Print each row's dev scores, with the 95 % interval of their mean, beside the published ones."""
+    lines = []
+    for row in plan:
+        if row.name not in sides["mean"]:
+            continue
+        low, high = np.percentile(sides["mean"][row.name].draws, [2.5, 97.5])
+        ours = [of_seeds(sides[task][row.name]) for task in (*TASKS, "mean")]
+        theirs = "" if row.published is None else " ".join(f"{value:.3f}" for value in row.published)
+        mean = "" if row.published is None else f"{np.mean(row.published):.3f}"
+        seeds = str(len(sides["mean"][row.name].seeds))
+        lines.append([row.name, row.about, theirs, mean, seeds, *ours, f"{low:.3f} to {high:.3f}"])
+    head = ["row", "what it is", "published", "mean", "seeds", *TASKS, "mean", "95 % interval"]
+    print_table(head, lines)
 
 
-def jobs_of(row: Planned, results: Path, weights: str | None) -> Iterator[Job]:
-    """Give a row's trainings, each when the result of those before it is there.
-
-    :param weights: take the place of the published ones.
-    """
-    sets = tuple(row.set)
-    if weights is not None and row.published is not None:
-        sets = (f"encoder.weights={weights}", *sets)
-        if row.epochs is not None and weights != PUBLISHED_WEIGHTS:
-            sets = (*sets, f"train.epochs={row.epochs}")
-    if row.rates:
-        screens = [Job(f"{row.name}-lr{rate:g}", row.preset, sets + rate_sets(rate), 1, True) for rate in row.rates]
-        yield from screens
-        means = [held_out_mean(read_result(results / screen.file)) for screen in screens]
-        sets += rate_sets(row.rates[means.index(max(means))])
-    for seed in row.seeds:
-        yield Job(row.name, row.preset, sets, seed, row.screen)
+def print_claims(claims: Sequence[Claim], sides: Sides) -> None:
+    """Print by how much one row of each claim is above the other, and what that says of the claim."""
+    lines = []
+    for claim in claims:
+        found = sides[claim.task]
+        if claim.better not in found or claim.than not in found:
+            lines.append([claim.text, claim.better, claim.than, claim.task, "", "", "not run"])
+            continue
+        result = difference_of(found[claim.than], found[claim.better])
+        verdict = "a tie" if result.tie else "confirmed" if result.low > 0 else "the contrary"
+        interval = f"{result.low:+.3f} to {result.high:+.3f}"
+        lines.append([claim.text, claim.better, claim.than, claim.task, f"{result.difference:+.3f}", interval, verdict])
+    print_table(["claim", "row", "against", "score", "difference", "95 % interval", "so"], lines)
 
 
-def read_result(path: Path) -> Result:
-    """Read a result file."""
-    result: Result = json.loads(path.read_text("utf-8"))
-    return result
+def print_screens(plan: Sequence[Planned], results: Path) -> None:
+    """Print the screens: scores on the held-out tenth, one seed."""
+    names = [(f"{row.name}-lr{rate:g}", row.about) for row in plan for rate in row.rates]
+    names += [(row.name, row.about) for row in plan if row.screen]
+    lines = []
+    for name, about in names:
+        path = results / f"{name}-1.json"
+        if path.exists():
+            result = read_result(path)
+            kept = result["epochs"][result["kept"] - 1]
+            scores = [f"{kept[task]:.3f}" for task in TASKS]
+            lines.append([name, about, *scores, f"{held_out_mean(result):.3f}", f"{result['minutes']:.0f}"])
+    print_table(["screen", "what it is", *TASKS, "mean", "minutes"], lines)
 
 
-def held_out_mean(result: Result) -> float:
-    """Return the mean score of the epoch that was kept, on the held-out rows."""
-    return float(result["epochs"][result["kept"] - 1]["mean"])
+def print_best_epochs(rows: Mapping[str, Sequence[Result]]) -> None:
+    """Print in which epoch each task's held-out score was best, by seed."""
+    lines = []
+    for name, results in rows.items():
+        best = {
+            task: [1 + int(np.argmax([epoch[task] for epoch in result["epochs"]])) for result in results]
+            for task in TASKS
+        }
+        epochs = str(len(results[0]["epochs"]))
+        lines.append([name, epochs, *(", ".join(map(str, best[task])) for task in TASKS)])
+    print_table(["row", "epochs", *TASKS], lines)
 
 
-def config_of(job: Job, data: Path) -> RunConfig:
-    """Build a job's settings: the dev files stand as test files, so that a tenth of train is held out as dev."""
-    sets = [*job.sets, "train.hold_out=true"]
-    for name, stem in STEMS.items():
-        sets += [f"tasks.{name}.dev=none", f"tasks.{name}.test={(data / f'{stem}-dev.csv').resolve()}"]
-    config = build_config(preset=job.preset, sets=sets, data=data, seed=job.seed)
-    if job.screen:
-        rows = {task.name: sum(1 for _ in open(task.train, "rb")) - 1 for task in config.tasks if task.train}
-        rounds = min(9 * rows[task.name] // 10 // (task.batch_size or 32) for task in config.tasks)
-        config = build_config(preset=job.preset, sets=sets, data=data, seed=job.seed, rounds=rounds // 2)
-    return config
-
-
-def result_of(run: Run, job: Job) -> Result:
-    """Collect what is kept of a run: scores of each epoch on the held-out rows, and once those of the dev files."""
-    record = json.loads((run.folder / "record.json").read_text("utf-8"))
-    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    seconds = [json.loads(line)["seconds"] for line in (run.folder / "timing.jsonl").read_text("utf-8").splitlines()]
-    kept = json.loads((run.folder / "best" / "scores.json").read_text("utf-8"))["epoch"]
-    epochs: dict[int, dict[str, float]] = {}
-    for line in lines:
-        if line.get("split") == "dev":
-            epochs.setdefault(line["epoch"], {}).setdefault(line["task"], line["value"])
-    for scores in epochs.values():
-        scores["mean"] = sum(scores.values()) / len(scores)
-    result = {
-        "name": job.name,
-        "preset": job.preset,
-        "set": list(job.sets),
-        "seed": job.seed,
-        "screen": job.screen,
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": {"processor": processor(), "device": str(run.device), "threads": record["threads"]},
-        "versions": record["versions"],
-        "precision": record["precision"],
-        "minutes": round(sum(seconds) / 60, 1),
-        "rows": {name: task["train_rows"] for name, task in record["tasks"].items()},
-        "epochs": [epochs[number] for number in sorted(epochs)],
-        "kept": kept,
-    }
-    if not job.screen:
-        result |= dev_scores(run)
-    return result
-
-
-def labels_of(task: Task) -> tuple[list[dict[str, str]], np.ndarray]:
-    """Read the rows of a task's dev file, which stands as its test file, and their labels as numbers."""
-    assert task.test is not None
-    with open(task.test, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    return rows, np.array([float(row[task.label]) for row in rows])
-
-
-def dev_scores(run: Run) -> Result:
-    """Score the dev files, and keep the predictions in the rows' order: a digit a row for classes, else a number."""
-    scores: Result = {}
-    predictions: Result = {}
-    for task in run.config.tasks:
-        rows, labels = labels_of(task)
-        answers = [answer.label for answer in run.predict(task.name, rows)]
-        found = np.array([float(str(answer)) for answer in answers])
-        metric = task.scored_by
-        score = bootstrap_score(metric, found, labels)
-        scores[task.name] = {metric: score.value, "low": score.low, "high": score.high, "rows": score.n}
-        if task.kind == "regression":
-            scores[task.name]["spearman"] = compute_metric("spearman", found, labels)
-            predictions[task.name] = " ".join(f"{value:.3f}" for value in found)
-        else:
-            predictions[task.name] = "".join(map(str, answers))
-    return {"dev": scores, "predictions": predictions}
-
-
-def processor() -> str:
-    """Return what the machine calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def run_job(job: Job, args: argparse.Namespace) -> None:
-    """Train what a job says, unless its result is there, and write its result."""
-    place = args.results / job.file
-    if place.exists():
-        return
-    out = args.runs / f"{job.name}-{job.seed}"
-    print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
-    run = train(config_of(job, args.data), out, device=args.device, resume=(out / "config.json").exists())
-    result = result_of(run, job)
-    args.results.mkdir(parents=True, exist_ok=True)
-    partial = place.with_suffix(".part")
-    partial.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    partial.replace(place)
-    print(f"{job.file}: {result['minutes']} minutes, held out {held_out_mean(result):.4f}", file=sys.stderr, flush=True)
+def print_tables(plan: Sequence[Planned], claims: Sequence[Claim], results: Path, data: Path) -> None:
+    """Print all that there is a result of."""
+    rows = {}
+    for row in plan:
+        paths = [results / f"{row.name}-{seed}.json" for seed in row.seeds]
+        found = [read_result(path) for path in paths if path.exists()]
+        if found and not row.screen:
+            rows[row.name] = found
+    if rows:
+        sides = resample(rows, data)
+        print_scores(plan, sides)
+        print_claims(claims, sides)
+        print_best_epochs(rows)
+    print_screens(plan, results)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -223,11 +152,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="instead of the published ones (%(default)s)")
     parser.add_argument("--device", default="auto", help="where to compute (%(default)s)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rows of the plan (all)")
+    parser.add_argument("--print", action="store_true", help="train nothing")
     args = parser.parse_args(argv)
-    for row in read_plan(args.plan):
-        if args.only is None or row.name in args.only:
-            for job in jobs_of(row, args.results, args.weights):
+    plan, claims = read_plan(args.plan)
+    for row in plan:
+        if not args.print and (args.only is None or row.name in args.only):
+            for job in jobs_of(row, plan, args.results, args.weights):
                 run_job(job, args)
+    print_tables(plan, claims, args.results, args.data)
     return 0
 
 

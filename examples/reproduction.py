@@ -1,15 +1,7 @@
-"""Rebuild the published tables: train each row, keep its result as a file, and print ours beside the published scores.
-
-    python examples/reproduce_tables.py --data data
-
-Trains what examples/results/plan.toml lists and has no result yet, hours in all; a run that was stopped goes on where it
-was. With --print it trains nothing and prints the tables. The published setting itself, on a GPU:
-
-    python examples/reproduce_tables.py --weights bert-base-uncased --device cuda --results results
+"""The trainings behind reproduce_tables.py: the plan's rows, one training for each seed, and what is kept of it.
 
 The protocol of every run: a tenth of each training file is held out, by the seed. It alone chooses the epoch, the
-learning rates and whatever else is chosen. The dev files are read once, when the training is over. The data are the
-course's: multitask fetch data --quora small.
+learning rates and whatever else is chosen. The dev files are read once, when the training is over.
 """
 
 import argparse
@@ -21,19 +13,24 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minbert import MinbertError
-from multitask import Run, RunConfig, Task, build_config, train
+from multitask import Run, RunConfig, build_config, train
 from multitask.metrics import bootstrap_score, compute_metric
 
-HERE = Path(__file__).parent / "results"
-STEMS = {"sst": "ids-sst", "para": "quora", "sts": "sts"}
+# Of the course's tasks: the file's stem, the columns of texts and label, and the metric.
+COURSE = {
+    "sst": ("ids-sst", ("sentence",), "sentiment", "accuracy"),
+    "para": ("quora", ("sentence1", "sentence2"), "is_duplicate", "accuracy"),
+    "sts": ("sts", ("sentence1", "sentence2"), "similarity", "pearson"),
+}
+TASKS = tuple(COURSE)
 PUBLISHED_WEIGHTS = "bert-base-uncased"
+OURS = ("minilm", "mpnet")  # presets with weights of their own
 Result = dict[str, Any]
 
 
@@ -49,7 +46,22 @@ class Planned:
     epochs: int | None = None
     published: Sequence[float] | None = None
     screen: bool = False
-    rates: Sequence[float] = field(default=())
+    rates: Sequence[float] = ()
+    rate_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Two rows of the plan that are to be compared, and what is claimed of them.
+
+    :param better: the name of one, ``than`` that of the other.
+    :param task: whose scores; "mean" for the mean of all three.
+    """
+
+    text: str
+    better: str
+    than: str
+    task: str
 
 
 @dataclass(frozen=True)
@@ -72,33 +84,49 @@ class Job:
         return f"{self.name}-{self.seed}.json"
 
 
-def read_plan(path: Path) -> list[Planned]:
-    """Read a plan file."""
-    return [Planned(**row) for row in tomllib.loads(path.read_text("utf-8"))["run"]]
+def read_plan(path: Path) -> tuple[list[Planned], list[Claim]]:
+    """Read a plan file: its runs and its claims."""
+    plan = tomllib.loads(path.read_text("utf-8"))
+    return [Planned(**row) for row in plan["run"]], [Claim(**claim) for claim in plan.get("claim", [])]
 
 
 def rate_sets(rate: float) -> tuple[str, ...]:
-    """Set one learning rate for all tasks, and four times as much for their decoders."""
-    return tuple(f"tasks.{name}.{key}={value:g}" for name in STEMS for key, value in (("lr", rate),))
+    """Set one learning rate for all tasks."""
+    return tuple(f"tasks.{name}.lr={rate:g}" for name in TASKS)
 
 
-def jobs_of(row: Planned, results: Path, weights: str | None) -> Iterator[Job]:
-    """Give a row's trainings, each when the result of those before it is there.
+def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) -> Iterator[Job]:
+    """Give a row's trainings, each when the results of those before it are there.
 
     :param weights: take the place of the published ones.
     """
     sets = tuple(row.set)
-    if weights is not None and row.published is not None:
+    if row.preset not in OURS and weights != PUBLISHED_WEIGHTS:
         sets = (f"encoder.weights={weights}", *sets)
-        if row.epochs is not None and weights != PUBLISHED_WEIGHTS:
+        if row.epochs is not None:
             sets = (*sets, f"train.epochs={row.epochs}")
-    if row.rates:
-        screens = [Job(f"{row.name}-lr{rate:g}", row.preset, sets + rate_sets(rate), 1, True) for rate in row.rates]
-        yield from screens
-        means = [held_out_mean(read_result(results / screen.file)) for screen in screens]
-        sets += rate_sets(row.rates[means.index(max(means))])
+    screens = [Job(f"{row.name}-lr{rate:g}", row.preset, sets + rate_sets(rate), 1, True) for rate in row.rates]
+    yield from screens
+    tuned = next((other for other in plan if other.name == row.rate_of), row)
+    if tuned.rates:
+        means = [held_out_mean(read_result(results / f"{tuned.name}-lr{rate:g}-1.json")) for rate in tuned.rates]
+        sets += rate_sets(tuned.rates[means.index(max(means))])
     for seed in row.seeds:
         yield Job(row.name, row.preset, sets, seed, row.screen)
+
+
+def read_rows(task: str, data: Path, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
+    """Return the texts of a course file's labelled rows, and their labels as numbers."""
+    stem, texts, label, _ = COURSE[task]
+    with open(data / f"{stem}-{split}.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row[label]]
+    return [tuple(row[name] for name in texts) for row in rows], np.array([float(row[label]) for row in rows])
+
+
+def predictions_of(result: Result, task: str) -> np.ndarray:
+    """Return a run's predictions for the dev rows, (rows,)."""
+    text = result["predictions"][task]
+    return np.array([float(each) for each in (text.split() if COURSE[task][-1] == "pearson" else text)])
 
 
 def read_result(path: Path) -> Result:
@@ -115,17 +143,17 @@ def held_out_mean(result: Result) -> float:
 def config_of(job: Job, data: Path) -> RunConfig:
     """Build a job's settings: the dev files stand as test files, so that a tenth of train is held out as dev."""
     sets = [*job.sets, "train.hold_out=true"]
-    for name, stem in STEMS.items():
+    for name, (stem, *_) in COURSE.items():
         sets += [f"tasks.{name}.dev=none", f"tasks.{name}.test={(data / f'{stem}-dev.csv').resolve()}"]
     config = build_config(preset=job.preset, sets=sets, data=data, seed=job.seed)
     if job.screen:
-        rows = {task.name: sum(1 for _ in open(task.train, "rb")) - 1 for task in config.tasks if task.train}
+        rows = {task.name: len(read_rows(task.name, data, "train")[1]) for task in config.tasks}
         rounds = min(9 * rows[task.name] // 10 // (task.batch_size or 32) for task in config.tasks)
         config = build_config(preset=job.preset, sets=sets, data=data, seed=job.seed, rounds=rounds // 2)
     return config
 
 
-def result_of(run: Run, job: Job) -> Result:
+def result_of(run: Run, job: Job, data: Path) -> Result:
     """Collect what is kept of a run: scores of each epoch on the held-out rows, and once those of the dev files."""
     record = json.loads((run.folder / "record.json").read_text("utf-8"))
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
@@ -153,34 +181,25 @@ def result_of(run: Run, job: Job) -> Result:
         "kept": kept,
     }
     if not job.screen:
-        result |= dev_scores(run)
+        result |= dev_scores(run, data)
     return result
 
 
-def labels_of(task: Task) -> tuple[list[dict[str, str]], np.ndarray]:
-    """Read the rows of a task's dev file, which stands as its test file, and their labels as numbers."""
-    assert task.test is not None
-    with open(task.test, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    return rows, np.array([float(row[task.label]) for row in rows])
-
-
-def dev_scores(run: Run) -> Result:
+def dev_scores(run: Run, data: Path) -> Result:
     """Score the dev files, and keep the predictions in the rows' order: a digit a row for classes, else a number."""
     scores: Result = {}
     predictions: Result = {}
-    for task in run.config.tasks:
-        rows, labels = labels_of(task)
-        answers = [answer.label for answer in run.predict(task.name, rows)]
+    for name, (*_, metric) in COURSE.items():
+        texts, labels = read_rows(name, data, "dev")
+        answers = [answer.label for answer in run.predict(name, texts)]
         found = np.array([float(str(answer)) for answer in answers])
-        metric = task.scored_by
         score = bootstrap_score(metric, found, labels)
-        scores[task.name] = {metric: score.value, "low": score.low, "high": score.high, "rows": score.n}
-        if task.kind == "regression":
-            scores[task.name]["spearman"] = compute_metric("spearman", found, labels)
-            predictions[task.name] = " ".join(f"{value:.3f}" for value in found)
+        scores[name] = {metric: score.value, "low": score.low, "high": score.high, "rows": score.n}
+        if metric == "pearson":
+            scores[name]["spearman"] = compute_metric("spearman", found, labels)
+            predictions[name] = " ".join(f"{value:.3f}" for value in found)
         else:
-            predictions[task.name] = "".join(map(str, answers))
+            predictions[name] = "".join(map(str, answers))
     return {"dev": scores, "predictions": predictions}
 
 
@@ -201,11 +220,9 @@ def run_job(job: Job, args: argparse.Namespace) -> None:
     out = args.runs / f"{job.name}-{job.seed}"
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
     run = train(config_of(job, args.data), out, device=args.device, resume=(out / "config.json").exists())
-    result = result_of(run, job)
+    result = result_of(run, job, args.data)
     args.results.mkdir(parents=True, exist_ok=True)
     partial = place.with_suffix(".part")
     partial.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     partial.replace(place)
     print(f"{job.file}: {result['minutes']} minutes, held out {held_out_mean(result):.4f}", file=sys.stderr, flush=True)
-
-

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from multitask import Run, RunConfig, build_config, train
+from multitask import DataError, Run, RunConfig, build_config, train
 from multitask.metrics import bootstrap_score, compute_metric
 
 # Of the course's tasks: the file's stem, the columns of texts and label, and the metric.
@@ -217,6 +217,9 @@ def run_job(job: Job, args: argparse.Namespace) -> None:
     place = args.results / job.file
     if place.exists():
         return
+    for stem, *_ in COURSE.values() if not job.screen else ():
+        if not (args.data / f"{stem}-dev.csv").exists():  # rather than after hours
+            raise DataError(f"--data {args.data} must hold {stem}-dev.csv, there is none")
     out = args.runs / f"{job.name}-{job.seed}"
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
     run = train(config_of(job, args.data), out, device=args.device, resume=(out / "config.json").exists())

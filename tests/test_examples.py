@@ -33,7 +33,8 @@ NUMBERED = {
 }
 CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
 PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa", "famo", "uncertainty")}  # run by tests/multitask/updates
-SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS
+TABLES = {"contamination.py", "reproduce_tables.py", "reproduction.py"}  # run by tests/test_reproduction.py
+SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | TABLES
 
 
 def run(root: Path, *argv: object) -> str:

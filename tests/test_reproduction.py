@@ -1,0 +1,182 @@
+"""The scripts that rebuild the tables: on sample rows, on what is committed, and on the real files where they are."""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+PLAN = """
+[[run]]
+name = "small"
+about = "a row of its own"
+preset = "minilm"
+seeds = [1, 2]
+set = ["train.epochs=1", "train.rounds=2", "encoder.weights={weights}"]
+
+[[run]]
+name = "tuned"
+about = "a row whose rate is chosen"
+preset = "minilm"
+seeds = [1]
+rates = [1e-5, 1e-3]
+set = [
+    "train.epochs=1", "encoder.weights={weights}",
+    "tasks.sst.batch_size=8", "tasks.para.batch_size=8", "tasks.sts.batch_size=8",
+]
+
+[[claim]]
+text = "the first is better"
+better = "small"
+than = "tuned"
+task = "sts"
+"""
+
+
+@pytest.fixture
+def names(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What examples/reproduction.py defines."""
+    monkeypatch.syspath_prepend(str(root / "examples"))
+    return importlib.import_module("reproduction")
+
+
+@pytest.fixture
+def files(root: Path, tmp_path: Path) -> Path:
+    """The sample rows, named as the course's files are."""
+    for name, stem in (("sst", "ids-sst"), ("para", "quora"), ("sts", "sts")):
+        for split in ("train", "dev"):
+            shutil.copy(root / "examples" / "data" / f"{name}-{split}.tsv", tmp_path / f"{stem}-{split}.csv")
+    return tmp_path
+
+
+def reproduce(root: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error"}
+    program = [sys.executable, root / "examples" / "reproduce_tables.py", *map(str, words)]
+    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_weights: Path) -> None:
+    (plan := files / "plan.toml").write_text(PLAN.format(weights=tiny_weights), encoding="utf-8")
+    results = files / "results"
+    words = ["--data", files, "--plan", plan, "--results", results, "--runs", files / "runs"]
+    dev = [path.rename(path.with_suffix(".away")) for path in files.glob("*-dev.csv")]
+    screens = reproduce(root, *words, "--only", "tuned")  # stops at the first run that reads the dev files
+    assert screens.returncode == 1
+    assert screens.stderr.splitlines()[-1] == f"error: --data {files} must hold ids-sst-dev.csv, there is none"
+    assert sorted(path.name for path in results.iterdir()) == ["tuned-lr0.001-1.json", "tuned-lr1e-05-1.json"]
+    for path in dev:
+        path.rename(path.with_suffix(".csv"))
+    first = reproduce(root, *words)
+    assert first.returncode == 0, first.stderr
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    assert sorted(before) == [
+        "small-1.json",
+        "small-2.json",
+        "tuned-1.json",
+        "tuned-lr0.001-1.json",
+        "tuned-lr1e-05-1.json",
+    ]
+    shutil.rmtree(files / "runs")
+    assert reproduce(root, *words).stdout == first.stdout
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+
+    screened = {rate: json.loads(before[f"tuned-lr{rate}-1.json"]) for rate in ("1e-05", "0.001")}
+    best = max(screened, key=lambda rate: float(screened[rate]["epochs"][0]["mean"]))
+    tuned = json.loads(before["tuned-1.json"])
+    assert f"tasks.sts.lr={best}" in tuned["set"]
+    assert "dev" not in screened[best]
+    seeds = [json.loads(before[f"small-{seed}.json"])["dev"]["sts"]["pearson"] for seed in (1, 2)]
+    cells = next(line.split(" | ") for line in first.stdout.splitlines() if line.startswith("| small |"))
+    assert cells[7] == f"{np.mean(seeds):.3f} ± {np.std(seeds, ddof=1):.3f}"
+    claim = next(line.split(" | ") for line in first.stdout.splitlines() if line.startswith("| the first is better"))
+    assert float(claim[4]) == pytest.approx(np.mean(seeds) - tuned["dev"]["sts"]["pearson"], abs=2e-3)
+
+
+def test_every_row_of_the_plan_can_be_trained(root: Path, names: ModuleType, files: Path) -> None:
+    plan, claims = names.read_plan(root / "examples" / "results" / "plan.toml")
+    for row in plan:
+        tuned = names.rate_sets(3e-5) if row.rates or row.rate_of else ()
+        job = names.Job(row.name, row.preset, (*row.set, *tuned), row.seeds[0], False)
+        config = names.config_of(job, files)
+        assert all(task.dev is None and task.test for task in config.tasks)
+        assert config.train.hold_out
+    rows = {row.name: row for row in plan}
+    assert len(rows) == len(plan)
+    assert all(row.rate_of is None or rows[row.rate_of].rates for row in plan)
+    assert all({claim.better, claim.than} <= {*rows} and claim.task in (*names.TASKS, "mean") for claim in claims)
+
+
+def committed(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text("utf-8")) for path in sorted((root / "examples/results/tables").glob("*.json"))]
+
+
+def test_results_are_of_what_the_plan_says(root: Path, names: ModuleType) -> None:
+    plan, _ = names.read_plan(root / "examples" / "results" / "plan.toml")
+    folder = root / "examples" / "results" / "tables"
+    wanted: dict[str, Any] = {}
+    for row in plan:
+        try:
+            for job in names.jobs_of(row, plan, folder, "all-minilm-l6-v2"):
+                wanted[job.file] = job
+        except FileNotFoundError:  # its screens are not all there yet
+            continue
+    for path in folder.glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        stem, _, seed = path.stem.rpartition("-")
+        assert (result["name"], str(result["seed"])) == (stem, seed)
+        if path.name in wanted:
+            job = wanted[path.name]
+            assert (result["preset"], tuple(result["set"]), result["screen"]) == (job.preset, job.sets, job.screen)
+        else:
+            assert re.sub(r"-lr[\d.e-]+$", "", stem) in {row.name for row in plan}, path.name
+
+
+def test_scores_are_those_of_the_predictions(root: Path, names: ModuleType, course_data: Path) -> None:
+    for result in committed(root):
+        if result["screen"]:
+            continue
+        for task, (*_, metric) in names.COURSE.items():
+            _, labels = names.read_rows(task, course_data, "dev")
+            found = names.predictions_of(result, task)
+            value = np.corrcoef(found, labels)[0, 1] if metric == "pearson" else np.mean(found == labels)
+            assert value == pytest.approx(result["dev"][task][metric], abs=2e-4)
+
+
+def test_the_page_has_the_tables_that_the_script_prints(root: Path, course_data: Path) -> None:
+    page = (root / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    printed = reproduce(root, "--print", "--data", course_data)
+    assert printed.returncode == 0, printed.stderr
+    for table in printed.stdout.strip().split("\n\n"):
+        assert table in page, table
+
+
+def test_known_rows_of_the_real_files(
+    root: Path, names: ModuleType, course_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "examples"))
+    contamination = importlib.import_module("contamination")
+    counts = {}
+    for task in names.TASKS:
+        train, dev = (
+            contamination.single_spaced(names.read_rows(task, course_data, split)[0]) for split in ("train", "dev")
+        )
+        counts[task] = contamination.known_rows(train, dev, by_text=task == "para").sum()
+    assert counts == {"sst": 2, "para": 422, "sts": 16}
+
+
+def test_the_threshold_is_the_best_of_all(root: Path, names: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    contamination = importlib.import_module("contamination")
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        values, labels = rng.uniform(-1, 1, 12), rng.integers(0, 2, 12).astype(float)
+        found = contamination.best_threshold(values, labels)
+        right = [((values > each) == (labels == 1)).sum() for each in (found, *rng.uniform(-1, 1, 500))]
+        assert right[0] == max(right)

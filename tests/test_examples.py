@@ -32,7 +32,7 @@ NUMBERED = {
     "08_few_rows.py",
 }
 CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
-PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa", "famo", "uncertainty")}  # run by tests/multitask/updates
+PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa")}  # run by tests/multitask/updates
 TABLES = {"contamination.py", "reproduce_tables.py", "reproduction.py"}  # run by tests/test_reproduction.py
 SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | TABLES
 

@@ -222,6 +222,9 @@ UPDATES: Registry[Any] = Registry(
         "separate": "multitask.updates.separate:SeparateUpdate",
         "combined": "multitask.updates.combined:CombinedUpdate",
         "pcgrad": "multitask.updates.pcgrad:pcgrad",
+        "uncertainty": "multitask.updates.uncertainty:Uncertainty",
+        "famo": "multitask.updates.famo:Famo",
+        "upgrad": "multitask.updates.upgrad:upgrad",
     },
 )
 OPTIMIZERS: Registry[Any] = Registry(

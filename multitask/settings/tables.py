@@ -63,8 +63,8 @@ class TrainConfig:
     """
 
     update: str = setting(
-        "one backward pass and step per task (the report's Algorithm 1), one over the summed losses, or gradient"
-        " surgery",
+        "one backward pass and step per task (the report's Algorithm 1); one step over the summed losses; or one after"
+        " gradient surgery, by learned uncertainties, by how fast losses fall, or in a direction that harms no task",
         choices=UPDATES,
         default="separate",
     )

@@ -54,7 +54,7 @@ with process_group():
         *(("separate", reduction, accumulate, "own") for reduction in ("mean", "sum") for accumulate in (1, 3)),
         ("separate", "mean", 1, "shared"),
         *((update, reduction, 1, "own") for update in ("combined", "pcgrad") for reduction in ("mean", "sum")),
-        *((update, "mean", 3, "own") for update in ("cagrad", "famo", "uncertainty")),
+        *((update, "mean", 3, "own") for update in ("uncertainty", "famo", "upgrad", "cagrad")),
     ],
 )
 def test_two_processes_equal_one_with_twice_the_batch(

@@ -40,7 +40,7 @@ def refusal(**arguments: object) -> str:
         ("train.warmup=1.1", "train.warmup must be finite and at least 0 and at most 1, got 1.1"),
         ("train.clip=0", "train.clip must be finite and above 0, got 0"),
         ("train.eps=0", "train.eps must be finite and above 0"),
-        ("train.update=sum", "must be one of separate, combined, pcgrad, got 'sum'"),
+        ("train.update=sum", "must be one of separate, combined, pcgrad, uncertainty, famo and 1 more, got 'sum'"),
         ("train.schedule=step", "must be one of constant, linear, cosine"),
         ("train.precision=fp16", "must be one of auto, float32, bfloat16"),
         ("train.task_order=random", "must be one of fixed, shuffled"),

@@ -11,9 +11,9 @@ from multitask.plugins import load_plugin
 
 @pytest.fixture(scope="module")
 def example_updates(root: Path, remember_parts: Callable[[], Callable[[], None]]) -> Iterator[list[str]]:
-    """The names of CAGrad, DWA, FAMO and uncertainty weighting, registered from their files."""
+    """The names of CAGrad and DWA, registered from their files."""
     forget = remember_parts()
-    names = ["cagrad", "dwa", "famo", "uncertainty"]
+    names = ["cagrad", "dwa"]
     for name in names:
         load_plugin(root / "examples" / "plugins" / f"{name}.py")
     yield names

@@ -1,4 +1,4 @@
-"""CAGrad, uncertainty weighting and FAMO of examples/plugins, against what their papers write."""
+"""CAGrad and DWA of examples/plugins, uncertainty weighting and FAMO, against what their papers write."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_are_refused_before_any_step(
 
 
 def test_a_skipped_step_moves_nothing_of_the_update_either(
-    make_model: Any, make_batches: Any, three_tasks: Tasks, example_updates: list[str]
+    make_model: Any, make_batches: Any, three_tasks: Tasks
 ) -> None:
     model = make_model(same_rates(three_tasks))
     stepper = Stepper(model, TrainConfig(update="uncertainty", on_nonfinite="skip"), np.random.default_rng(0))

@@ -18,7 +18,7 @@ from multitask.training.checkpoints import read_state, restore_checkpoint, save_
 from multitask.updates.stepper import Stepper
 
 Tasks = tuple[Task, ...]
-EVERY = ["separate", "combined", "pcgrad", "cagrad", "famo", "uncertainty"]
+EVERY = ["separate", "combined", "pcgrad", "uncertainty", "famo", "upgrad", "cagrad"]
 
 
 def same_rates(tasks: Sequence[Task]) -> Tasks:

@@ -1,10 +1,4 @@
-"""Uncertainty weighting as an update of your own: how much each loss counts is learned, too.
-
-    multitask train --tasks examples/tasks.toml --plugin examples/plugins/uncertainty.py --set train.update=uncertainty
-
-Source: Kendall, Gal and Cipolla 2018, Multi-Task Learning Using Uncertainty to Weigh Losses (arXiv 1705.07115),
-equation 10, with s = log sigma^2, which is what their section 3.2 trains: the sum of exp(-s) / 2 * loss + s / 2.
-"""
+"""Uncertainty weighting: Kendall, Gal and Cipolla 2018, arXiv 1705.07115."""
 
 from collections.abc import Sequence
 
@@ -12,12 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multitask import UPDATES, Objective
+from multitask.updates.base import Objective
+
+__all__ = ["Uncertainty"]
 
 
-@UPDATES.register("uncertainty")
 class Uncertainty(Objective):
-    """One step on the losses, each divided by a variance that is learned."""
+    """One step on the losses, each divided by a variance that is learned.
+
+    Source: Kendall, Gal and Cipolla 2018 (arXiv 1705.07115), equation 10, with s = log sigma^2, which is what their
+    section 3.2 trains: the sum of exp(-s) / 2 * loss + s / 2.
+    """
 
     lr = 1e-3  # of the log variances
 

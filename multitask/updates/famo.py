@@ -1,10 +1,4 @@
-"""FAMO as an update of your own: tasks' weights follow how fast their losses fall.
-
-    multitask train --tasks examples/tasks.toml --plugin examples/plugins/famo.py --set train.update=famo
-
-Source: Liu et al. 2023, FAMO: Fast Adaptive Multitask Optimization (arXiv 2306.03792), algorithm 1. Losses must be
-positive, as cross-entropies and squared errors are.
-"""
+"""Fast adaptive multitask optimization (FAMO): Liu et al. 2023, arXiv 2306.03792."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,14 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multitask import UPDATES, Objective
+from multitask.updates.base import Objective
+
+__all__ = ["Famo"]
 
 TINY = 1e-8  # added to each loss, so that its logarithm is finite
 
 
-@UPDATES.register("famo")
 class Famo(Objective):
-    """One step on the weighted sum of the losses' logarithms; the weights' logits are learned."""
+    """One step on the weighted sum of the losses' logarithms; the weights' logits follow how fast each loss falls.
+
+    Source: Liu et al. 2023 (arXiv 2306.03792), algorithm 1. Losses must be positive, as cross-entropies and squared
+    errors are. Each round also computes the losses of its batches with the new weights.
+    """
 
     lr = 0.025  # of the logits, as in the authors' code
 

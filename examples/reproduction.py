@@ -48,6 +48,7 @@ class Planned:
     screen: bool = False
     rates: Sequence[float] = ()
     rate_of: str | None = None
+    predict: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Job:
     sets: tuple[str, ...]
     seed: int
     screen: bool
+    predict: bool = False
 
     @property
     def file(self) -> str:
@@ -112,7 +114,7 @@ def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) 
         means = [held_out_mean(read_result(results / f"{tuned.name}-lr{rate:g}-1.json")) for rate in tuned.rates]
         sets += rate_sets(tuned.rates[means.index(max(means))])
     for seed in row.seeds:
-        yield Job(row.name, row.preset, sets, seed, row.screen)
+        yield Job(row.name, row.preset, sets, seed, row.screen, row.predict and seed == row.seeds[0])
 
 
 def read_rows(task: str, data: Path, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
@@ -203,6 +205,19 @@ def dev_scores(run: Run, data: Path) -> Result:
     return {"dev": scores, "predictions": predictions}
 
 
+def write_predictions(run: Run, data: Path, path: Path) -> None:
+    """Write the answers to the rows of the test files, which have no labels: task, id and prediction."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["task", "id", "prediction"])
+        for name, (stem, *_) in COURSE.items():
+            with open(data / f"{stem}-test-student.csv", encoding="utf-8", newline="") as rows:
+                answers = run.predict(name, list(csv.DictReader(rows, delimiter="\t")))
+            for answer in answers:
+                label = f"{answer.label:.4f}" if isinstance(answer.label, float) else answer.label
+                writer.writerow([name, answer.id, label])
+
+
 def processor() -> str:
     """Return what the machine calls its processor."""
     try:
@@ -217,14 +232,17 @@ def run_job(job: Job, args: argparse.Namespace) -> None:
     place = args.results / job.file
     if place.exists():
         return
-    for stem, *_ in COURSE.values() if not job.screen else ():
-        if not (args.data / f"{stem}-dev.csv").exists():  # rather than after hours
-            raise DataError(f"--data {args.data} must hold {stem}-dev.csv, there is none")
+    needed = ([] if job.screen else ["dev"]) + (["test-student"] if job.predict else [])
+    for file in [f"{stem}-{split}.csv" for stem, *_ in COURSE.values() for split in needed]:
+        if not (args.data / file).exists():  # rather than after hours
+            raise DataError(f"--data {args.data} must hold {file}, there is none")
     out = args.runs / f"{job.name}-{job.seed}"
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
     run = train(config_of(job, args.data), out, device=args.device, resume=(out / "config.json").exists())
     result = result_of(run, job, args.data)
     args.results.mkdir(parents=True, exist_ok=True)
+    if job.predict:
+        write_predictions(run, args.data, place.with_suffix(".tsv"))
     partial = place.with_suffix(".part")
     partial.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     partial.replace(place)

@@ -20,6 +20,7 @@ name = "small"
 about = "a row of its own"
 preset = "minilm"
 seeds = [1, 2]
+predict = true
 set = ["train.epochs=1", "train.rounds=2", "encoder.weights={weights}"]
 
 [[run]]
@@ -52,8 +53,8 @@ def names(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def files(root: Path, tmp_path: Path) -> Path:
     """The sample rows, named as the course's files are."""
     for name, stem in (("sst", "ids-sst"), ("para", "quora"), ("sts", "sts")):
-        for split in ("train", "dev"):
-            shutil.copy(root / "examples" / "data" / f"{name}-{split}.tsv", tmp_path / f"{stem}-{split}.csv")
+        for split, end in (("train", "train"), ("dev", "dev"), ("dev", "test-student")):
+            shutil.copy(root / "examples" / "data" / f"{name}-{split}.tsv", tmp_path / f"{stem}-{end}.csv")
     return tmp_path
 
 
@@ -79,6 +80,7 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
     before = {path.name: path.read_bytes() for path in results.iterdir()}
     assert sorted(before) == [
         "small-1.json",
+        "small-1.tsv",
         "small-2.json",
         "tuned-1.json",
         "tuned-lr0.001-1.json",
@@ -96,6 +98,11 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
     seeds = [json.loads(before[f"small-{seed}.json"])["dev"]["sts"]["pearson"] for seed in (1, 2)]
     cells = next(line.split(" | ") for line in first.stdout.splitlines() if line.startswith("| small |"))
     assert cells[7] == f"{np.mean(seeds):.3f} ± {np.std(seeds, ddof=1):.3f}"
+    answers = [line.split("\t") for line in before["small-1.tsv"].decode().splitlines()]
+    assert answers[0] == ["task", "id", "prediction"]
+    assert [float(answer) for task, _, answer in answers[1:] if task == "sts"] == pytest.approx(
+        [float(each) for each in json.loads(before["small-1.json"])["predictions"]["sts"].split()], abs=1e-3
+    )
     claim = next(line.split(" | ") for line in first.stdout.splitlines() if line.startswith("| the first is better"))
     assert float(claim[4]) == pytest.approx(np.mean(seeds) - tuned["dev"]["sts"]["pearson"], abs=2e-3)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multitask.cli.compare import compare
 from multitask.cli.inspect import inspect
 from multitask.cli.predict import predict
 from multitask.cli.running import load_run, prints_aside, use_threads
@@ -122,6 +123,7 @@ def presets(args: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "inspect": inspect,
     "fetch": fetch,

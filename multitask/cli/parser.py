@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from multitask.cli.compare import add_compare
 from multitask.cli.options import add_bad_rows, add_machine, add_setting, at_least
 from multitask.settings.fields import settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
@@ -37,6 +38,7 @@ def build_parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_train(commands)
     _add_evaluate(commands)
+    add_compare(commands)
     _add_predict(commands)
     _add_inspect(commands)
     _add_fetch(commands)
@@ -120,14 +122,21 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     predict = commands.add_parser(
         "predict",
         help="label rows with a run",
-        description="Write a TSV: id, prediction, then a probability per class, in the order of the rows.",
+        description="Write a TSV: id, prediction, then a probability per class, in the order of the rows; with --split"
+        " task, id and prediction, for the files of all tasks.",
         epilog="Input is CSV, TSV or JSON lines with the task's columns, or plain text, one sentence a line"
-        " (pairs: a tab between the two). A pipe works at either end.",
+        " (pairs: a tab between the two). A pipe works at either end. Neither input nor a split's files need labels.",
         allow_abbrev=False,
     )
     predict.add_argument("run", type=Path, metavar="RUN", help="folder that train wrote")
-    predict.add_argument("--task", metavar="NAME", help="the task to predict (may be left out if the run has one)")
-    predict.add_argument("--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)")
+    predict.add_argument(
+        "--task", metavar="NAME", help="the task to predict (may be left out if the run has one, and with --split)"
+    )
+    predict.add_argument("--input", metavar="FILE", help="rows to label, - for standard input (-)")
+    predict.add_argument("--split", choices=list(FILES), help="label the rows of the tasks' own files instead")
+    predict.add_argument(
+        "--data", type=Path, metavar="DIR", help="with --split: folder of the files (where train found them)"
+    )
     predict.add_argument("--output", default="-", metavar="FILE", help="where to write, - for standard output (-)")
     add_bad_rows(predict, "error")
     add_setting(predict, TrainConfig, "precision")

@@ -63,6 +63,10 @@ def print_comparison(found: "Comparison", *, what: str, as_json: bool) -> None:
 
     :param what: what its sides are called.
     """
+    from multitask.distributed import is_main
+
+    if not is_main():
+        return
     for task, having in found.partial.items():
         whose = (
             f"only {listed(having)} {'has' if len(having) == 1 else 'have'} it" if having else f"no {what} has it whole"

@@ -19,7 +19,7 @@ from multitask.run import Run, read_config, read_rows
 from multitask.settings.checks import shown
 from multitask.settings.config import RunConfig
 
-__all__ = ["Compared", "Comparison", "Member", "compare", "compare_sides", "refuse_other_rows"]
+__all__ = ["Compared", "Comparison", "Member", "compare", "compare_sides", "read_member", "refuse_other_rows"]
 
 AnyRun = str | Path | Run
 # By task its sets of rows, each with the numbers of the seeds that are scored on it, by side.
@@ -99,7 +99,7 @@ def compare(
     sides = [[side] if isinstance(side, str | Path | Run) else list(side) for side in runs]
     if len(sides) < 2 or not all(sides):
         raise ConfigError(f"runs must be at least two, got {len(sides) if all(sides) else 'an empty list'}")
-    read = [[_read(run, split, data, bad_rows) for run in side] for side in sides]
+    read = [[read_member(run, split, data=data, bad_rows=bad_rows) for run in side] for side in sides]
     names = [side[0].name + (f" and {len(side) - 1} more" if len(side) > 1 else "") for side in read]
     return compare_sides(names, read, split, device=device, precision=precision, resamples=resamples, seed=seed)
 
@@ -147,9 +147,10 @@ def compare_sides(
     return Comparison(tuple(names), split, tasks, mean, partial)
 
 
-def refuse_other_rows(sides: Sequence[Sequence[Member]], split: str) -> Parts:
+def refuse_other_rows(sides: Sequence[Sequence[Member]], split: str, advice: str | None = None) -> Parts:
     """Check that sides can be compared: in each task that all have they have the same metric, labels and rows.
 
+    :param advice: ends the message where rows differ.
     :return: one set of rows for all seeds, or one for the first seed of each side, one for the second and so on.
     :raises RunError: naming what differs.
     """
@@ -171,13 +172,15 @@ def refuse_other_rows(sides: Sequence[Sequence[Member]], split: str) -> Parts:
         for one, *others in zip(*sides, strict=True) if by_seed else [members]:
             for other in others:
                 if not _same(name, one, other):
-                    raise RunError(_other_rows(name, one, other, split))
+                    raise RunError(_other_rows(name, one, other, split, advice))
         result[name] = apart
     return result
 
 
-def _read(run: AnyRun, split: str, data: Any, bad_rows: OnBad) -> Member:
-    """Read a run's settings and rows, not yet its model."""
+def read_member(
+    run: AnyRun, split: str, *, data: str | Path | Mapping[str, Any] | None = None, bad_rows: OnBad = "missing"
+) -> Member:
+    """Read a run's settings and rows, not yet its model; parameters as in compare."""
     if isinstance(run, Run):
         folder, config, given = run.folder, run.config, run.given
     else:
@@ -232,7 +235,7 @@ def _refuse_other_task(name: str, one: Member, other: Member) -> None:
             )
 
 
-def _other_rows(name: str, one: Member, other: Member, split: str) -> str:
+def _other_rows(name: str, one: Member, other: Member, split: str, advice: str | None) -> str:
     """Say that two members have other rows of a task, and what to do."""
     first, second = (_content(member.rows[name]) for member in (one, other))
     line = next((number for number, (a, b) in enumerate(zip(first, second, strict=False), 1) if a != b), 0)
@@ -240,10 +243,10 @@ def _other_rows(name: str, one: Member, other: Member, split: str) -> str:
     said = f"task {name}: the {split} rows of {one.name} and {other.name} must be the same, got {how}"
     holding = [member for member in (one, other) if split != "test" and member.config.task(name).dev is None]
     if not holding:
-        return f"{said}; --data DIR has all runs read the files of one folder"
+        return said + ("; --data DIR has all runs read the files of one folder" if advice is None else advice)
     seeds = listed([member.config.train.seed for member in holding], join=" and ")
     whose = "each holds" if len(holding) > 1 else f"{holding[0].name} holds"
+    usual = "; --split test compares runs on rows that none was trained on (--data DIR: on the files of another folder)"
     return (
-        f"{said}, as {whose} out its own of the training rows (train.seed {seeds}); --split test compares runs on rows"
-        " that none was trained on (--data DIR: on the files of another folder)"
+        f"{said}, as {whose} out its own of the training rows (train.seed {seeds}){usual if advice is None else advice}"
     )

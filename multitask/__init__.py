@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from multitask.settings.multilabel import Multilabel
     from multitask.settings.tables import EncoderConfig, TrainConfig
     from multitask.settings.task import Task
+    from multitask.studies.compare_runs import Compared, Comparison, compare
     from multitask.training.loop import RoundRecord
     from multitask.training.train import train
     from multitask.updates.base import Objective, Update, Weighting
@@ -36,6 +37,8 @@ __all__ = [
     "UPDATES",
     "Binary",
     "Classification",
+    "Compared",
+    "Comparison",
     "ConfigError",
     "DataError",
     "Difference",
@@ -58,6 +61,7 @@ __all__ = [
     "Weighting",
     "baseline_score",
     "build_config",
+    "compare",
     "load_plugin",
     "load_tasks",
     "paired_difference",
@@ -75,6 +79,8 @@ _HOME = {
     "UPDATES": "settings.choices",
     "Binary": "settings.kinds",
     "Classification": "settings.kinds",
+    "Compared": "studies.compare_runs",
+    "Comparison": "studies.compare_runs",
     "ConfigError": "errors",
     "DataError": "errors",
     "Difference": "comparison",
@@ -97,6 +103,7 @@ _HOME = {
     "Weighting": "updates.base",
     "baseline_score": "metrics",
     "build_config": "settings.config",
+    "compare": "studies.compare_runs",
     "load_plugin": "plugins",
     "load_tasks": "settings.config",
     "paired_difference": "comparison",

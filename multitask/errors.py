@@ -32,9 +32,10 @@ class StoppedError(RunError):
 
     :param signum: the signal's number; SIGTERM's after a callback.
     :param callback: the callback's name, if one stopped it.
+    :param how: how it goes on, if not as a run does.
     """
 
-    def __init__(self, signum: int, callback: str | None = None) -> None:
-        by, how = (f"signal {signum}", "--resume") if callback is None else (callback, "resume=True")
-        super().__init__(f"stopped by {by}; {how} continues from the last checkpoint")
+    def __init__(self, signum: int, callback: str | None = None, how: str | None = None) -> None:
+        by, resume = (f"signal {signum}", "--resume") if callback is None else (callback, "resume=True")
+        super().__init__(f"stopped by {by}; {how or f'{resume} continues from the last checkpoint'}")
         self.signum, self.callback = signum, callback

@@ -224,7 +224,7 @@ def resample(
     if resampler is not None:
         return resampler(predicted, wanted, generator, resamples)
     score = row_scorer(name, metric, positive, predicted, wanted)
-    values = np.concatenate([score(draws) for draws in draw_rows(generator, len(predicted), resamples)])
+    values: Floats = np.concatenate([score(draws) for draws in draw_rows(generator, len(predicted), resamples)])
     return values[np.isfinite(values)]
 
 
@@ -289,7 +289,7 @@ def _pearson_of(predicted: Floats, wanted: Floats, draws: Draws) -> Floats:
     # Where little is left of a difference of sums, a side is constant, or nearly: those few are computed directly.
     exact = (spread_x <= 1e-8 * square_x) | (spread_y <= 1e-8 * square_y)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)
+        found: Floats = (product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)
     found[exact] = _as_nan(_pearson(predicted[draws.rows[exact]], wanted[draws.rows[exact]]))
     return found
 

@@ -11,7 +11,7 @@ from minbert.errors import InputError
 from minbert.fit import check_fit
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import EncodedTexts
-from multitask.data.examples import Example, OnBad, iter_examples
+from multitask.data.examples import Dataset, Example, OnBad, iter_examples
 from multitask.data.load import read_split, to_task_data
 from multitask.data.memory import Frame, Given, has_columns, is_frame, is_mapping, memory_rows, rows_by_task
 from multitask.errors import ConfigError, RunError
@@ -25,7 +25,7 @@ from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prediction", "Run", "read_config", "recorded_tasks"]
+__all__ = ["Prediction", "Run", "read_config", "read_rows", "recorded_tasks"]
 
 # Rows that prediction holds at a time: enough to group like lengths, however long the input.
 _WINDOW = 4096
@@ -98,23 +98,7 @@ class Run:
             ``{"topic": rows}``, or by task and split as for ``train``, to be taken instead of files.
         :param bad_rows: as in ``train``.
         """
-        config = self.config.with_data(data) if isinstance(data, str | Path) else self.config
-        given = {name: dict(splits) for name, splits in self.given.items()}
-        if data is not None and not isinstance(data, str | Path):
-            for name, splits in rows_by_task(data, config.tasks, split=split).items():
-                given[name] = {**given.get(name, {}), **splits}
-        before = recorded_tasks(self.folder)
-        if before and not any("held_with" in task for task in before.values()):
-            # A run from when a tenth of any number of rows was held out.
-            config = replace(config, train=replace(config.train, hold_out=True))
-        datasets = read_split(
-            config,
-            split,
-            bad_rows=bad_rows,
-            given=given,
-            from_memory={name: task.get("from_memory", []) for name, task in before.items()},
-            held_with={name: task.get("held_with", []) for name, task in before.items()} or None,
-        )
+        datasets = read_rows(self.folder, self.config, split, data=data, bad_rows=bad_rows, given=self.given)
         rows = to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length)
         scores = evaluate_tasks(self.model, rows, device=self.device, dtype=self.dtype, intervals=True)
         return {
@@ -166,6 +150,24 @@ class Run:
         while window := list(islice(source, _WINDOW)):
             yield from self._predict_window(described, window)
 
+    def read_split(
+        self, split: str = "test", *, task: str | None = None, data: str | Path | None = None, bad_rows: OnBad = "error"
+    ) -> dict[str, Dataset]:
+        """Read a split's rows of every task, or of one, for predict_stream; files of such rows need no labels.
+
+        :param data: a folder with the files of the configuration, if they moved.
+        :param bad_rows: as in ``train``, but "error" unless told: of rows that are left out there is no answer.
+        :raises ConfigError: for a task that the run lacks, or one without rows of the split.
+        :raises DataError: for files and rows that can't be used, naming file and line.
+        """
+        config = self.config
+        if task is not None:
+            self._task(task)
+            if split == "test":  # which rows are held out of a file may depend on all tasks that read it
+                config = replace(config, tasks=(config.task(task),))
+        rows = read_rows(self.folder, config, split, data=data, bad_rows=bad_rows, given=self.given, labelled=False)
+        return {name: dataset for name, dataset in rows.items() if task in (None, name)}
+
     def _predict_window(self, task: Task, window: Sequence[Example]) -> Iterator[Prediction]:
         for example in window:
             if len(example.texts) != len(task.text):
@@ -180,6 +182,47 @@ class Run:
         spread = [None] * len(window) if probabilities is None else [tuple(row) for row in probabilities.tolist()]
         for example, value, row, cut in zip(window, values.tolist(), spread, texts.truncated.tolist(), strict=True):
             yield Prediction(example.id, task.rules.spell(task, value), row, cut)
+
+
+def read_rows(
+    folder: Path,
+    config: RunConfig,
+    split: str,
+    *,
+    data: str | Path | Mapping[str, Any] | None = None,
+    bad_rows: OnBad = "missing",
+    given: Given | None = None,
+    labelled: bool = True,
+) -> dict[str, Dataset]:
+    """Read a run's rows of one split by task: of the files that its settings name, or held out as for its training.
+
+    :param folder: the run's, whose record says what was held out.
+    :param config: its settings.
+    :param data: as in Run.evaluate.
+    :param given: rows in memory that it was trained with.
+    :param labelled: False leaves labels out wherever a split has rows of its own, which then need none.
+    :raises ConfigError: for a task without rows of the split.
+    :raises DataError: for files and rows that can't be used, naming file and line.
+    """
+    given = {name: dict(splits) for name, splits in (given or {}).items()}
+    if isinstance(data, str | Path):
+        config = config.with_data(data)
+    elif data is not None:
+        for name, splits in rows_by_task(data, config.tasks, split=split).items():
+            given[name] = {**given.get(name, {}), **splits}
+    before = recorded_tasks(folder)
+    if before and not any("held_with" in task for task in before.values()):
+        # A run from when a tenth of any number of rows was held out.
+        config = replace(config, train=replace(config.train, hold_out=True))
+    return read_split(
+        config,
+        split,
+        bad_rows=bad_rows,
+        given=given,
+        from_memory={name: task.get("from_memory", []) for name, task in before.items()},
+        held_with={name: task.get("held_with", []) for name, task in before.items()} or None,
+        labelled=labelled,
+    )
 
 
 def read_config(folder: Path) -> RunConfig:

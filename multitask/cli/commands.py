@@ -6,21 +6,20 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multitask.cli.compare import compare
 from multitask.cli.inspect import inspect
 from multitask.cli.predict import predict
-from multitask.cli.running import load_run, prints_aside, use_threads
+from multitask.cli.running import DATA_FOLDER, load_run, prints_aside, require_files, use_threads
 from multitask.cli.scores import print_scores, scores_as_json
-from multitask.errors import ConfigError, DataError
+from multitask.cli.sweep import sweep
+from multitask.errors import ConfigError
 
 if TYPE_CHECKING:
     from multitask.settings.config import RunConfig
 
 __all__ = ["run"]
-
-DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
 
 
 def train(args: argparse.Namespace) -> None:
@@ -39,10 +38,7 @@ def train(args: argparse.Namespace) -> None:
         base=base,
         **{name: getattr(args, name) for name in OPTIONS},
     )
-    for task in config.tasks:
-        if task.train is not None and not Path(task.train).exists():
-            hint = "" if args.tasks or base else "; `multitask fetch data` downloads the course's files"
-            raise DataError(f"tasks.{task.name}.train: {task.train} does not exist{hint}")
+    require_files(config, "" if args.tasks or base else "; `multitask fetch data` downloads the course's files")
     # Brings torch, so not before the settings are known to be right.
     from multitask.distributed import is_main
     from multitask.training.train import train as train_run
@@ -121,7 +117,9 @@ def presets(args: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
+    "sweep": sweep,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "inspect": inspect,
     "fetch": fetch,
@@ -133,7 +131,10 @@ def run(args: argparse.Namespace) -> None:
     """Run the command of ``args``; where torchrun started this process, together with the others."""
     command = COMMANDS[args.command]
     _load_plugins(args)
-    if args.command in ("train", "evaluate", "predict") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if (
+        args.command in ("train", "sweep", "evaluate", "compare", "predict")
+        and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    ):
         from multitask.distributed import process_group
 
         with process_group():

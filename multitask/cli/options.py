@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multitask.data.examples import ON_BAD
+from multitask.data.bad_rows import ON_BAD
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer
 from multitask.settings.fields import settings_of
 
-__all__ = ["add_bad_rows", "add_machine", "add_setting", "at_least"]
+__all__ = ["add_bad_rows", "add_limit", "add_machine", "add_save_every", "add_select", "add_setting", "at_least"]
 
 
 def _checked(check: Callable[[str, Any], Any], read: Callable[[str], Any] = str) -> Callable[[str], Any]:
@@ -58,6 +58,31 @@ def add_bad_rows(command: argparse.ArgumentParser, default: str) -> None:
         default=default,
         choices=[word for word in ON_BAD if word != "missing" or default == "missing"],
         help=f"rows that can't be used: {missing}error: stop; skip: leave them out, and count them ({default})",
+    )
+
+
+def add_limit(command: argparse.ArgumentParser) -> None:
+    """Add ``--limit``."""
+    command.add_argument(
+        "--limit", type=at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed"
+    )
+
+
+def add_select(command: argparse.ArgumentParser) -> None:
+    """Add ``--select``."""
+    command.add_argument(
+        "--select",
+        default="auto",
+        metavar="last|mean|TASK[.METRIC]",
+        help="whose dev score picks the epoch that is kept, of equal ones the last; or last"
+        " (mean, but last where a task has fewer than 100 dev rows)",
+    )
+
+
+def add_save_every(command: argparse.ArgumentParser) -> None:
+    """Add ``--save-every``."""
+    command.add_argument(
+        "--save-every", type=at_least(1), default=100, metavar="N", help="rounds between checkpoints (100)"
     )
 
 

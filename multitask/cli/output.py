@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from multitask.run import Prediction
     from multitask.settings.task import Task
 
-__all__ = ["STANDARD_STREAM", "Output", "check_predict_files", "open_output", "write_predictions"]
+__all__ = [
+    "STANDARD_STREAM",
+    "Output",
+    "check_output",
+    "check_predict_files",
+    "open_output",
+    "write_predictions",
+    "write_split",
+]
 
 STANDARD_STREAM = "-"
 
@@ -83,6 +91,14 @@ def check_predict_files(source: str, output: str, run: Path) -> None:
         raise DataError(f"--input {source}: there is no such file")
     elif Path(source).is_dir():
         raise DataError(f"--input must be a file of rows, got the folder {source}")
+    check_output(output, run, {} if source == STANDARD_STREAM else {"--input": source})
+
+
+def check_output(output: str, run: Path, sources: Mapping[str, str]) -> None:
+    """Refuse an output that can't be written, or would overwrite the run or a file of rows.
+
+    :param sources: files of rows, by what messages call them.
+    """
     if output == STANDARD_STREAM:
         return
     path = Path(output)
@@ -90,8 +106,9 @@ def check_predict_files(source: str, output: str, run: Path) -> None:
         raise ConfigError(f"--output must be the file to write, got the folder {output}")
     if not path.parent.is_dir():
         raise ConfigError(f"--output {output}: there is no folder {path.parent}")
-    if path.exists() and source != STANDARD_STREAM and path.samefile(source):
-        raise ConfigError(f"--output must be another file than --input, got {output} for both")
+    for name, source in sources.items():
+        if path.exists() and Path(source).exists() and path.samefile(source):
+            raise ConfigError(f"--output must be another file than {name}, got {output} for both")
     if path.is_file() and run.resolve() in path.resolve().parents and path.suffix != ".tsv":
         raise ConfigError(f"--output must not be a file of the run itself, got {output}")
 
@@ -105,11 +122,22 @@ def write_predictions(sink: Output, task: "Task", predictions: Iterable["Predict
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
     writer.writerow(["id", "prediction", *(f"p_{label}" for label in task.classes)])
     for prediction in predictions:
-        label = prediction.label
-        if isinstance(label, tuple) and task.label_separator is not None:
-            shown = task.label_separator.join(label) or task.label_separator
-        elif isinstance(label, tuple):
-            shown = json.dumps(label, ensure_ascii=False)
-        else:
-            shown = repr(round(label, 6)) if isinstance(label, float) else label
+        shown = _spelled(task, prediction.label)
         writer.writerow([prediction.id, shown, *(f"{p:.6f}" for p in prediction.probabilities or ())])
+
+
+def write_split(sink: Output, tasks: Mapping[str, "Task"], predictions: Mapping[str, Sequence["Prediction"]]) -> None:
+    """Write one table of all tasks' predictions, without probabilities; labels as in write_predictions."""
+    writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
+    writer.writerow(["task", "id", "prediction"])
+    for name, answers in predictions.items():
+        writer.writerows([name, answer.id, _spelled(tasks[name], answer.label)] for answer in answers)
+
+
+def _spelled(task: "Task", label: str | float | tuple[str, ...]) -> str:
+    """Return a predicted label as it is written."""
+    if isinstance(label, tuple) and task.label_separator is not None:
+        return task.label_separator.join(label) or task.label_separator
+    if isinstance(label, tuple):
+        return json.dumps(label, ensure_ascii=False)
+    return repr(round(label, 6)) if isinstance(label, float) else label

@@ -8,7 +8,17 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from multitask.cli.options import add_bad_rows, add_machine, add_setting, at_least
+from multitask.cli.compare import add_compare
+from multitask.cli.options import (
+    add_bad_rows,
+    add_limit,
+    add_machine,
+    add_save_every,
+    add_select,
+    add_setting,
+    at_least,
+)
+from multitask.cli.sweep import add_sweep
 from multitask.settings.fields import settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
 from multitask.settings.task import FILES
@@ -36,7 +46,9 @@ def build_parser() -> _Parser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_train(commands)
+    add_sweep(commands)
     _add_evaluate(commands)
+    add_compare(commands)
     _add_predict(commands)
     _add_inspect(commands)
     _add_fetch(commands)
@@ -72,9 +84,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         for name, known in settings_of(table).items():
             if known.option:
                 add_setting(train, table, name)
-    train.add_argument(
-        "--limit", type=at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed"
-    )
+    add_limit(train)
     add_bad_rows(train, "missing")
     train.add_argument(
         "--set",
@@ -84,17 +94,9 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="KEY=VALUE",
         help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
     )
-    train.add_argument(
-        "--select",
-        default="auto",
-        metavar="last|mean|TASK[.METRIC]",
-        help="whose dev score picks the epoch that is kept, of equal ones the last; or last"
-        " (mean, but last where a task has fewer than 100 dev rows)",
-    )
+    add_select(train)
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    train.add_argument(
-        "--save-every", type=at_least(1), default=100, metavar="N", help="rounds between checkpoints (100)"
-    )
+    add_save_every(train)
     train.add_argument("--keep", type=at_least(1), default=1, metavar="N", help="checkpoints to keep (1)")
     train.add_argument("--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run")
     add_machine(train)
@@ -120,14 +122,21 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     predict = commands.add_parser(
         "predict",
         help="label rows with a run",
-        description="Write a TSV: id, prediction, then a probability per class, in the order of the rows.",
+        description="Write a TSV: id, prediction, then a probability per class, in the order of the rows; with --split"
+        " task, id and prediction, for the files of all tasks.",
         epilog="Input is CSV, TSV or JSON lines with the task's columns, or plain text, one sentence a line"
-        " (pairs: a tab between the two). A pipe works at either end.",
+        " (pairs: a tab between the two). A pipe works at either end. Neither input nor a split's files need labels.",
         allow_abbrev=False,
     )
     predict.add_argument("run", type=Path, metavar="RUN", help="folder that train wrote")
-    predict.add_argument("--task", metavar="NAME", help="the task to predict (may be left out if the run has one)")
-    predict.add_argument("--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)")
+    predict.add_argument(
+        "--task", metavar="NAME", help="the task to predict (may be left out if the run has one, and with --split)"
+    )
+    predict.add_argument("--input", metavar="FILE", help="rows to label, - for standard input (-)")
+    predict.add_argument("--split", choices=list(FILES), help="label the rows of the tasks' own files instead")
+    predict.add_argument(
+        "--data", type=Path, metavar="DIR", help="with --split: folder of the files (where train found them)"
+    )
     predict.add_argument("--output", default="-", metavar="FILE", help="where to write, - for standard output (-)")
     add_bad_rows(predict, "error")
     add_setting(predict, TrainConfig, "precision")

@@ -3,12 +3,25 @@
 import argparse
 import sys
 from contextlib import AbstractContextManager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from multitask.errors import DataError
 
 if TYPE_CHECKING:
     from multitask.run import Run
+    from multitask.settings.config import RunConfig
 
-__all__ = ["load_run", "prints_aside", "use_threads"]
+__all__ = ["DATA_FOLDER", "load_run", "prints_aside", "require_files", "use_threads"]
+
+DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
+
+
+def require_files(config: "RunConfig", hint: str = "") -> None:
+    """Check that each task's training file is there; DataError ends with ``hint``."""
+    for task in config.tasks:
+        if task.train is not None and not Path(task.train).exists():
+            raise DataError(f"tasks.{task.name}.train: {task.train} does not exist{hint}")
 
 
 def prints_aside() -> AbstractContextManager[object]:

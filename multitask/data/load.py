@@ -141,10 +141,16 @@ class _Reading:
     bad_rows: OnBad
 
     def rows(
-        self, task: Task, source: str | Path | MemoryRows, *, shared: bool = False, grouped: bool = False
+        self,
+        task: Task,
+        source: str | Path | MemoryRows,
+        *,
+        shared: bool = False,
+        grouped: bool = False,
+        labelled: bool = True,
     ) -> Dataset:
         shared = shared or serves_others(self.config, task, source, self.given)
-        return read_examples(source, task, on_bad=self.bad_rows, shared=shared, grouped=grouped)
+        return read_examples(source, task, labelled=labelled, on_bad=self.bad_rows, shared=shared, grouped=grouped)
 
 
 def read_split(
@@ -155,6 +161,7 @@ def read_split(
     given: Given | None = None,
     from_memory: Mapping[str, Collection[str]] | None = None,
     held_with: Mapping[str, Sequence[str]] | None = None,
+    labelled: bool = True,
 ) -> dict[str, Dataset]:
     """Read the labelled rows of one split for each task of a configuration whose labels are known.
 
@@ -163,6 +170,7 @@ def read_split(
     :param given: rows in memory, which are taken instead of a file.
     :param from_memory: by task the splits of which the run was trained with rows in memory.
     :param held_with: as in Prepared, of the run; else by what the tasks read now.
+    :param labelled: False reads texts alone, but for rows that are held out, which takes their labels.
     :return: by task; a task of whose rows none were held out has no dev rows, and is left out of them.
     :raises ConfigError: for another split, or a task without rows of it.
     :raises DataError: for files and rows that can't be used, naming file and line; and if no task has dev rows.
@@ -174,7 +182,7 @@ def read_split(
     for task in config.tasks:
         before = (from_memory or {}).get(task.name, ())
         if split == "test" or "dev" in before or find_source(task, "dev", given) is not None:
-            result[task.name] = reading.rows(task, _source(task, split, given, before))
+            result[task.name] = reading.rows(task, _source(task, split, given, before), labelled=labelled)
         elif task.name not in result:
             parts = []
             for name in held_with.get(task.name) or [task.name]:

@@ -151,7 +151,7 @@ def build_config(
     *,
     preset: str | None = None,
     tasks_file: str | Path | None = None,
-    sets: Sequence[str] = (),
+    sets: Sequence[str] | Mapping[str, Any] = (),
     data: str | Path | None = None,
     base: RunConfig | None = None,
     **options: Any,
@@ -159,7 +159,7 @@ def build_config(
     """Build the configuration of a run from all that may be said about it.
 
     :param preset: None means the one that is tuned for the weights that are named, else the default.
-    :param sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a string.
+    :param sets: ``KEY.KEY=VALUE`` each, the value written as in TOML, a bare word being a string; or values by key.
     :param data: folder of the preset's files.
     :param base: what is taken instead of a preset: the configuration of a run.
     :param options: ``weights``, ``epochs`` and whatever else OPTIONS has; shorthands of a set, None sets nothing.
@@ -168,7 +168,8 @@ def build_config(
     unknown = [name for name in options if name not in OPTIONS]
     if unknown:
         raise TypeError(f"build_config() got an unexpected keyword argument {unknown[0]!r}")
-    told = list(assignments(sets, {OPTIONS[name]: value for name, value in options.items()}))
+    words, values = ((), sets) if isinstance(sets, Mapping) else (sets, {})
+    told = [*values.items(), *assignments(words, {OPTIONS[name]: value for name, value in options.items()})]
     if preset is None:
         preset = preset_for(_named_weights(tasks_file, told))
     check_known("preset", [preset], preset_names())
@@ -223,7 +224,7 @@ def load_tasks(path: str | Path, *, preset: str = DEFAULT_PRESET) -> tuple[Task,
 def _overlay_file(result: Table, path: Path, known: Table, defaults: Table, tuned: Sequence[str]) -> None:
     """Put a TOML file over a preset; see the module's docstring for whose tasks are kept."""
     tables = read_toml(path)
-    check_known(f"{path}: a table", tables, TABLES)
+    check_known(f"{path}: a table", tables.keys() - {"sweep"}, TABLES)  # that is for sweep.py alone
     for section in ("encoder", "train"):
         table = dict(as_table(f"{path}: {section}", tables.get(section, {})))
         check_known(f"{path}: a key of {section}", table, TABLES[section])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from minbert.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from multitask.comparison import Difference, paired_difference
     from multitask.errors import ConfigError, DataError, RunError, StoppedError
     from multitask.metrics import Score, baseline_score
     from multitask.model.model import MultitaskModel
@@ -37,6 +38,7 @@ __all__ = [
     "Classification",
     "ConfigError",
     "DataError",
+    "Difference",
     "Kind",
     "EncoderConfig",
     "Multilabel",
@@ -58,6 +60,7 @@ __all__ = [
     "build_config",
     "load_plugin",
     "load_tasks",
+    "paired_difference",
     "train",
 ]
 
@@ -74,6 +77,7 @@ _HOME = {
     "Classification": "settings.kinds",
     "ConfigError": "errors",
     "DataError": "errors",
+    "Difference": "comparison",
     "Kind": "settings.kinds",
     "EncoderConfig": "settings.tables",
     "Multilabel": "settings.multilabel",
@@ -95,6 +99,7 @@ _HOME = {
     "build_config": "settings.config",
     "load_plugin": "plugins",
     "load_tasks": "settings.config",
+    "paired_difference": "comparison",
     "train": "training.train",
 }
 

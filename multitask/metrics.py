@@ -18,12 +18,14 @@ from multitask.errors import ConfigError
 from multitask.resampling import (
     CORRELATIONS,
     UNDEFINED,
+    Draws,
     Floats,
     confusion_of,
     f1_of,
     macro_f1_of,
     mcc_of,
     resample,
+    row_scorer,
     sets_counts,
     sets_f1_of,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "mcc",
     "micro_f1",
     "pearson",
+    "scorer",
     "spearman",
 ]
 
@@ -170,6 +173,21 @@ def bootstrap_score(
     values = resample(name, function, positive, predicted, wanted, generator, resamples)
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
     return Score(value, float(low), float(high), len(predicted), metric)
+
+
+def scorer(
+    metric: str, predictions: Values, labels: Values, classes: Sequence[str] = ()
+) -> tuple[float, Callable[[Draws], Floats] | None]:
+    """Return the score of predictions, and the function of draws that scores their rows; None for an undefined score.
+
+    Parameters and errors as in compute_metric.
+    """
+    function, positive = _resolve(metric, classes)
+    predicted, wanted = _prepared(metric, predictions, labels)
+    value = function(predicted, wanted)
+    if not len(predicted) or not math.isfinite(value):
+        return math.nan, None
+    return value, row_scorer(metric.partition(":")[0], function, positive, predicted, wanted)
 
 
 def baseline_score(task: Task, train_labels: Values, dev_labels: Values) -> Score:

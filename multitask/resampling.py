@@ -3,8 +3,8 @@
 Correlations and their resamples come from scipy.stats, which is imported on first use.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,21 @@ import numpy.typing as npt
 __all__ = [
     "CORRELATIONS",
     "UNDEFINED",
+    "Draws",
     "Floats",
     "confusion_of",
+    "draw_rows",
     "f1_of",
     "macro_f1_of",
     "mcc_of",
     "resample",
+    "row_scorer",
     "sets_counts",
     "sets_f1_of",
 ]
 
 Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.intp]
 # Values of resamples that are held at once: few enough for the processor's cache, and for memory.
 BATCH_VALUES = 200_000
 # Stands for an undefined correlation among resamples: scipy's bootstrap warns of NaN. No correlation is above 1.
@@ -32,10 +36,15 @@ UNDEFINED = 2.0
 
 def confusion_of(predicted: Floats, wanted: Floats) -> tuple[Floats, Floats]:
     """Count the rows of each label and prediction: the classes that occur, and (labels, predictions) over them."""
-    classes = np.unique(np.concatenate([predicted, wanted]))
-    cells = np.searchsorted(classes, wanted) * len(classes) + np.searchsorted(classes, predicted)
+    classes, cells = _cells_of(predicted, wanted)
     counts = np.bincount(cells, minlength=len(classes) ** 2)
     return classes, counts.reshape(len(classes), len(classes)).astype(np.float64)
+
+
+def _cells_of(predicted: Floats, wanted: Floats) -> tuple[Floats, Rows]:
+    """Return the classes that occur, and each row's cell of the flattened confusion matrix over them."""
+    classes = np.unique(np.concatenate([predicted, wanted]))
+    return classes, np.searchsorted(classes, wanted) * len(classes) + np.searchsorted(classes, predicted)
 
 
 def _f1_by_class(confusions: Floats) -> tuple[Floats, Floats]:
@@ -180,22 +189,13 @@ def _resample_correlation(
     return np.asarray(values[values != UNDEFINED], dtype=np.float64)
 
 
-def _resample_mae(predicted: Floats, wanted: Floats, generator: np.random.Generator, resamples: int) -> Floats:
-    errors, rows = np.abs(predicted - wanted), len(predicted)
-    drawn = []
-    for start in range(0, resamples, batch := max(1, BATCH_VALUES // rows)):
-        drawn.append(errors[generator.integers(0, rows, (min(batch, resamples - start), rows))].mean(1))
-    return np.concatenate(drawn)
-
-
+_OF_CONFUSIONS: dict[str, Callable[[Floats, Floats], Floats]] = {"macro_f1": macro_f1_of, "mcc": mcc_of}
 Resampler = Callable[[Floats, Floats, np.random.Generator, int], Floats]
 _RESAMPLERS: dict[str, Resampler] = {
     "accuracy": _resample_accuracy,
-    "macro_f1": partial(_resample_confusion, macro_f1_of),
-    "mcc": partial(_resample_confusion, mcc_of),
+    **{name: partial(_resample_confusion, formula) for name, formula in _OF_CONFUSIONS.items()},
     "pearson": partial(_resample_correlation, "pearson"),
     "spearman": partial(_resample_correlation, "spearman"),
-    "mae": _resample_mae,
 }
 _SETS_RESAMPLERS: dict[str, Resampler] = {
     "micro_f1": partial(_resample_sets, True),
@@ -223,7 +223,76 @@ def resample(
         resampler = partial(_resample_confusion, partial(f1_of, positive)) if name == "f1" else _RESAMPLERS.get(name)
     if resampler is not None:
         return resampler(predicted, wanted, generator, resamples)
-    rows = len(predicted)
-    drawn = (generator.integers(0, rows, rows) for _ in range(resamples))
-    values = np.array([metric(predicted[chosen], wanted[chosen]) for chosen in drawn], dtype=np.float64)
+    score = row_scorer(name, metric, positive, predicted, wanted)
+    values = np.concatenate([score(draws) for draws in draw_rows(generator, len(predicted), resamples)])
     return values[np.isfinite(values)]
+
+
+class Draws:
+    """Rows that were drawn with replacement, ``rows`` of (resamples, rows)."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    @cached_property
+    def counts(self) -> Floats:
+        """How often each row was drawn: (resamples, rows)."""
+        return _counted(self.rows, self.rows.shape[1])
+
+
+def _counted(drawn: Rows, size: int) -> Floats:
+    """Count each of the numbers below ``size`` in each resample: (resamples, size) from (resamples, rows)."""
+    places = drawn + size * np.arange(len(drawn))[:, None]
+    return np.bincount(places.ravel(), minlength=size * len(drawn)).reshape(len(drawn), size).astype(np.float64)
+
+
+def draw_rows(generator: np.random.Generator, rows: int, resamples: int) -> Iterator[Draws]:
+    """Draw as many rows as there are for each resample, and yield a batch of resamples at a time."""
+    for start in range(0, resamples, batch := max(1, BATCH_VALUES // rows)):
+        yield Draws(generator.integers(0, rows, (min(batch, resamples - start), rows)))
+
+
+def row_scorer(
+    name: str, metric: Callable[[Any, Any], float], positive: int, predicted: Any, wanted: Any
+) -> Callable[[Draws], Floats]:
+    """Return a function of draws: a metric's values (resamples,), NaN where it is undefined.
+
+    Unlike ``resample`` it lets several predictions be scored on the same rows. Parameters as there.
+    """
+    formula = partial(f1_of, positive) if name == "f1" else _OF_CONFUSIONS.get(name)
+    if np.ndim(predicted) == 2 and name in _SETS_RESAMPLERS:
+        counts = sets_counts(predicted, wanted).reshape(len(predicted), -1)
+        return lambda draws: sets_f1_of(name == "micro_f1", (draws.counts @ counts).reshape(len(draws.rows), 2, -1))
+    if name in ("accuracy", "mae"):
+        values = (predicted == wanted).astype(np.float64) if name == "accuracy" else np.abs(predicted - wanted)
+        return lambda draws: draws.counts @ values / len(values)
+    if name == "pearson":
+        return partial(_pearson_of, _scaled(predicted), _scaled(wanted))
+    if name in CORRELATIONS:
+        prepare, correlate = CORRELATIONS[name]
+        ranks = prepare(predicted), prepare(wanted)
+        return lambda draws: _as_nan(correlate(*(side[draws.rows] for side in ranks)))
+    if formula is not None:
+        classes, cells = _cells_of(predicted, wanted)
+        size = len(classes)
+        return lambda draws: formula(classes, _counted(cells[draws.rows], size**2).reshape(-1, size, size))
+    return lambda draws: np.array([metric(predicted[rows], wanted[rows]) for rows in draws.rows], dtype=np.float64)
+
+
+def _pearson_of(predicted: Floats, wanted: Floats, draws: Draws) -> Floats:
+    """Correlate by sums over the counts, several times faster than row by row: (resamples,), NaN where undefined."""
+    x, y = (values / np.abs(values).max(initial=1) for values in (predicted, wanted))
+    x, y = x - x.mean(), y - y.mean()
+    sums = draws.counts @ np.stack([x, y, x * x, y * y, x * y], axis=1) / len(x)
+    mean_x, mean_y, square_x, square_y, product = sums.T
+    spread_x, spread_y = square_x - mean_x**2, square_y - mean_y**2
+    # Where little is left of a difference of sums, a side is constant, or nearly: those few are computed directly.
+    exact = (spread_x <= 1e-8 * square_x) | (spread_y <= 1e-8 * square_y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)
+    found[exact] = _as_nan(_pearson(predicted[draws.rows[exact]], wanted[draws.rows[exact]]))
+    return found
+
+
+def _as_nan(correlations: Floats) -> Floats:
+    return np.where(correlations == UNDEFINED, np.nan, correlations)

@@ -5,22 +5,18 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, redirect_stdout
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multitask.cli.inspect import inspect
-from multitask.cli.output import STANDARD_STREAM, check_predict_files, open_output, write_predictions
-from multitask.cli.scores import counted, print_scores, scores_as_json
+from multitask.cli.predict import predict
+from multitask.cli.running import load_run, prints_aside, use_threads
+from multitask.cli.scores import print_scores, scores_as_json
 from multitask.errors import ConfigError, DataError
-from multitask.settings.checks import listed
 
 if TYPE_CHECKING:
-    from multitask.data.examples import BadRow
-    from multitask.run import Prediction, Run
     from multitask.settings.config import RunConfig
-    from multitask.settings.task import Task
 
 __all__ = ["run"]
 
@@ -51,8 +47,8 @@ def train(args: argparse.Namespace) -> None:
     from multitask.distributed import is_main
     from multitask.training.train import train as train_run
 
-    _use_threads(args.threads)
-    with _prints_aside():
+    use_threads(args.threads)
+    with prints_aside():
         run = train_run(
             config,
             args.out,
@@ -90,8 +86,8 @@ def _settings_to_go_on_with(args: argparse.Namespace) -> "RunConfig":
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a run on labelled rows: print a table, or one JSON object."""
-    with _prints_aside():
-        run = _load(args)
+    with prints_aside():
+        run = load_run(args)
         scores = run.evaluate(args.split, data=args.data, bad_rows=args.bad_rows)
     from multitask.distributed import is_main
 
@@ -101,61 +97,6 @@ def evaluate(args: argparse.Namespace) -> None:
         print(json.dumps(scores_as_json(scores, split=args.split), indent=2))
     else:
         print_scores(scores, run)
-
-
-def predict(args: argparse.Namespace) -> None:
-    """Label rows, one line of TSV for each, in their order; memory does not grow with their number."""
-    check_predict_files(args.input, args.output, args.run)
-    from multitask.data.examples import iter_examples
-    from multitask.data.long_texts import cut_note
-    from multitask.distributed import is_main, size
-
-    if size() > 1 and (args.input == STANDARD_STREAM or not Path(args.input).is_file()):
-        raise ConfigError(f"--input must be a file, which {size()} processes can all read, got {args.input}")
-    with _prints_aside():
-        run = _load(args)
-    task = _chosen_task(run, args.task)
-    tally = Tally()
-    with open_output(args.output if is_main() else os.devnull) as sink, _prints_aside():
-        source = sys.stdin.buffer if args.input == STANDARD_STREAM else Path(args.input)
-        examples = iter_examples(source, task, labelled=False, on_bad=args.bad_rows, skipped=tally)
-        write_predictions(sink, task, tally.counted(run.predict_stream(task.name, examples)))
-        if tally.first is not None and not tally.answered:
-            raise DataError(
-                f"--input {args.input} must have a usable row for task {task.name}, got none: {tally.first}"
-            )
-    if not is_main():
-        return
-    # Always print: the output is incomplete.
-    if tally.left_out:
-        print(f"left out {counted(tally.left_out)} of {tally.rows}, the first: {tally.first}", file=sys.stderr)
-    if tally.cut:
-        print(cut_note(task.name, task.long, tally.cut, tally.rows, run.model.max_length), file=sys.stderr)
-
-
-class Tally:
-    """Counts rows as they pass: those answered, those cut for being too long, those left out."""
-
-    def __init__(self) -> None:
-        self.answered = self.cut = self.left_out = 0
-        self.first: BadRow | None = None
-
-    @property
-    def rows(self) -> int:
-        """All rows so far."""
-        return self.answered + self.left_out
-
-    def append(self, row: "BadRow", /) -> None:
-        """Count a row that is left out."""
-        self.left_out += 1
-        self.first = self.first or row
-
-    def counted(self, predictions: Iterable["Prediction"]) -> Iterator["Prediction"]:
-        """Pass the predictions on."""
-        for prediction in predictions:
-            self.answered += 1
-            self.cut += prediction.truncated
-            yield prediction
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -208,42 +149,7 @@ def _load_plugins(args: argparse.Namespace) -> None:
     from multitask.plugins import load_plugin, registered_by
 
     for path in args.plugins:
-        with _prints_aside():
+        with prints_aside():
             load_plugin(path)
         if not registered_by(path) and not args.quiet:
             print(f"--plugin {path} registers nothing", file=sys.stderr)
-
-
-def _prints_aside() -> AbstractContextManager[object]:
-    """Send what a part of a user's own prints to standard error: standard output is rows or JSON for other programs."""
-    return redirect_stdout(sys.stderr)
-
-
-def _use_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _load(args: argparse.Namespace) -> "Run":
-    from multitask.distributed import is_main
-    from multitask.run import Run
-
-    _use_threads(args.threads)
-    run = Run.load(args.run, device=args.device, precision=args.precision)
-    if not args.quiet and is_main():
-        print(f"precision {run.precision}", file=sys.stderr)
-    return run
-
-
-def _chosen_task(run: "Run", name: str | None) -> "Task":
-    """Return the run's task of that name; without a name, its only one."""
-    tasks = {task.name: task for task in run.config.tasks}
-    if name is None and len(tasks) == 1:
-        return next(iter(tasks.values()))
-    if name is None:
-        raise ConfigError(f"--task must be one of {listed(tasks)}, got none")
-    if name not in tasks:
-        raise ConfigError(f"--task must be one of {listed(tasks)}, got {name!r}")
-    return tasks[name]

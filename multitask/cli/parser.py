@@ -5,14 +5,10 @@ Imports no torch, so that ``--help`` and a mistyped option answer at once.
 
 import argparse
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from multitask.data.examples import ON_BAD
-from multitask.errors import ConfigError
-from multitask.settings.checks import check_integer
+from multitask.cli.options import add_bad_rows, add_machine, add_setting, at_least
 from multitask.settings.fields import settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
 from multitask.settings.task import FILES
@@ -30,39 +26,6 @@ class _Parser(argparse.ArgumentParser):
         """Print the message and leave with status 2."""
         print(f"{PROGRAM}: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(USAGE_ERROR)
-
-
-def _checked(check: Callable[[str, Any], Any], read: Callable[[str], Any] = str) -> Callable[[str], Any]:
-    """Return the argument type of what ``check`` lets through, once ``read``; argparse itself names the argument."""
-
-    def argument(text: str) -> Any:
-        try:
-            value = read(text)
-        except ValueError:
-            value = text
-        try:
-            return check("", value)
-        except ConfigError as error:
-            raise argparse.ArgumentTypeError(str(error).strip()) from None
-
-    return argument
-
-
-def _at_least(low: int, high: int = 2**63 - 1) -> Callable[[str], Any]:
-    """Return the argument type of a whole number from ``low`` to ``high``."""
-    return _checked(partial(check_integer, low=low, high=high), int)
-
-
-def _add_setting(group: argparse._ActionsContainer, table: type, name: str) -> None:
-    """Add the option of a setting, as its field describes it."""
-    known = settings_of(table)[name]
-    option = f"--{name.replace('_', '-')}"
-    if known.choices:
-        group.add_argument(option, choices=list(known.choices), help=known.help)
-    else:
-        kind = _checked(known.check, known.types[0])
-        number = int in known.types or float in known.types
-        group.add_argument(option, type=kind, metavar="N" if number else "NAME", help=known.help)
 
 
 def build_parser() -> _Parser:
@@ -108,11 +71,11 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     for table in (EncoderConfig, TrainConfig):
         for name, known in settings_of(table).items():
             if known.option:
-                _add_setting(train, table, name)
+                add_setting(train, table, name)
     train.add_argument(
-        "--limit", type=_at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed"
+        "--limit", type=at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed"
     )
-    _add_bad_rows(train, "missing")
+    add_bad_rows(train, "missing")
     train.add_argument(
         "--set",
         dest="sets",
@@ -130,11 +93,11 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument(
-        "--save-every", type=_at_least(1), default=100, metavar="N", help="rounds between checkpoints (100)"
+        "--save-every", type=at_least(1), default=100, metavar="N", help="rounds between checkpoints (100)"
     )
-    train.add_argument("--keep", type=_at_least(1), default=1, metavar="N", help="checkpoints to keep (1)")
+    train.add_argument("--keep", type=at_least(1), default=1, metavar="N", help="checkpoints to keep (1)")
     train.add_argument("--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run")
-    _add_machine(train)
+    add_machine(train)
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -148,9 +111,9 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of the data files (where train found them)")
     evaluate.add_argument("--split", default="dev", choices=list(FILES), help="which rows (dev)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    _add_bad_rows(evaluate, "missing")
-    _add_setting(evaluate, TrainConfig, "precision")
-    _add_machine(evaluate)
+    add_bad_rows(evaluate, "missing")
+    add_setting(evaluate, TrainConfig, "precision")
+    add_machine(evaluate)
 
 
 def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -166,9 +129,9 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     predict.add_argument("--task", metavar="NAME", help="the task to predict (may be left out if the run has one)")
     predict.add_argument("--input", default="-", metavar="FILE", help="rows to label, - for standard input (-)")
     predict.add_argument("--output", default="-", metavar="FILE", help="where to write, - for standard output (-)")
-    _add_bad_rows(predict, "error")
-    _add_setting(predict, TrainConfig, "precision")
-    _add_machine(predict)
+    add_bad_rows(predict, "error")
+    add_setting(predict, TrainConfig, "precision")
+    add_machine(predict)
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -200,32 +163,6 @@ def _add_inspect(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="whose tokens are counted (all-minilm-l6-v2)",
     )
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _add_bad_rows(command: _Parser, default: str) -> None:
-    missing = "missing: leave out those without text or label, and stop at others; " if default == "missing" else ""
-    command.add_argument(
-        "--bad-rows",
-        default=default,
-        choices=[word for word in ON_BAD if word != "missing" or default == "missing"],
-        help=f"rows that can't be used: {missing}error: stop; skip: leave them out, and count them ({default})",
-    )
-
-
-def _add_machine(command: _Parser) -> None:
-    command.add_argument(
-        "--plugin",
-        dest="plugins",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE.py",
-        help="a file that registers parts of your own, to be run as Python; may be repeated",
-    )
-    group = command.add_argument_group("machine")
-    group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
-    group.add_argument("--threads", type=_at_least(1, 1024), metavar="N", help="CPU threads (torch's own choice)")
-    group.add_argument("--quiet", action="store_true", help="no progress bars and notes")
 
 
 def _add_fetch(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -1,0 +1,175 @@
+"""Whether one set of predictions is better than another on the same rows: the paired bootstrap.
+
+Each resample draws rows once, and the same rows score both sides, so that what makes a row hard for both does not
+widen the interval of their difference. Sources: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13
+(the percentile interval); Berg-Kirkpatrick et al. 2012 (aclanthology.org/D12-1091), the paired bootstrap for NLP.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from minbert.errors import InputError
+from multitask.metrics import METRICS, Values, scorer
+from multitask.resampling import Floats, draw_rows
+
+__all__ = [
+    "RESAMPLES",
+    "Difference",
+    "Pair",
+    "Resampled",
+    "difference_of",
+    "mean_of",
+    "paired_difference",
+    "paired_mean_difference",
+    "resampled_scores",
+]
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The second score less the first on the same rows, with its 95 % interval; NaN where a score is undefined.
+
+    The models are fixed: the interval says what other rows would change. Scores averaged over several seeds
+    are less subject to the luck of one, but how seeds differ is not in the interval either.
+    """
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether the interval includes 0: these rows can't tell the two apart."""
+        return self.low <= 0 <= self.high
+
+
+class Pair(NamedTuple):
+    """What two sides predict for the rows of one task; the fields are the parameters of paired_difference."""
+
+    metric: str
+    first: Values
+    second: Values
+    labels: Values
+    classes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The scores of one side, and of its resamples; NaN where they are undefined.
+
+    :param seeds: (seeds,).
+    :param draws: (resamples,), each the mean over seeds.
+    """
+
+    seeds: Floats
+    draws: Floats
+
+    @property
+    def score(self) -> float:
+        """The mean over seeds."""
+        return float(self.seeds.mean())
+
+
+def paired_difference(
+    metric: str,
+    first: Values,
+    second: Values,
+    labels: Values,
+    *,
+    classes: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Compare two sides' predictions for the same rows by the paired bootstrap.
+
+    :param metric: as in compute_metric, and ``classes``; of an error, such as ``mae``, a negative difference is the
+        better one.
+    :param first: predictions (rows,), or (seeds, rows) of several seeds, whose scores are averaged within each
+        resample; for any number of classes a row, (rows, classes) or (seeds, rows, classes).
+    :param second: the same, of any number of seeds.
+    :param labels: (rows,) or (rows, classes).
+    :param resamples: how many; those for which a side is undefined (all values equal) are left out.
+    :param seed: of the resamples; the same seed gives the same interval.
+    :raises InputError: for an unknown metric, fewer than one resample, or inputs of other shapes.
+    """
+    generator = np.random.default_rng(seed)
+    return difference_of(*resampled_scores(metric, [first, second], labels, classes, resamples, generator))
+
+
+def paired_mean_difference(tasks: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """Compare two sides by the plain mean of several tasks' scores; each task's rows are drawn on their own.
+
+    An undefined score, of a resample as well, counts as 0, as in a run's own mean.
+
+    :raises InputError: without tasks, for a metric of which less is better, and as in paired_difference.
+    """
+    lower = next((pair.metric for pair in tasks if not METRICS.greater_is_better(pair.metric)), None)
+    if not tasks or lower is not None:
+        raise InputError(f"tasks must be some, all scored by metrics of which more is better, got {lower or 'none'}")
+    generators = np.random.default_rng(seed).spawn(len(tasks))
+    sides = [
+        resampled_scores(pair.metric, [pair.first, pair.second], pair.labels, pair.classes, resamples, generator)
+        for pair, generator in zip(tasks, generators, strict=True)
+    ]
+    first, second = (mean_of(side) for side in zip(*sides, strict=True))
+    return difference_of(first, second)
+
+
+def resampled_scores(
+    metric: str,
+    sides: Sequence[Values],
+    labels: Values,
+    classes: Sequence[str],
+    resamples: int,
+    generator: np.random.Generator,
+) -> list[Resampled]:
+    """Score any number of sides on the same resamples; parameters as in paired_difference.
+
+    :raises InputError: as there.
+    """
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, got {resamples}")
+    several = np.ndim(labels) + 1
+    found = [
+        [scorer(metric, row, labels, classes) for row in (side if np.ndim(side) == several else [side])]
+        for side in map(np.asarray, sides)
+    ]
+    if not all(found):
+        raise InputError("predictions must be of at least one seed, got none")
+    scorers = {place: [score for _, score in seeds if score] for place, seeds in enumerate(found)}
+    # A score that is undefined on all rows (one prediction for all of them) is so on any of them, or by accident.
+    defined = {place: scores for place, scores in scorers.items() if len(scores) == len(found[place])}
+    drawn: list[list[Floats]] = [[] for _ in sides]
+    for rows in draw_rows(generator, len(labels), resamples) if defined else ():
+        for place, scores in defined.items():
+            drawn[place].append(np.mean([score(rows) for score in scores], axis=0))
+    return [
+        Resampled(
+            np.array([value for value, _ in seeds]), np.concatenate(values) if values else np.full(resamples, np.nan)
+        )
+        for seeds, values in zip(found, drawn, strict=True)
+    ]
+
+
+def difference_of(first: Resampled, second: Resampled) -> Difference:
+    """Return the second score less the first, with the interval (2.5 % to 97.5 %) over their common resamples."""
+    difference, draws = second.score - first.score, second.draws - first.draws
+    draws = draws[np.isfinite(draws)]
+    if not len(draws) or not math.isfinite(difference):
+        return Difference(difference, math.nan, math.nan)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Difference(difference, float(low), float(high))
+
+
+def mean_of(tasks: Sequence[Resampled]) -> Resampled:
+    """Return the plain mean of one side's scores over tasks, each with the same seeds; undefined ones count as 0."""
+    return Resampled(
+        np.mean([np.nan_to_num(task.seeds) for task in tasks], axis=0),
+        np.mean([np.nan_to_num(task.draws) for task in tasks], axis=0),
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from multitask.cli.inspect import inspect
 from multitask.cli.predict import predict
+from multitask.cli.pretrain import pretrain
 from multitask.cli.running import load_run, prints_aside, use_threads
 from multitask.cli.scores import print_scores, scores_as_json
 from multitask.errors import ConfigError, DataError
@@ -124,6 +125,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "inspect": inspect,
+    "pretrain": pretrain,
     "fetch": fetch,
     "presets": presets,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from multitask.cli.options import add_bad_rows, add_machine, add_setting, at_least
+from multitask.cli.pretrain import add_pretrain
 from multitask.settings.fields import settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
 from multitask.settings.task import FILES
@@ -39,6 +40,7 @@ def build_parser() -> _Parser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_inspect(commands)
+    add_pretrain(commands)
     _add_fetch(commands)
     commands.add_parser("presets", help="list the presets and their hyper-parameters", allow_abbrev=False)
     return parser

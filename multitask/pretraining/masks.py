@@ -92,7 +92,5 @@ class Masker:
         fate, drawn = rng.random(len(places)), rng.choice(self._drawn, len(places))
         targets, replaced = flat[places], flat.copy()
         replaced[places] = np.where(fate < MASK, self.mask_id, np.where(fate < MASK + RANDOM, drawn, targets))
-        masked = TokenBatch(
-            torch.from_numpy(replaced.reshape(ids.shape)), tokens.token_type_ids, tokens.attention_mask
-        )
+        masked = TokenBatch(torch.from_numpy(replaced.reshape(ids.shape)), tokens.token_type_ids, tokens.attention_mask)
         return Masked(masked, torch.from_numpy(places), torch.from_numpy(targets))

@@ -1,7 +1,6 @@
 """A pretraining, from files of text to a HuggingFace folder: what stands around the steps."""
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -220,7 +219,7 @@ class _Session:
                     self._score()
                     self._save(scored=True)
                 _leave_if_told(signals)
-                if self.ended or self.epoch == self.settings.epochs:
+                if self.epoch == self.settings.epochs or self._time_is_up():
                     break
                 self._train_epoch(signals, save_every)
 
@@ -228,20 +227,24 @@ class _Session:
         """Train to the end of the epoch, saving every so many steps and when a signal comes."""
         per_epoch = self.trainer.order.steps
         with self.report.bar(self.epoch, self.step, per_epoch, self.settings.epochs) as bar:
-            while self.step < per_epoch and not self.ended:
+            while self.step < per_epoch and not self._time_is_up():
+                if self.step and (signals.agree() or self.step % save_every == 0):
+                    self._save()
+                    _leave_if_told(signals)
                 done = self.trainer.step(self.epoch, self.step)
                 self.step += 1
                 self.log.write(**asdict(done), epoch=self.epoch + 1)
                 bar(done)
-                self.ended = self._seconds() >= 60 * (self.settings.minutes or math.inf)
-                if self.step == per_epoch or self.ended:
-                    break
-                if signals.agree() or self.step % save_every == 0:
-                    self._save()
-                _leave_if_told(signals)
-        if self.ended and self.step < per_epoch:
-            self.report.say(f"stopped after {done.number} steps: the {self.settings.minutes:g} minutes are over")
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step = self.epoch + 1, 0  # of an epoch that time cut short, no more is trained
+
+    def _time_is_up(self) -> bool:
+        """Return whether the minutes are over, and say so once."""
+        minutes = self.settings.minutes
+        if not self.ended and minutes is not None and self._seconds() >= 60 * minutes:
+            self.ended = True
+            trained = self.epoch * self.trainer.order.steps + self.step
+            self.report.say(f"stopped after {trained:,} steps: the {minutes:g} minutes are over")
+        return self.ended
 
     def _seconds(self) -> float:
         """Return the seconds of training and scoring so far, those of earlier calls included."""

@@ -26,7 +26,7 @@ TRAIN, HELD_OUT = 3, 4  # streams of masks, beside those of rows.py
 
 @dataclass(frozen=True)
 class MaskedScore:
-    """How well masked tokens are filled in: mean cross-entropy in nats, and the share that is right; of ``n`` tokens."""
+    """How well ``n`` masked tokens are filled in: the mean cross-entropy in nats, and the share that is right."""
 
     loss: float
     accuracy: float

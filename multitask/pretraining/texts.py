@@ -76,8 +76,9 @@ def read_texts(files: Sequence[str | Path], columns: Sequence[str] = (), format:
                 seen.add(key)
                 found.texts.append(text)
     if len(found.texts) < 2:
-        raise DataError(f"{listed(map(str, files))} must hold two texts that differ, one of them to be held out, got"
-                        f" {found}")
+        raise DataError(
+            f"{listed(map(str, files))} must hold two texts that differ, one of them to be held out, got {found}"
+        )
     return found
 
 
@@ -90,7 +91,8 @@ def _texts_of(path: str | Path, columns: Sequence[str], format: Format, skipped:
         raise ConfigError(f"{path}: text must name the column of the text, one of {listed(there)}, got none")
     if not own:
         raise DataError(
-            f"{path} must have a column of the text, {' or '.join(map(shown, columns))}, got {listed(map(shown, there))}"
+            f"{path} must have a column of the text, {' or '.join(map(shown, columns))},"
+            f" got {listed(map(shown, there))}"
         )
     return _cells_of(path, own, format, skipped)
 
@@ -120,7 +122,9 @@ def _lines_of(path: str | Path, format: Format, skipped: Texts) -> Iterator[str]
             if fault is None:
                 yield line
             else:
-                skipped.append(BadRow(str(path), number, fault.column, fault.value, fault.reason, missing=fault.missing))
+                skipped.append(
+                    BadRow(str(path), number, fault.column, fault.value, fault.reason, missing=fault.missing)
+                )
 
 
 def _lines(path: str | Path, file: Opened, format: Format) -> Iterator[Line]:

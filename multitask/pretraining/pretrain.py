@@ -97,7 +97,7 @@ def pretrain(
             "settings": asdict(settings) | {"weights": str(settings.weights)},
             "files": [sha256_of(Path(path)) for path in paths],
             "text": columns,
-            "format": None if format is None else format.to_dict(),
+            "format": (format or Format()).to_dict(),
         }
         finished = _finished(out) if resume else None
         if finished is not None:
@@ -228,13 +228,13 @@ class _Session:
         per_epoch = self.trainer.order.steps
         with self.report.bar(self.epoch, self.step, per_epoch, self.settings.epochs) as bar:
             while self.step < per_epoch and not self._time_is_up():
-                if self.step and (signals.agree() or self.step % save_every == 0):
-                    self._save()
-                    _leave_if_told(signals)
                 done = self.trainer.step(self.epoch, self.step)
                 self.step += 1
                 self.log.write(**asdict(done), epoch=self.epoch + 1)
                 bar(done)
+                if self.step < per_epoch and (signals.agree() or self.step % save_every == 0):
+                    self._save()
+                    _leave_if_told(signals)
         self.epoch, self.step = self.epoch + 1, 0  # of an epoch that time cut short, no more is trained
 
     def _time_is_up(self) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from minbert.config import BertConfig
     from minbert.errors import InputError, MinbertError, WeightsError
     from minbert.fast.choice import get_kernels, kernels, set_kernels
-    from minbert.heads import BertForPreTraining, PreTrainingOutput
+    from minbert.heads import BertForMaskedLM, BertForPreTraining, PreTrainingOutput
     from minbert.layers import Dropout, LayerNorm, dropout, gelu, layer_norm
     from minbert.model import BertEmbeddings, BertLayer, BertModel
     from minbert.optim import (
@@ -41,6 +41,7 @@ __all__ = [
     "AdamW",
     "BertConfig",
     "BertEmbeddings",
+    "BertForMaskedLM",
     "BertForPreTraining",
     "BertLayer",
     "BertModel",
@@ -78,6 +79,7 @@ _HOME = {
     "AdamW": "optim",
     "BertConfig": "config",
     "BertEmbeddings": "model",
+    "BertForMaskedLM": "heads",
     "BertForPreTraining": "heads",
     "BertLayer": "model",
     "BertModel": "model",

@@ -157,6 +157,12 @@ class BertConfig:
         except (InputError, WeightsError) as error:
             raise WeightsError(f"{path}: {error}") from None
 
+    def with_dropout(self, rate: float | None) -> "BertConfig":
+        """Return the same with another rate of both dropouts; None changes nothing."""
+        if rate is None:
+            return self
+        return dataclasses.replace(self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of a config.json that ``transformers`` reads."""
         family = self.family

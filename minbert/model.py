@@ -3,7 +3,6 @@
 Source: Devlin et al. 2019 (arXiv 1810.04805); layers as in Vaswani et al. 2017, with the norm after the residual.
 """
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -234,10 +233,7 @@ class BertModel(nn.Module):
         from minbert.files.registry import resolve
 
         folder = resolve(name_or_folder)
-        config = read_config(folder)
-        if dropout is not None:
-            rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-            config = dataclasses.replace(config, **rates)  # type: ignore[arg-type]
+        config = read_config(folder).with_dropout(dropout)
         model = cls(config, add_pooling_layer)
         model.load_report = load_encoder(dict(model.named_parameters()), folder, config.family, drop=drop, warn=warn)
         return model.eval()

@@ -123,15 +123,19 @@ class BertTokenizer:
             settings["model_input_names"] = ["input_ids", "attention_mask"]
         write_tokenizer(Path(folder), self._backend, settings)
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """All tokens, special and added ones included, and their ids, which may have gaps."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
+
     @cached_property
     def largest_id(self) -> int:
-        """The largest id of a token; ids may have gaps."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values())
+        """The largest id of a token."""
+        return max(self.vocabulary.values())
 
     def tokens_from(self, first: int) -> list[str]:
         """Return the tokens whose ids are ``first`` or larger, by their ids."""
-        vocab = self._backend.get_vocab(with_added_tokens=True)
-        return sorted((token for token in vocab if vocab[token] >= first), key=vocab.__getitem__)
+        return [token for token, number in sorted(self.vocabulary.items(), key=lambda of: of[1]) if number >= first]
 
     def __getstate__(self) -> dict[str, Any]:
         # The kept backends would be written with a vocabulary each.
@@ -140,8 +144,7 @@ class BertTokenizer:
     @property
     def vocab_size(self) -> int:
         """Count the tokens of the vocabulary, special and added ones included."""
-        size: int = self._backend.get_vocab_size(with_added_tokens=True)
-        return size
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     def __call__(
         self,

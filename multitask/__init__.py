@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from multitask.metrics import Score, baseline_score
     from multitask.model.model import MultitaskModel
     from multitask.plugins import load_plugin
+    from multitask.pretraining.pretrain import Pretrained, pretrain
+    from multitask.pretraining.settings import PretrainConfig
     from multitask.run import Prediction, Run
     from multitask.settings.choices import HEADS, METRICS, OPTIMIZERS, POOLINGS, SAMPLERS, SCHEDULES, UPDATES
     from multitask.settings.config import RunConfig, build_config, load_tasks
@@ -48,6 +50,8 @@ __all__ = [
     "MultitaskModel",
     "Objective",
     "Prediction",
+    "PretrainConfig",
+    "Pretrained",
     "Regression",
     "RoundRecord",
     "Run",
@@ -65,6 +69,7 @@ __all__ = [
     "load_plugin",
     "load_tasks",
     "paired_difference",
+    "pretrain",
     "train",
 ]
 
@@ -90,6 +95,8 @@ _HOME = {
     "MultitaskModel": "model.model",
     "Objective": "updates.base",
     "Prediction": "run",
+    "PretrainConfig": "pretraining.settings",
+    "Pretrained": "pretraining.pretrain",
     "Regression": "settings.kinds",
     "RoundRecord": "training.loop",
     "Run": "run",
@@ -107,6 +114,7 @@ _HOME = {
     "load_plugin": "plugins",
     "load_tasks": "settings.config",
     "paired_difference": "comparison",
+    "pretrain": "pretraining.pretrain",
     "train": "training.train",
 }
 

@@ -2,21 +2,25 @@
 
 from minbert.families.family import Family
 
-__all__ = ["BERT"]
+__all__ = ["BERT", "LAYERS"]
+
+# RoBERTa has the same names, but for its head's.
+LAYERS = (
+    ("encoder.layer.#.attention.self.", "layers.#.attention."),
+    ("encoder.layer.#.attention.output.dense.", "layers.#.attention_output."),
+    ("encoder.layer.#.attention.output.LayerNorm.", "layers.#.attention_LayerNorm."),
+    ("encoder.layer.#.intermediate.dense.", "layers.#.intermediate."),
+    ("encoder.layer.#.output.dense.", "layers.#.output."),
+    ("encoder.layer.#.output.LayerNorm.", "layers.#.output_LayerNorm."),
+    ("pooler.dense.", "pooler."),
+)
 
 BERT = Family(
     model_type="bert",
     architecture="BertModel",
     prefix="bert.",
     renames=(
-        ("encoder.layer.#.attention.self.", "layers.#.attention."),
-        ("encoder.layer.#.attention.output.dense.", "layers.#.attention_output."),
-        ("encoder.layer.#.attention.output.LayerNorm.", "layers.#.attention_LayerNorm."),
-        ("encoder.layer.#.intermediate.dense.", "layers.#.intermediate."),
-        ("encoder.layer.#.output.dense.", "layers.#.output."),
-        ("encoder.layer.#.output.LayerNorm.", "layers.#.output_LayerNorm."),
-        ("pooler.dense.", "pooler."),
-        # Of BertForPreTraining's heads:
+        *LAYERS,
         ("cls.predictions.transform.dense.", "transform."),
         ("cls.predictions.transform.LayerNorm.", "transform_LayerNorm."),
         ("cls.predictions.bias", "prediction_bias"),

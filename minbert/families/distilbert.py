@@ -21,6 +21,9 @@ DISTILBERT = BERT.but(
         ("transformer.layer.#.ffn.lin1.", "layers.#.intermediate."),
         ("transformer.layer.#.ffn.lin2.", "layers.#.output."),
         ("transformer.layer.#.output_layer_norm.", "layers.#.output_LayerNorm."),
+        ("vocab_transform.", "transform."),
+        ("vocab_layer_norm.", "transform_LayerNorm."),
+        ("vocab_projector.bias", "prediction_bias"),
     ),
     keys={
         "hidden_size": "dim",

@@ -40,6 +40,7 @@ class Family:
     :param positions_from_ids: whether the first token's position is pad_token_id + 1, and padding is not counted.
     :param has_pooler: whether there is one that a checkpoint may hold.
     :param drops_attention_output: whether dropout acts on the attention's output before it is added.
+    :param head_act: the activation in the masked-language-model head, where it is not the layers'.
     """
 
     model_type: str
@@ -52,6 +53,7 @@ class Family:
     positions_from_ids: bool = False
     has_pooler: bool = True
     drops_attention_output: bool = True
+    head_act: str | None = None
 
     def read_config(self, values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
         """Return the arguments of BertConfig that config.json's values amount to; its other keys are left out."""

@@ -4,7 +4,7 @@ The bias is learned for 32 buckets of the distance between two tokens. As transf
 buckets and the padding's id are written into the code, whatever config.json says.
 """
 
-from minbert.families.roberta import ROBERTA
+from minbert.families.roberta import LM_HEAD, ROBERTA
 
 __all__ = ["MPNET"]
 
@@ -23,6 +23,7 @@ MPNET = ROBERTA.but(
         ("encoder.layer.#.output.dense.", "layers.#.output."),
         ("encoder.layer.#.output.LayerNorm.", "layers.#.output_LayerNorm."),
         ("pooler.dense.", "pooler."),
+        *LM_HEAD,
     ),
     defaults={"vocab_size": 30527},
     fixed={"type_vocab_size": 0, "relative_attention_num_buckets": 32, "pad_token_id": 1},

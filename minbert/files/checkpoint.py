@@ -18,6 +18,7 @@ from minbert.files.weights_folder import WEIGHTS, numbers_in, read_weights, tens
 __all__ = [
     "LoadReport",
     "fault_of",
+    "has_masked_head",
     "has_pooler",
     "load_encoder",
     "load_pretraining",
@@ -71,6 +72,11 @@ def has_pooler(folder: Path) -> bool:
     """Say whether a folder's weights hold a pooler; True for broken files, since loading reports errors."""
     names = tensor_names(folder)
     return not names or not {"pooler.dense.weight", f"{lead_of(names) or ''}pooler.dense.weight"}.isdisjoint(names)
+
+
+def has_masked_head(folder: Path, family: Family) -> bool:
+    """Say whether a folder's weights hold a masked-language-model head."""
+    return any(name.endswith(family.to_hub_name("prediction_bias")) for name in tensor_names(folder))
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -176,8 +182,12 @@ def load_encoder(
 def load_pretraining(
     own: Mapping[str, Tensor], folder: Path, family: Family, *, drop: Iterable[str] = ()
 ) -> LoadReport:
-    """Fill the parameters of an encoder with both pretraining heads, in place; see load_encoder."""
-    found = find_tensors(folder, family, drop, with_heads=True, with_pooler=True)
+    """Fill the parameters of an encoder with pretraining heads, in place; see load_encoder.
+
+    A pooler and a next-sentence head are read only where ``own`` has one.
+    """
+    pooler, following = ("bert.pooler.weight" in own), ("seq_relationship.weight" in own)
+    found = find_tensors(folder, family, drop, with_heads=True, with_pooler=pooler, with_next=following)
     return _fill(own, found, folder, family, ())
 
 
@@ -190,7 +200,7 @@ def save_parameters(
 ) -> None:
     """Write config.json and model.safetensors under HuggingFace's names.
 
-    :param state: the state dict of an encoder, or of one with both pretraining heads.
+    :param state: the state dict of an encoder, or of one with pretraining heads.
     :param own: that of a new model of the same configuration, which the files have to fit; on any device.
     :param architecture: HuggingFace's name of the model's class, if not that of the family's encoder.
     :raises WeightsError: if ``state`` has other tensors or shapes, or if the disk refuses.
@@ -203,9 +213,9 @@ def save_parameters(
 
 
 def _file_name(our_name: str, family: Family) -> str:
-    """Translate our name into the one in a file, with ``bert.`` where a model with heads has it."""
+    """Translate our name into the one in a file, with the family's prefix where a model with heads has ``bert.``."""
     plain = our_name.removeprefix("bert.")
-    return our_name[: len(our_name) - len(plain)] + family.to_hub_name(plain)
+    return (family.prefix if plain != our_name else "") + family.to_hub_name(plain)
 
 
 def _check_parts(state: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path) -> None:

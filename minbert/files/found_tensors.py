@@ -17,8 +17,10 @@ __all__ = ["Found", "find_tensors", "lead_of"]
 # Every encoder has it: what stands before it in a file stands before all of the encoder's names.
 _WORDS = "embeddings.word_embeddings.weight"
 # Tensors that are not parameters of their own: buffers of old files, and copies of parameters (by our names).
-_BUFFERS = re.compile(r"^(embeddings\.(position_ids|token_type_ids)|cls\.predictions\.decoder\.(weight|bias))$")
-_TIED = {"cls.predictions.decoder.weight": f"bert.{_WORDS}", "cls.predictions.decoder.bias": "prediction_bias"}
+_BUFFERS = re.compile(r"embeddings\.(position_ids|token_type_ids)")
+_DECODERS = ("cls.predictions.decoder", "lm_head.decoder", "vocab_projector")
+_TIED = {f"{name}.weight": f"bert.{_WORDS}" for name in _DECODERS}
+_TIED |= {f"{name}.bias": "prediction_bias" for name in _DECODERS[:2]}
 # Our names of the pretraining heads begin so; the encoder's stand under "bert." beside them.
 _HEADS = ("transform", "prediction_bias", "seq_relationship")
 
@@ -54,10 +56,13 @@ def lead_of(names: Iterable[str]) -> str | None:
     return min(sorted(lead for lead in leads if lead == "" or lead.endswith(".")), key=len, default=None)
 
 
-def find_tensors(folder: Path, family: Family, drop: Iterable[str], with_heads: bool, with_pooler: bool) -> Found:
+def find_tensors(
+    folder: Path, family: Family, drop: Iterable[str], with_heads: bool, with_pooler: bool, with_next: bool = True
+) -> Found:
     """Read a folder's tensors under our names, without those that may be left out.
 
-    :param with_heads: for BertForPreTraining, whose encoder's names begin with ``bert.``.
+    :param with_heads: for a model with pretraining heads, whose encoder's names begin with ``bert.``.
+    :param with_next: whether the next-sentence head is one of them.
     :raises InputError: for a name in ``drop`` that the folder does not hold.
     :raises WeightsError: for broken files, and for copies of tied parameters that differ.
     """
@@ -78,11 +83,12 @@ def find_tensors(folder: Path, family: Family, drop: Iterable[str], with_heads: 
         left_out = plain == inner and is_head(plain) and not with_heads
         left_out |= plain.startswith("pooler.") and not with_pooler
         ours = family.to_our_name(plain)
+        left_out |= ours.startswith("seq_relationship") and not with_next
         if with_heads and not ours.startswith(_HEADS):
             ours = f"bert.{ours}"
         if not name.startswith(prefix) or ours in found.tensors:
             found.extra.append(name)
-        elif left_out or _BUFFERS.match(plain):
+        elif left_out or plain in _TIED or _BUFFERS.fullmatch(plain):
             found.dropped.append(name)
             if with_heads and plain in _TIED:
                 _check_tied(folder, name, tensor, kept.get(found.expected(_TIED[plain], family)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from multitask.cli.compare import compare
 from multitask.cli.inspect import inspect
 from multitask.cli.predict import predict
+from multitask.cli.pretrain import pretrain
 from multitask.cli.running import DATA_FOLDER, load_run, prints_aside, require_files, use_threads
 from multitask.cli.scores import print_scores, scores_as_json
 from multitask.cli.sweep import sweep
@@ -122,6 +123,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": compare,
     "predict": predict,
     "inspect": inspect,
+    "pretrain": pretrain,
     "fetch": fetch,
     "presets": presets,
 }

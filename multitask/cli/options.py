@@ -86,17 +86,18 @@ def add_save_every(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_machine(command: argparse.ArgumentParser) -> None:
-    """Add ``--plugin``, and where and how to compute."""
-    command.add_argument(
-        "--plugin",
-        dest="plugins",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE.py",
-        help="a file that registers parts of your own, to be run as Python; may be repeated",
-    )
+def add_machine(command: argparse.ArgumentParser, *, plugins: bool = True) -> None:
+    """Add ``--plugin``, unless the command takes none, and where and how to compute."""
+    if plugins:
+        command.add_argument(
+            "--plugin",
+            dest="plugins",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="FILE.py",
+            help="a file that registers parts of your own, to be run as Python; may be repeated",
+        )
     group = command.add_argument_group("machine")
     group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
     group.add_argument("--threads", type=at_least(1, 1024), metavar="N", help="CPU threads (torch's own choice)")

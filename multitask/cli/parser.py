@@ -18,6 +18,7 @@ from multitask.cli.options import (
     add_setting,
     at_least,
 )
+from multitask.cli.pretrain import add_pretrain
 from multitask.cli.sweep import add_sweep
 from multitask.settings.fields import settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
@@ -51,6 +52,7 @@ def build_parser() -> _Parser:
     add_compare(commands)
     _add_predict(commands)
     _add_inspect(commands)
+    add_pretrain(commands)
     _add_fetch(commands)
     commands.add_parser("presets", help="list the presets and their hyper-parameters", allow_abbrev=False)
     return parser

@@ -11,7 +11,7 @@ from multitask.settings.checks import shown
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
 from multitask.settings.task import FILES, Task
 
-__all__ = ["config_of", "make_folder", "refuse_run_as_weights", "with_given"]
+__all__ = ["config_of", "make_folder", "open_folder", "refuse_run_as_weights", "with_given"]
 
 
 def config_of(
@@ -90,6 +90,14 @@ def make_folder(
             raise ConfigError(f"{name} must be at least 1, got {value}")
     if from_run is not None and Path(from_run).resolve() == out.resolve():
         raise ConfigError(f"out must be another folder than the run to begin from, got {out} for both")
+    open_folder(out, resume)
+
+
+def open_folder(out: Path, resume: bool) -> None:
+    """Make a run's folder, or let it be where it is empty or a run that is to be resumed.
+
+    :raises RunError: for a folder that holds something else, or can't be made.
+    """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: must be a folder, got a file; name a new one")
     if not resume and out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):

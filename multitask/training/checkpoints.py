@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from minbert.errors import WeightsError
 from minbert.files.storage import read_tensors, sha256_of, write_json, write_tensors
@@ -22,8 +23,19 @@ from multitask.model.model import MultitaskModel, fit_buffers
 from multitask.settings.checks import shown
 from multitask.updates.stepper import Stepper
 
-__all__ = ["latest_checkpoint", "read_state", "remove_checkpoints", "restore_checkpoint", "save_checkpoint"]
+__all__ = [
+    "generator_states",
+    "latest_checkpoint",
+    "optimizer_states",
+    "read_state",
+    "remove_checkpoints",
+    "restore_checkpoint",
+    "restore_parts",
+    "save_checkpoint",
+    "write_checkpoint",
+]
 
+Parts = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]
 _NAME = re.compile(r"round-\d{8}(-scored)?")
 _FILES = ("model.safetensors", "optimizers.safetensors", "generators.safetensors", "state.json")
 _MARKER = "complete.json"
@@ -45,21 +57,34 @@ def save_checkpoint(
     :param state: what else the training needs, as JSON has it.
     :raises RunError: when the disk refuses; the checkpoints that were there stay whole.
     """
-    generators = _generators()
+    generators = generator_states()
     if not is_main():
         return
-    tensors, values = _optimizer_states(stepper)
+    stepper.check_state()
+    tensors, values = optimizer_states(stepper.optimizers)
+    tensors |= {f"{_OF_UPDATE}{name}": value for name, value in stepper.update.state_dict().items()}
+    state = {**state, "optimizers": values, "order": stepper.order_rng.bit_generator.state}
+    parts = (model.state_dict(), tensors, generators)
+    write_checkpoint(place, parts, state, number=number, scored=scored, keep=keep)
+
+
+def write_checkpoint(
+    place: Path, parts: Parts, state: Mapping[str, Any], *, number: int, scored: bool = False, keep: int = 1
+) -> None:
+    """Write what save_checkpoint has collected, or another training; its parameters.
+
+    :param parts: weights, optimizers' tensors, generators.
+    :raises RunError: when the disk refuses; the checkpoints that were there stay whole.
+    """
     final = place / f"round-{number:08d}{'-scored' if scored else ''}"
     staging = place / f".{final.name}.writing"
     try:
         place.mkdir(parents=True, exist_ok=True)
         _remove_incomplete(place)
         staging.mkdir()
-        write_tensors(staging / _FILES[0], model.state_dict())
-        write_tensors(staging / _FILES[1], tensors)
-        write_tensors(staging / _FILES[2], generators)
-        order = stepper.order_rng.bit_generator.state
-        write_json(staging / _FILES[3], {"format": _FORMAT, **state, "optimizers": values, "order": order})
+        for name, tensors in zip(_FILES, parts, strict=False):
+            write_tensors(staging / name, tensors)
+        write_json(staging / _FILES[3], {"format": _FORMAT, **state})
         staging.rename(final)
         _sync(place)
         write_json(final / _MARKER, {name: sha256_of(final / name) for name in _FILES})
@@ -107,14 +132,30 @@ def restore_checkpoint(folder: Path, model: MultitaskModel, stepper: Stepper, st
     :param state: the checkpoint's.
     :raises RunError: for files that do not fit the run.
     """
+    tensors = restore_parts(folder, model, stepper.optimizers, state)
+    try:
+        own = {key.removeprefix(_OF_UPDATE): value for key, value in tensors.items() if key.startswith(_OF_UPDATE)}
+        fit_buffers(stepper.update, own)
+        stepper.update.load_state_dict(own)
+        stepper.order_rng.bit_generator.state = state["order"]
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RunError(f"{folder}: the checkpoint must fit the run ({error})") from None
+
+
+def restore_parts(
+    folder: Path, model: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], state: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Put weights, optimizers and generators back in place.
+
+    :param state: the checkpoint's.
+    :return: all tensors of the optimizers' file.
+    :raises RunError: for files that do not fit the run.
+    """
     try:
         weights, tensors, generators = (read_tensors(folder / name) for name in _FILES[:3])
         fit_buffers(model, weights)
         model.load_state_dict(weights)
-        own = {key.removeprefix(_OF_UPDATE): tensors.pop(key) for key in list(tensors) if key.startswith(_OF_UPDATE)}
-        fit_buffers(stepper.update, own)
-        stepper.update.load_state_dict(own)
-        for name, optimizer in stepper.optimizers.items():
+        for name, optimizer in optimizers.items():
             saved = state["optimizers"][name]
             entries = {int(index): dict(entry) for index, entry in saved["state"].items()}
             for key, tensor in tensors.items():
@@ -130,9 +171,9 @@ def restore_checkpoint(folder: Path, model: MultitaskModel, stepper: Stepper, st
         torch.set_rng_state(generators[f"cpu/{rank()}"])
         if f"cuda/{rank()}" in generators and torch.cuda.is_available():
             torch.cuda.set_rng_state(generators[f"cuda/{rank()}"])
-        stepper.order_rng.bit_generator.state = state["order"]
     except (RuntimeError, ValueError, KeyError, WeightsError) as error:
         raise RunError(f"{folder}: the checkpoint must fit the run ({error})") from None
+    return tensors
 
 
 def remove_checkpoints(place: Path) -> None:
@@ -157,16 +198,15 @@ def _complete(place: Path) -> list[Path]:
     return sorted(entry for entry in place.iterdir() if _NAME.fullmatch(entry.name) and (entry / _MARKER).is_file())
 
 
-def _optimizer_states(stepper: Stepper) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Collect the state of every optimizer, and the tensors of the update's own.
+def optimizer_states(optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Collect the state of every optimizer.
 
     :return: tensors, such as moments; and by optimizer the other values of its parameters' states and of its groups.
     :raises RunError: for a value that neither safetensors nor JSON can hold.
     """
-    stepper.check_state()
-    tensors = {f"{_OF_UPDATE}{name}": value for name, value in stepper.update.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
-    for name, optimizer in stepper.optimizers.items():
+    for name, optimizer in optimizers.items():
         state = optimizer.state_dict()
         more = [key for key in state if key not in ("state", "param_groups")]
         more += [key for key in state["state"] if not isinstance(key, int)]
@@ -224,7 +264,7 @@ def _as_before(now: Any, saved: Any) -> Any:
     return tuple(saved) if isinstance(now, tuple) and isinstance(saved, list) else saved
 
 
-def _generators() -> dict[str, torch.Tensor]:
+def generator_states() -> dict[str, Tensor]:
     """Collect the states of all processes' default generators, which dropout draws from."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():

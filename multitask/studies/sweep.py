@@ -10,6 +10,7 @@ from multitask.settings.sweep import Sweep
 from multitask.studies.compare_runs import Comparison, Member, compare_sides, read_member, refuse_other_rows
 from multitask.training.decisions import selection_for
 from multitask.training.identity import finished_identity
+from multitask.training.loop import build_sampler
 from multitask.training.train import train
 
 __all__ = ["run_sweep"]
@@ -70,6 +71,7 @@ def _check(sweep: Sweep, select: str, limit: int | None, bad_rows: OnBad) -> Non
     for name, (_, config) in zip(sweep.settings, sweep.runs(), strict=False):  # those of the first seed come first
         prepared = prepare(config, limit=limit, bad_rows=bad_rows)
         selection_for(select, prepared)
+        build_sampler(prepared.config, {task: len(dataset) for task, dataset in prepared.train.items()})
         rows = {task: dataset for task, dataset in prepared.dev.items() if len(dataset)}
         if not rows:
             raise DataError(

@@ -145,6 +145,7 @@ def test_what_can_not_be_compared_is_refused_before_the_first_training(
         (other, {}, [], 1, "sst: the dev rows of baseline and mean must be the same, got 24 and 300 rows; a dev file"),
         (none, {"dev": None}, [], 1, "study.toml: a task must have dev rows for settings to be compared"),
         (SETTINGS, {"train": str(tmp_path / "gone.csv")}, [], 1, "gone.csv does not exist"),
+        (SETTINGS + '"tasks.para.batch_size" = 200', {}, [], 2, "task para must have at least 400 rows for 2 rounds"),
         (SETTINGS, {}, ["--select", "nope"], 2, "select must be one of auto, last, mean, sst, para"),
         (SETTINGS.replace('= "mean"', '= "maen"'), {}, [], 2, "sweep.settings.mean: tasks.sst.pooling must be one of"),
     ):

@@ -33,7 +33,8 @@ NUMBERED = {
 }
 CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
 PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa")}  # run by tests/multitask/updates
-SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS
+PICTURES = {"plot_conflict.py"}
+SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | PICTURES
 
 
 def run(root: Path, *argv: object) -> str:

@@ -224,16 +224,8 @@ class Session:
             signals.stop(name)
 
     def _log_round(self, done: RoundRecord) -> None:
-        for name, step in done.tasks.items():
-            self.metrics.write(
-                round=done.number,
-                epoch=done.epoch,
-                task=name,
-                rows=step.rows,
-                loss=step.loss,
-                lr=step.lr,
-                grad_norm=step.grad_norm,
-            )
+        for line in done.lines():
+            self.metrics.write(**line)
         self.timing.write(round=done.number, seconds=done.seconds)
 
     def _stop_if_told(self, signals: Signals) -> None:

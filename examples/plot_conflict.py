@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,11 +37,12 @@ def cosines_of(run: Path) -> Cosines:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Return the mean of each value and those before it, ``window`` at most."""
+    """Return the mean of each value and those before it, ``window`` in all at most."""
     sums = np.concatenate([[0.0], values.cumsum()])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
 
 
 def panel(title: str, pairs: Cosines, window: int, top: int, limit: float, last: int) -> list[str]:
@@ -52,10 +54,10 @@ def panel(title: str, pairs: Cosines, window: int, top: int, limit: float, last:
     """
     right, bottom = WIDTH - RIGHT, top + HEIGHT - 40
 
-    def x(rounds: np.ndarray | float) -> np.ndarray | float:
+    def x(rounds: Any) -> Any:
         return LEFT + (right - LEFT) * (rounds - 1) / max(1, last - 1)
 
-    def y(values: np.ndarray | float) -> np.ndarray | float:
+    def y(values: Any) -> Any:
         return (top + TOP + bottom) / 2 - (bottom - top - TOP) / 2 * values / limit
 
     parts = [f'<text x="{LEFT}" y="{top + 28}" font-weight="600">{escape(title)}</text>']

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multitask.run import Prediction, Run
     from multitask.settings.choices import HEADS, METRICS, OPTIMIZERS, POOLINGS, SAMPLERS, SCHEDULES, UPDATES
     from multitask.settings.config import RunConfig, build_config, load_tasks
+    from multitask.settings.distillation import Distillation
     from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
     from multitask.settings.multilabel import Multilabel
     from multitask.settings.tables import EncoderConfig, TrainConfig
@@ -37,6 +38,7 @@ __all__ = [
     "Classification",
     "ConfigError",
     "DataError",
+    "Distillation",
     "Kind",
     "EncoderConfig",
     "Multilabel",
@@ -74,6 +76,7 @@ _HOME = {
     "Classification": "settings.kinds",
     "ConfigError": "errors",
     "DataError": "errors",
+    "Distillation": "settings.distillation",
     "Kind": "settings.kinds",
     "EncoderConfig": "settings.tables",
     "Multilabel": "settings.multilabel",

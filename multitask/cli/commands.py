@@ -15,11 +15,13 @@ from multitask.cli.output import STANDARD_STREAM, check_predict_files, open_outp
 from multitask.cli.scores import counted, print_scores, scores_as_json
 from multitask.errors import ConfigError, DataError
 from multitask.settings.checks import listed
+from multitask.settings.fields import settings_of
 
 if TYPE_CHECKING:
     from multitask.data.examples import BadRow
     from multitask.run import Prediction, Run
     from multitask.settings.config import RunConfig
+    from multitask.settings.distillation import Distillation
     from multitask.settings.task import Task
 
 __all__ = ["run"]
@@ -47,6 +49,7 @@ def train(args: argparse.Namespace) -> None:
         if task.train is not None and not Path(task.train).exists():
             hint = "" if args.tasks or base else "; `multitask fetch data` downloads the course's files"
             raise DataError(f"tasks.{task.name}.train: {task.train} does not exist{hint}")
+    distillation = _distillation(args) if args.command == "distill" else None
     # Brings torch, so not before the settings are known to be right.
     from multitask.distributed import is_main
     from multitask.training.train import train as train_run
@@ -57,6 +60,7 @@ def train(args: argparse.Namespace) -> None:
             config,
             args.out,
             from_run=args.from_run,
+            distillation=distillation,
             device=args.device,
             select=args.select,
             limit=args.limit,
@@ -77,6 +81,20 @@ def train(args: argparse.Namespace) -> None:
         first = config.tasks[0].name
         folder = shlex.quote(str(run.folder))
         print(f"The run is in {run.folder}. Next: multitask predict {folder} --task {first} --input F --output G")
+
+
+def _distillation(args: argparse.Namespace) -> "Distillation":
+    """Return what the options of distill say of the teachers."""
+    from multitask.settings.distillation import Distillation
+
+    told = {name: value for name in settings_of(Distillation) if (value := getattr(args, name)) is not None}
+    files: dict[str, str] = {}
+    for text in args.unlabelled:
+        name, equals, file = text.partition("=")
+        if not equals or not file or name in files:
+            raise ConfigError(f"--unlabelled must be TASK=FILE, once a task, got {text!r}")
+        files[name] = file
+    return Distillation(teachers=args.teachers, unlabelled=files, **told)
 
 
 def _settings_to_go_on_with(args: argparse.Namespace) -> "RunConfig":
@@ -180,6 +198,7 @@ def presets(args: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
+    "distill": train,
     "evaluate": evaluate,
     "predict": predict,
     "inspect": inspect,
@@ -192,7 +211,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the command of ``args``; where torchrun started this process, together with the others."""
     command = COMMANDS[args.command]
     _load_plugins(args)
-    if args.command in ("train", "evaluate", "predict") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if args.command in ("train", "distill", "evaluate", "predict") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from multitask.distributed import process_group
 
         with process_group():

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from multitask.data.examples import ON_BAD
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer
+from multitask.settings.distillation import Distillation
 from multitask.settings.fields import settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
 from multitask.settings.task import FILES
@@ -21,6 +22,7 @@ __all__ = ["PROGRAM", "USAGE_ERROR", "build_parser"]
 
 PROGRAM = "multitask"
 USAGE_ERROR = 2
+_ORDER = "A preset is overridden by --tasks, that by --set and the options of this command."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,6 +77,7 @@ def build_parser() -> _Parser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_train(commands)
+    _add_distill(commands)
     _add_evaluate(commands)
     _add_predict(commands)
     _add_inspect(commands)
@@ -88,9 +91,43 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "train",
         help="fine-tune on the tasks of a preset or of your own TOML file",
         description="Fine-tune, score the dev rows after each epoch, keep one epoch (see --select) in the run folder.",
-        epilog="A preset is overridden by --tasks, that by --set and the options of this command.",
+        epilog=_ORDER,
         allow_abbrev=False,
     )
+    _add_training(train)
+
+
+def _add_distill(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    distill = commands.add_parser(
+        "distill",
+        help="train a smaller encoder on what other runs answer",
+        description="Train as train does, on labels and on the outputs of other runs, also for rows without labels.",
+        epilog=_ORDER,
+        allow_abbrev=False,
+    )
+    distill.add_argument(
+        "--teacher",
+        dest="teachers",
+        action="append",
+        required=True,
+        type=Path,
+        metavar="RUN",
+        help="a run that has tasks of this one, with equal labels; may be repeated: their outputs are averaged",
+    )
+    distill.add_argument(
+        "--unlabelled",
+        action="append",
+        default=[],
+        metavar="TASK=FILE",
+        help="further rows of a task, without labels, for the teachers to answer; once a task",
+    )
+    for name in settings_of(Distillation):
+        _add_setting(distill, Distillation, name)
+    _add_training(distill)
+
+
+def _add_training(train: _Parser) -> None:
+    """Add the options of train."""
     train.add_argument(
         "--preset",
         metavar="NAME",

@@ -131,7 +131,7 @@ def _factor(schedule: str, value: Any, step: int) -> float:
 
 def _lines(rows: TaskData, chosen: Indices, task: Task) -> str:
     """Name the lines of the file, or the rows in memory, that the chosen rows are, at most five."""
-    lines = rows.lines[chosen].tolist()
+    lines = [line for line in rows.lines[chosen].tolist() if line]
     numbers = listed(lines)
     return (
         f"rows {numbers} of data[{task.name!r}]['train']" if task.train is None else f"lines {numbers} of {task.train}"
@@ -164,7 +164,7 @@ def estimate_seconds(
                 batch = data[name].batch(rows[:4] if warm else rows).to(device)
                 with autocast(dtype, device):
                     outputs = model(name, batch.tokens, batch.windows)
-                task_loss(model.tasks[name], outputs, batch.labels).backward()
+                task_loss(model.tasks[name], outputs, batch.labels, soft=batch.soft).backward()
                 model.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began
     for (part, name), buffer, copy in zip(places, buffers, copies, strict=True):

@@ -198,7 +198,7 @@ class Stepper:
     def _loss(self, name: str, part: Batch) -> torch.Tensor:
         with self._spare_gradients.lent(), autocast(self.dtype, part.labels.device):
             outputs = self.model(name, part.tokens, part.windows)
-        loss = task_loss(self.model.tasks[name], outputs, part.labels, part.whole)
+        loss = task_loss(self.model.tasks[name], outputs, part.labels, part.whole, part.soft)
         return loss if part.counts else loss * 0
 
     @torch.no_grad()

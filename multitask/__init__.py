@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multitask.run import Prediction, Run
     from multitask.settings.choices import HEADS, METRICS, OPTIMIZERS, POOLINGS, SAMPLERS, SCHEDULES, UPDATES
     from multitask.settings.config import RunConfig, build_config, load_tasks
+    from multitask.settings.distillation import Distillation
     from multitask.settings.kinds import KINDS, Binary, Classification, Kind, Regression
     from multitask.settings.multilabel import Multilabel
     from multitask.settings.tables import EncoderConfig, TrainConfig
@@ -44,6 +45,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Difference",
+    "Distillation",
     "Kind",
     "EncoderConfig",
     "Multilabel",
@@ -89,6 +91,7 @@ _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
     "Difference": "comparison",
+    "Distillation": "settings.distillation",
     "Kind": "settings.kinds",
     "EncoderConfig": "settings.tables",
     "Multilabel": "settings.multilabel",

@@ -34,7 +34,8 @@ NUMBERED = {
 CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
 PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa")}  # run by tests/multitask/updates
 TABLES = {"contamination.py", "reproduce_tables.py", "reproduction.py"}  # run by tests/test_reproduction.py
-SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | TABLES
+PICTURES = {"plot_conflict.py"}
+SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | TABLES | PICTURES
 
 
 def run(root: Path, *argv: object) -> str:

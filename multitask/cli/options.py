@@ -44,6 +44,8 @@ def add_setting(group: argparse._ActionsContainer, table: type, name: str) -> No
     option = f"--{name.replace('_', '-')}"
     if known.choices:
         group.add_argument(option, choices=list(known.choices), help=known.help)
+    elif known.types == (bool,):
+        group.add_argument(option, action="store_const", const=True, help=known.help)  # None is not given
     else:
         kind = _checked(known.check, known.types[0])
         number = int in known.types or float in known.types

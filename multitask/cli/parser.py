@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from multitask.cli.compare import add_compare
-from multitask.cli.options import (
-    add_bad_rows,
-    add_limit,
-    add_machine,
-    add_save_every,
-    add_select,
-    add_setting,
-    at_least,
-)
+from multitask.cli.options import add_bad_rows, add_machine, add_setting
 from multitask.cli.pretrain import add_pretrain
 from multitask.cli.sweep import add_sweep
+from multitask.cli.train import add_distill, add_train
 from multitask.settings.fields import settings_of
 from multitask.settings.tables import EncoderConfig, TrainConfig
 from multitask.settings.task import FILES
@@ -46,7 +39,8 @@ def build_parser() -> _Parser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    _add_train(commands)
+    add_train(commands)
+    add_distill(commands)
     add_sweep(commands)
     _add_evaluate(commands)
     add_compare(commands)
@@ -56,52 +50,6 @@ def build_parser() -> _Parser:
     _add_fetch(commands)
     commands.add_parser("presets", help="list the presets and their hyper-parameters", allow_abbrev=False)
     return parser
-
-
-def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    train = commands.add_parser(
-        "train",
-        help="fine-tune on the tasks of a preset or of your own TOML file",
-        description="Fine-tune, score the dev rows after each epoch, keep one epoch (see --select) in the run folder.",
-        epilog="A preset is overridden by --tasks, that by --set and the options of this command.",
-        allow_abbrev=False,
-    )
-    train.add_argument(
-        "--preset",
-        metavar="NAME",
-        help="one of `multitask presets`; without it the one that is tuned for the weights, else the default",
-    )
-    train.add_argument("--tasks", type=Path, metavar="FILE.toml", help="your own tasks and settings")
-    train.add_argument(
-        "--from",
-        dest="from_run",
-        type=Path,
-        metavar="RUN",
-        help="begin from the epoch that a run kept: its encoders, tokenizer, and decoders of tasks that are the same;"
-        " without --preset and --tasks, with its tasks and settings, too",
-    )
-    train.add_argument("--data", type=Path, metavar="DIR", help="folder of the preset's data files (data)")
-    train.add_argument("--out", type=Path, metavar="RUN", help="the run folder to write (runs/PRESET)")
-    for table in (EncoderConfig, TrainConfig):
-        for name, known in settings_of(table).items():
-            if known.option:
-                add_setting(train, table, name)
-    add_limit(train)
-    add_bad_rows(train, "missing")
-    train.add_argument(
-        "--set",
-        dest="sets",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="one setting, such as tasks.sst.lr=3e-5 or train.update=pcgrad; may be repeated",
-    )
-    add_select(train)
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    add_save_every(train)
-    train.add_argument("--keep", type=at_least(1), default=1, metavar="N", help="checkpoints to keep (1)")
-    train.add_argument("--keep-optimizer", action="store_true", help="keep the optimizers' moments in the run")
-    add_machine(train)
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -14,6 +14,7 @@ from minbert.tokenizer import BertTokenizer
 from multitask.data.examples import Example
 from multitask.data.long_texts import NO_LIMIT, keep_ends, to_windows
 from multitask.distributed import rank, size
+from multitask.settings.distillation import SoftTargets
 from multitask.settings.kinds import Label
 from multitask.settings.task import Task
 
@@ -126,6 +127,7 @@ class Batch:
     :param whole: labels of the rows of all processes; None for a single process.
     :param counts: False where this process has no share of a small batch, and holds a row that must not count.
     :param windows: how many texts each row has, which follow each other, and whose outputs are averaged; None for one.
+    :param soft: what these rows learn of teachers.
     """
 
     tokens: TokenBatch
@@ -133,6 +135,7 @@ class Batch:
     whole: Tensor | None = None
     counts: bool = True
     windows: tuple[int, ...] | None = None
+    soft: SoftTargets | None = None
 
     @property
     def rows(self) -> int:
@@ -157,13 +160,18 @@ class Batch:
             tokens = TokenBatch(*(tensor[places] for tensor in self.tokens.values()))
             whole = self.labels if self.whole is None else self.whole
             own_windows = None if windows is None else windows[low:high]
-            parts.append(Batch(tokens, self.labels[rows], whole, self.counts, own_windows))
+            parts.append(Batch(tokens, self.labels[rows], whole, self.counts, own_windows, _rows_of(self.soft, rows)))
         return parts
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same rows on ``device``."""
         whole = None if self.whole is None else self.whole.to(device)
-        return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts, self.windows)
+        soft = None if self.soft is None else self.soft._replace(outputs=self.soft.outputs.to(device))
+        return Batch(self.tokens.to(device), self.labels.to(device), whole, self.counts, self.windows, soft)
+
+
+def _rows_of(soft: SoftTargets | None, rows: Tensor | np.ndarray) -> SoftTargets | None:
+    return None if soft is None else soft._replace(outputs=soft.outputs[rows])
 
 
 def label_tensor(task: Task, labels: Sequence[Label]) -> Tensor:
@@ -184,12 +192,14 @@ class TaskData:
     """A task's labelled rows, ready to be batched.
 
     :param labels: (rows,) or (rows, classes), from label_tensor.
-    :param lines: the rows' lines in their file, int64 (rows,).
+    :param lines: the rows' lines in their file, int64 (rows,); 0 for rows of another file.
+    :param soft: what the rows learn of teachers.
     """
 
     texts: EncodedTexts
     labels: Tensor
     lines: np.ndarray
+    soft: SoftTargets | None = None
 
     @classmethod
     def build(
@@ -218,4 +228,5 @@ class TaskData:
         # A process without a share takes a row that does not count, since all must join in the same sums.
         own = share if len(share) else indices[:1]
         tokens, windows = self.texts.batch(own)
-        return Batch(tokens, self.labels[own], self.labels[indices], len(share) > 0, windows)
+        soft = _rows_of(self.soft, own)
+        return Batch(tokens, self.labels[own], self.labels[indices], len(share) > 0, windows, soft)

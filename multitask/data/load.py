@@ -8,7 +8,7 @@ import numpy as np
 
 from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
-from multitask.data.examples import Dataset, OnBad, infer_labels, read_examples
+from multitask.data.examples import BadRow, Dataset, OnBad, infer_labels, iter_examples, read_examples
 from multitask.data.files.dialect import Dialect, formats_note
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.sources import find_source, held_together, same_rows, serves_others
@@ -18,7 +18,7 @@ from multitask.settings.checks import check_choice
 from multitask.settings.config import RunConfig
 from multitask.settings.task import FILES, Task
 
-__all__ = ["Prepared", "prepare", "read_split", "to_task_data"]
+__all__ = ["Prepared", "prepare", "read_split", "read_unlabelled", "to_task_data"]
 
 
 @dataclass
@@ -199,6 +199,19 @@ def read_split(
             " all its rows were trained on, got none"
         )
     return {name: result[name] for name in tasks if len(result[name])}
+
+
+def read_unlabelled(task: Task, path: Path, *, limit: int | None, seed: int, bad_rows: OnBad) -> Dataset:
+    """Read the texts of a file whose labels, if there are any, do not count; plain text is welcome, too.
+
+    :param limit: as in prepare, drawn by ``seed``.
+    :raises DataError: for rows that can't be used, as ``bad_rows`` says, and if none is usable.
+    """
+    skipped: list[BadRow] = []
+    examples = list(iter_examples(path, task, on_bad=bad_rows, skipped=skipped))
+    if not examples:
+        raise DataError(f"{path} must have a usable row for task {task.name}, got none")
+    return _sample(Dataset(str(path), examples, skipped), limit, seed)
 
 
 def to_task_data(

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from multitask.errors import ConfigError
 from multitask.settings.checks import shown
+from multitask.settings.distillation import SoftTargets
 from multitask.settings.task import Task
 
 __all__ = ["best_threshold", "predicted_values", "task_loss"]
 
 
-def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
+def task_loss(
+    task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None = None, soft: SoftTargets | None = None
+) -> Tensor:
     """Return the scalar loss of a batch: its rows' losses by the task's kind, times ``loss_weight``.
 
     The mean over the rows that are there, or their sum with ``reduction="sum"``, which the report's equation 3
@@ -23,14 +26,21 @@ def task_loss(task: Task, outputs: Tensor, labels: Tensor, whole: Tensor | None 
     :param labels: (batch,), or (batch, classes), as data.batches.label_tensor gives them.
     :param whole: labels of the whole batch (whole, ...), where these rows are one process's share of it: the mean
         divides by all of them, so that the shares' losses, and their gradients, add up to the batch's.
+    :param soft: what the rows learn of teachers (Hinton et al. 2015, arXiv 1503.02531, section 2): a row's loss is
+        weight times its distance to their outputs, plus 1 - weight times that of its label. A row whose label is -1, or
+        NaN of numbers and of several classes, has none, and the distance alone.
     :return: (), in the type of the outputs.
     :raises ConfigError: for a kind of one's own whose losses are not one a row: they would be broadcast to other sums.
     """
     if outputs.dtype in (torch.bfloat16, torch.float16):
         outputs = outputs.float()
-    rows = task.rules.row_losses(outputs, labels)  # (batch,)
+    rows = task.rules.row_losses(outputs, labels if soft is None else _filled(labels))  # (batch,)
     if not torch.compiler.is_compiling():
         _check(task, "row_losses", rows, labels.shape[:1])
+    if soft is not None:
+        distances = task.rules.soft_losses(outputs, soft.outputs.to(outputs.dtype), soft.temperature)
+        _check(task, "soft_losses", distances, labels.shape[:1])
+        rows = soft.weight * distances + (1 - soft.weight) * rows.where(_labelled(labels), rows.new_zeros(()))
     total = (rows * _weights(task, labels, rows)).sum()
     if task.reduction == "sum":
         return task.loss_weight * total
@@ -43,7 +53,20 @@ def _weights(task: Task, labels: Tensor, like: Tensor) -> Tensor:
     """Return each row's weight (rows,), in the type and on the device of ``like``."""
     if task.class_weights is None:
         return torch.ones(labels.shape[:1], dtype=like.dtype, device=like.device)
-    return torch.tensor(task.class_weights, dtype=like.dtype, device=like.device)[labels]
+    weights = torch.tensor(task.class_weights, dtype=like.dtype, device=like.device)[labels.clamp_min(0)]
+    return weights.where(_labelled(labels), weights.new_ones(()))
+
+
+def _labelled(labels: Tensor) -> Tensor:
+    """Return which rows have a label, bool (rows,)."""
+    if not labels.is_floating_point():
+        return labels >= 0
+    return ~labels.isnan() if labels.dim() == 1 else ~labels.isnan().any(1)
+
+
+def _filled(labels: Tensor) -> Tensor:
+    """Return labels with one that any task has where there is none, so that every row has a loss."""
+    return labels.nan_to_num(0.0) if labels.is_floating_point() else labels.clamp_min(0)
 
 
 def predicted_values(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor | None]:

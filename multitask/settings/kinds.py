@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
     from multitask.settings.task import Task
 
-__all__ = ["KINDS", "Binary", "Classification", "Kind", "Label", "Regression", "kind_of", "label_key", "parse_number"]
+__all__ = [
+    "KINDS",
+    "Binary",
+    "Classification",
+    "Kind",
+    "Label",
+    "Regression",
+    "binary_distances",
+    "kind_of",
+    "label_key",
+    "parse_number",
+]
 
 # Not float(): that takes "1_000", "nan", "infinity" and the digits of every script.
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -87,6 +98,23 @@ class Kind(ABC):
         :param labels: (batch,) int64 class indices, or float32 numbers.
         """
 
+    def soft_losses(self, outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
+        """Return how far each row's outputs are from a teacher's, (batch,): 0 where they are equal.
+
+        A kind that has its own ``row_losses`` needs its own of this, too, to learn from a teacher.
+
+        :param targets: the teacher's outputs, as ``outputs``: (batch, num_outputs), float32 or float64.
+        :param temperature: divides logits, and its square multiplies their losses, so that gradients keep their size.
+        """
+        raise NotImplementedError
+
+    @property
+    def can_learn_outputs(self) -> bool:
+        """Whether soft_losses belongs to the same class as row_losses, or a more special one."""
+        order = type(self).__mro__
+        owner = {name: next(c for c in order if name in vars(c)) for name in ("row_losses", "soft_losses")}
+        return owner["soft_losses"] is not Kind and issubclass(owner["soft_losses"], owner["row_losses"])
+
     @abstractmethod
     def predict(self, outputs: "Tensor") -> "tuple[Tensor, Tensor | None]":
         """Return predicted classes or numbers (batch,), and probabilities (batch, classes) or None.
@@ -125,6 +153,17 @@ def kind_of(key: str, name: str) -> Kind:
     if not isinstance(entry.metrics, tuple | list) or not entry.metrics:
         raise ConfigError(f"metrics of {key} {name!r} must name at least one metric, got {shown(entry.metrics)}")
     return entry()
+
+
+def binary_distances(outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
+    """Return T^2 * KL(teacher || student) of each logit's two softened probabilities, (batch, outputs)."""
+    import torch.nn.functional as F
+
+    student, teacher = outputs / temperature, targets / temperature
+    likely = teacher.sigmoid()
+    yes = F.logsigmoid(teacher) - F.logsigmoid(student)
+    no = F.logsigmoid(-teacher) - F.logsigmoid(-student)
+    return temperature**2 * (likely * yes + (1 - likely) * no)
 
 
 class Classification(Kind):
@@ -166,6 +205,13 @@ class Classification(Kind):
 
         return F.cross_entropy(outputs, labels, reduction="none")
 
+    def soft_losses(self, outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
+        """Return T^2 * KL(teacher || student) of the softened probabilities (batch,); see Kind."""
+        import torch.nn.functional as F
+
+        student, teacher = ((logits / temperature).log_softmax(1) for logits in (outputs, targets))
+        return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+
     def predict(self, outputs: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return the likeliest classes (batch,), and probabilities (batch, classes)."""
         probabilities = outputs.softmax(1)
@@ -195,6 +241,10 @@ class Binary(Classification):
         import torch.nn.functional as F
 
         return F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype), reduction="none")
+
+    def soft_losses(self, outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
+        """Return T^2 * KL(teacher || student) of the softened probabilities of both classes (batch,); see Kind."""
+        return binary_distances(outputs, targets, temperature).squeeze(1)
 
     def predict(self, outputs: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return the likelier classes (batch,), and probabilities (batch, 2)."""
@@ -237,6 +287,10 @@ class Regression(Kind):
     def row_losses(self, outputs: "Tensor", labels: "Tensor") -> "Tensor":
         """Return squared errors (batch,)."""
         return (outputs.squeeze(1) - labels.to(outputs.dtype)).square()
+
+    def soft_losses(self, outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
+        """Return squared differences (batch,), in which the temperature has no part; see Kind."""
+        return (outputs - targets).square().squeeze(1)
 
     def predict(self, outputs: "Tensor") -> "tuple[Tensor, None]":
         """Return the numbers (batch,) as they are, without probabilities."""

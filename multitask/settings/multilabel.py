@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from multitask.settings.kinds import Classification, label_key
+from multitask.settings.kinds import Classification, binary_distances, label_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,10 @@ class Multilabel(Classification):
 
         losses = F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype), reduction="none")
         return losses.mean(1)
+
+    def soft_losses(self, outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
+        """Return the classes' means (batch,) of T^2 * KL(teacher || student); see Kind."""
+        return binary_distances(outputs, targets, temperature).mean(1)
 
     def predict(self, outputs: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return which classes are likelier than not (batch, classes), 0 or 1, and probabilities (batch, classes).

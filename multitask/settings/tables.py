@@ -138,6 +138,13 @@ class TrainConfig:
         choices=("fixed", "shuffled"),
         default="fixed",
     )
+    log_conflict: bool = setting(
+        "log in each round the cosines between the tasks' gradients of the encoder that they share; costs a copy of it"
+        " per task, and changes nothing that is trained",
+        check_flag,
+        default=False,
+        option=True,
+    )
     eps: float = setting("of AdamW", partial(check_number, open_low=True), default=1e-6)
     on_nonfinite: str = setting(
         "at a loss or gradient that is not finite: stop the run, or skip the step",

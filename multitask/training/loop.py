@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -19,6 +19,7 @@ from multitask.settings.checks import check_number, listed
 from multitask.settings.choices import SAMPLERS, SCHEDULES
 from multitask.settings.config import RunConfig, TrainConfig
 from multitask.settings.task import Task
+from multitask.updates.conflicts import Cosines
 from multitask.updates.stepper import Stepper, StepRecord
 
 __all__ = ["RoundRecord", "TrainState", "build_sampler", "estimate_seconds", "train_rounds"]
@@ -38,12 +39,22 @@ class TrainState:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """A round that was trained, counted over the run from 1, and what each task did in it."""
+    """A round that was trained, counted over the run from 1, and what each task did in it.
+
+    cosines: between the tasks' gradients of the encoder, with ``train.log_conflict``.
+    """
 
     number: int
     epoch: int
     tasks: dict[str, StepRecord]
     seconds: float
+    cosines: Cosines = field(default_factory=dict)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield what metrics.jsonl says of each task's step."""
+        for name, step in self.tasks.items():
+            cosines = {"cosines": self.cosines[name]} if name in self.cosines else {}
+            yield {"round": self.number, "epoch": self.epoch, "task": name, **vars(step), **cosines}
 
 
 def build_sampler(config: RunConfig, sizes: Mapping[str, int]) -> Sampler:
@@ -109,7 +120,7 @@ def train_rounds(
         if state.round == per_epoch:
             state.epoch, state.round = epoch + 1, 0
         # A generator shares its caller's context: no choice of kernels, autocast or lent gradient may be open here.
-        yield RoundRecord(number + 1, epoch + 1, records, time.perf_counter() - began)
+        yield RoundRecord(number + 1, epoch + 1, records, time.perf_counter() - began, stepper.cosines)
 
 
 def _factor(schedule: str, value: Any, step: int) -> float:
@@ -120,7 +131,7 @@ def _factor(schedule: str, value: Any, step: int) -> float:
 
 def _lines(rows: TaskData, chosen: Indices, task: Task) -> str:
     """Name the lines of the file, or the rows in memory, that the chosen rows are, at most five."""
-    lines = rows.lines[chosen].tolist()
+    lines = [line for line in rows.lines[chosen].tolist() if line]
     numbers = listed(lines)
     return (
         f"rows {numbers} of data[{task.name!r}]['train']" if task.train is None else f"lines {numbers} of {task.train}"
@@ -153,7 +164,7 @@ def estimate_seconds(
                 batch = data[name].batch(rows[:4] if warm else rows).to(device)
                 with autocast(dtype, device):
                     outputs = model(name, batch.tokens, batch.windows)
-                task_loss(model.tasks[name], outputs, batch.labels).backward()
+                task_loss(model.tasks[name], outputs, batch.labels, soft=batch.soft).backward()
                 model.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began
     for (part, name), buffer, copy in zip(places, buffers, copies, strict=True):

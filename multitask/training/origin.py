@@ -118,7 +118,7 @@ class Origin:
         }
         record = {"folder": str(self.folder.resolve()), "sha256": self.digest, **self.best, "taken": taken, "new": new}
         record |= {"thresholds": thresholds} if thresholds else {}
-        notes = [self._said(taken, new), *self._seen_rows(config, data, held_with)]
+        notes = [self._said(taken, new), *self.seen_rows(config, data, held_with)]
         return Start(model, self.run.tokenizer, record, notes)
 
     def _encoder(self, name: str, settings: EncoderConfig) -> BertModel:
@@ -166,7 +166,7 @@ class Origin:
         said = f"begins from {self.folder}{epoch}: {' and '.join(parts) or 'its tokenizer alone'}"
         return said + (f"; new: {', '.join(fresh)}" if fresh else "")
 
-    def _seen_rows(
+    def seen_rows(
         self, config: RunConfig, data: Mapping[str, Mapping[str, str]], held_with: Mapping[str, Sequence[str]]
     ) -> list[str]:
         """Say whose dev rows this run may have been trained on: those that it did not hold out in the same way."""

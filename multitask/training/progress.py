@@ -34,23 +34,23 @@ class Reporter:
                     )
             return
         for report in dict.fromkeys(record["weights"].values()):
-            self._say(report)
+            self.say(report)
         for changed in record["resumed_with_changes"]:
             for what, (before, now) in changed.items():
-                self._say(f"resumed with other {what}, so not to the same bytes: {before} before, {now} now")
+                self.say(f"resumed with other {what}, so not to the same bytes: {before} before, {now} now")
         for name, task in record["tasks"].items():
             shown = [repr(label) for label in task["classes"]]
             if len(shown) > 10:
                 shown[9:] = [f"{len(shown) - 9} more"]
             classes = f", classes {', '.join(shown)}" if shown else ""
-            self._say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows{classes}")
+            self.say(f"{name}: {task['train_rows']} training rows, {task['dev_rows']} dev rows{classes}")
             for row in task["skipped"]:
-                self._say(f"{name}: left out {row}")
+                self.say(f"{name}: left out {row}")
         for note in record["notes"]:
-            self._say(note)
+            self.say(note)
         rounds = settings.epochs * rounds_per_epoch
         minutes = estimate() * rounds / 60
-        self._say(
+        self.say(
             f"precision {record['precision_chosen']}; {settings.epochs} epochs of {rounds_per_epoch} rounds,"
             f" about {minutes:.1f} minutes of training"
         )
@@ -68,7 +68,7 @@ class Reporter:
             for done in rounds:
                 for name, step in done.tasks.items():
                     if step.loss is None:
-                        self._say(f"round {done.number}, {name}: skipped, the loss or its gradient was not finite")
+                        self.say(f"round {done.number}, {name}: skipped, the loss or its gradient was not finite")
                         continue
                     means[name] = step.loss if name not in means else 0.95 * means[name] + 0.05 * step.loss
                 rows += sum(step.rows for step in done.tasks.values())
@@ -87,12 +87,13 @@ class Reporter:
             f", {name} {metric} {value:.3f}" for name, score in scores.items() for metric, value in score.others.items()
         )
         shown += "" if mean is None else f"; mean {mean:.3f}"
-        self._say(f"epoch {epoch} dev: {shown}" + (f" (best so far by {select}, kept)" if kept else ""))
+        self.say(f"epoch {epoch} dev: {shown}" + (f" (best so far by {select}, kept)" if kept else ""))
 
     def ended(self, rounds: int, reason: str) -> None:
         """Say why the training ends before its last epoch."""
-        self._say(f"stopped after {rounds} rounds: {reason}")
+        self.say(f"stopped after {rounds} rounds: {reason}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Say a sentence, beside the bar."""
         if self.active:
             tqdm.write(text, file=sys.stderr)

@@ -36,6 +36,7 @@ from multitask.training.progress import Reporter
 from multitask.training.record import changes, environment_of, opening_record, skipped_steps
 from multitask.training.run_folder import JsonLines, NoLines, Signals, replace_best
 from multitask.training.start import start_decoders
+from multitask.training.teachers import Teaching
 from multitask.updates.stepper import Stepper
 
 __all__ = ["OnEpoch", "OnRound", "Session"]
@@ -52,6 +53,7 @@ class Session:
     the training before its last epoch, if anything did.
 
     :param origin: the run to begin from.
+    :param teaching: the runs to learn from.
     :param on_round: called with each round's record, by the main process.
     :param on_epoch: called with each epoch's dev scores, by the main process.
     """
@@ -66,6 +68,7 @@ class Session:
         resume: bool,
         progress: bool,
         origin: Origin | None = None,
+        teaching: Teaching | None = None,
         on_round: OnRound | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
@@ -74,7 +77,8 @@ class Session:
         self.config = config = prepared.config
         self.device = choose_device(device)
         self.dtype, precision = choose_precision(config.train.precision, self.device)
-        self.sampler = build_sampler(config, {name: len(dataset.examples) for name, dataset in prepared.train.items()})
+        sizes = {name: len(rows) for name, rows in prepared.train.items()}
+        self.sampler = build_sampler(config, sizes if teaching is None else teaching.sizes)
         torch.manual_seed(config.train.seed)
         held_with = {name: names for name, names in prepared.held_with.items() if len(prepared.dev[name])}
         start = Start(*build_model(config)) if origin is None else origin.build(config, identity["data"], held_with)
@@ -108,6 +112,10 @@ class Session:
             rows, names, seed = (self.train_data, self.dev_data, prepared.train), start.new_decoders, config.train.seed
             self.record["cross_validated"] = start_decoders(self.model, *rows, names, device=self.device, seed=seed)
         refuse_different_starts(out, self.model, (self.state.epoch, self.state.round))
+        if teaching is not None:
+            teaching.enter(self.record)
+            where, cached = (self.device, self.dtype), self.state != TrainState()
+            self.train_data = teaching.taught(self.train_data, self.tokenizer, where, cached, self.report.say)
         self._open_logs(log_lengths)
 
     def _tokenized(self, datasets: Mapping[str, Dataset], *, ahead: bool) -> dict[str, TaskData]:
@@ -224,16 +232,8 @@ class Session:
             signals.stop(name)
 
     def _log_round(self, done: RoundRecord) -> None:
-        for name, step in done.tasks.items():
-            self.metrics.write(
-                round=done.number,
-                epoch=done.epoch,
-                task=name,
-                rows=step.rows,
-                loss=step.loss,
-                lr=step.lr,
-                grad_norm=step.grad_norm,
-            )
+        for line in done.lines():
+            self.metrics.write(**line)
         self.timing.write(round=done.number, seconds=done.seconds)
 
     def _stop_if_told(self, signals: Signals) -> None:

@@ -11,6 +11,7 @@ from multitask.data.memory import rows_by_task
 from multitask.distributed import broadcast_from_main, is_main
 from multitask.run import Run
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
+from multitask.settings.distillation import Distillation
 from multitask.settings.task import Task
 from multitask.training.arguments import config_of, make_folder, refuse_run_as_weights, with_given
 from multitask.training.identity import (
@@ -23,6 +24,7 @@ from multitask.training.identity import (
 from multitask.training.origin import base_config, begin_from
 from multitask.training.run_folder import Signals, locked
 from multitask.training.session import OnEpoch, OnRound, Session
+from multitask.training.teachers import Teaching
 
 __all__ = ["train"]
 
@@ -36,6 +38,7 @@ def train(
     weights: str | Path | EncoderConfig | None = None,
     settings: TrainConfig | None = None,
     from_run: str | Path | None = None,
+    distillation: Distillation | None = None,
     epochs: int | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -63,6 +66,7 @@ def train(
     :param from_run: a run folder to begin from: its best epoch's encoders, tokenizer and those decoders whose tasks
         have the same name, labels and form; given alone, its tasks and settings, too, over which ``settings``,
         ``epochs`` and ``data`` are put. The optimizers begin anew.
+    :param distillation: runs whose outputs are learned beside the labels, also on rows without any.
     :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC; or
         ``"last"``, the last one; ``"auto"`` is the mean if each task has 100 dev rows, else the last.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
@@ -97,6 +101,12 @@ def train(
         config, origin, phrase = begin_from(from_run, config, out, resume)
         prepared = prepare(config, limit=limit, bad_rows=bad_rows, given=given)
         identity = identity_of(prepared.config, select, limit, given, phrase)
+        teaching = None
+        if distillation is not None:
+            teaching = Teaching(
+                distillation, prepared, identity["data"], out, resume=resume, limit=limit, bad_rows=bad_rows
+            )
+            identity |= teaching.identity
         refuse_differences(broadcast_from_main(identity), identity)
         # From the main process alone: what the others see there may already be what it has changed.
         finished = broadcast_from_main(finished_identity(out) if resume and is_main() else None)
@@ -113,6 +123,7 @@ def train(
             resume=resume,
             progress=progress,
             origin=origin,
+            teaching=teaching,
             on_round=on_round,
             on_epoch=on_epoch,
         )

@@ -13,7 +13,7 @@ from multitask.errors import NonFiniteError, RunError
 from multitask.model.model import MultitaskModel
 from multitask.settings.checks import shown
 
-__all__ = ["TaskGradients", "not_finite", "sum_gradients", "trainable"]
+__all__ = ["TaskGradients", "flat_gradient", "not_finite", "sum_gradients", "trainable"]
 
 
 class TaskGradients:
@@ -69,7 +69,7 @@ class TaskGradients:
             self.backward(name)
             own = trainable(self._model.decoders[name])
             sum_gradients([*self._shared, *own])
-            flat = _flat_gradient(self._shared, self._batches[name].labels.device)
+            flat = flat_gradient(self._shared, self._batches[name].labels.device)
             norm = math.hypot(flat.norm().item(), *(p.grad.norm().item() for p in own if p.grad is not None))
             if not math.isfinite(norm):  # before an update of one's own keeps anything of it
                 raise NonFiniteError([name], not_finite(norm))
@@ -134,7 +134,10 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
-def _flat_gradient(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
-    """Join all gradients to one vector, zero where there is none; empty for a frozen encoder."""
+def flat_gradient(parameters: Sequence[nn.Parameter], device: torch.device | None = None) -> Tensor:
+    """Join copies of all gradients to one vector, zero where there is none; empty without parameters.
+
+    :param device: of a vector that is empty.
+    """
     parts = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
     return torch.cat(parts) if parts else torch.zeros(0, device=device)

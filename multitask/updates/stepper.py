@@ -6,6 +6,7 @@ built once a run.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.updates.base import GramWeighting, Update
 from multitask.updates.building import build_optimizers, optimizers_of
+from multitask.updates.conflicts import Conflicts, Cosines
 from multitask.updates.gradients import TaskGradients, not_finite, sum_gradients, trainable
 from multitask.updates.own_state import OwnState
 
@@ -51,6 +53,8 @@ class StepRecord:
 class Stepper:
     """The update that the settings name, its optimizers, and all that is done around it.
 
+    cosines: between the tasks' gradients in the last round, with ``train.log_conflict``.
+
     :param order_rng: what the update draws from.
     :param dtype: of the forward pass's matrix products; gradients and steps have the parameters' own type.
     :raises ConfigError: for tasks that the update can't train together, or that have nothing to train.
@@ -71,6 +75,8 @@ class Stepper:
             self.optimizers[OWN] = AdamW(own, lr=self.update.lr, eps=settings.eps, weight_decay=0.0)
         self._own_state, self._checked = OwnState(self.update), False
         self._spare_gradients = SpareGradients()
+        self._conflicts = Conflicts(model) if settings.log_conflict else None
+        self.cosines: Cosines = {}
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
@@ -100,8 +106,11 @@ class Stepper:
                 for name in filter(losses.__contains__, step):
                     rate = self.model.tasks[name].lr * factor
                     records[name] = StepRecord(step[name].rows, losses[name], rate, norms[name])
+            self.cosines = {} if self._conflicts is None else self._conflicts.cosines()
         finally:
             self._clear()
+            if self._conflicts is not None:
+                self._conflicts.clear()
         if not self._checked:  # rather than at the first save, which may be an hour away
             self._checked = True
             self.check_state()
@@ -171,10 +180,11 @@ class Stepper:
         :raises NonFiniteError: if it is not finite.
         """
         total = 0.0
-        for part in batch.parts(self.settings.accumulate):
-            loss = self._loss(name, part)
-            total += loss.item()
-            loss.backward()
+        with nullcontext() if self._conflicts is None else self._conflicts.noted(name):
+            for part in batch.parts(self.settings.accumulate):
+                loss = self._loss(name, part)
+                total += loss.item()
+                loss.backward()
         (value,) = totals_over_ranks([total])
         task = self.model.tasks[name]
         if not math.isfinite(value):
@@ -188,7 +198,7 @@ class Stepper:
     def _loss(self, name: str, part: Batch) -> torch.Tensor:
         with self._spare_gradients.lent(), autocast(self.dtype, part.labels.device):
             outputs = self.model(name, part.tokens, part.windows)
-        loss = task_loss(self.model.tasks[name], outputs, part.labels, part.whole)
+        loss = task_loss(self.model.tasks[name], outputs, part.labels, part.whole, part.soft)
         return loss if part.counts else loss * 0
 
     @torch.no_grad()

@@ -43,7 +43,8 @@ with process_group():
     rounds = list(train_rounds(model, stepper, sampler, data, config.train, TrainState(), device=torch.device("cpu")))
     assert len(rounds) == 20
     if is_main():
-        logged = torch.tensor([[s.rows, s.loss, s.grad_norm] for r in rounds for s in r.tasks.values()]).double()
+        steps = [(s, r.cosines[name].values()) for r in rounds for name, s in r.tasks.items()]
+        logged = torch.tensor([[s.rows, s.loss, s.grad_norm, *cosines] for s, cosines in steps], dtype=torch.float64)
         write_tensors(__import__("pathlib").Path(sys.argv[2]), {**model.state_dict(), "logged": logged})
 """
 
@@ -72,7 +73,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     plugin = root / "examples" / "plugins" / f"{update}.py"
     own = plugin.exists()  # known to the processes alone
     sets = [*NO_DROPOUT, f"train.update={'combined' if own else update}", f"train.accumulate={accumulate}"]
-    sets += [f"train.moments={moments}"]
+    sets += [f"train.moments={moments}", "train.log_conflict=true"]
     sets += ["tasks.sst.class_weights=[1.0, 0.5, 2.0, 1.5, 0.0]", "tasks.sst.long=windows"]
     sets += [f"tasks.{name}.sample_size={rows}" for name, rows in samples.items()]
     sets += [f"tasks.{name}.reduction={reduction}" for name in samples]
@@ -91,6 +92,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     for name, expected in one.items():
         assert (two[name] - expected).abs().max().item() <= 1e-9, name
     assert one["logged"][-3:, 0].tolist() == [3, 1, 8]
+    assert one["logged"].shape == (60, 5)
 
 
 def test_parts_of_ones_own_in_all_processes_or_none(

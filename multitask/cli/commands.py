@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from multitask.cli.compare import compare
 from multitask.cli.inspect import inspect
@@ -16,9 +15,6 @@ from multitask.cli.running import load_run, prints_aside
 from multitask.cli.scores import print_scores, scores_as_json
 from multitask.cli.sweep import sweep
 from multitask.cli.train import train
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["run"]
 

@@ -160,10 +160,9 @@ def binary_distances(outputs: "Tensor", targets: "Tensor", temperature: float) -
     import torch.nn.functional as F
 
     student, teacher = outputs / temperature, targets / temperature
-    likely = teacher.sigmoid()
     yes = F.logsigmoid(teacher) - F.logsigmoid(student)
     no = F.logsigmoid(-teacher) - F.logsigmoid(-student)
-    return temperature**2 * (likely * yes + (1 - likely) * no)
+    return temperature**2 * no.lerp(yes, teacher.sigmoid())
 
 
 class Classification(Kind):

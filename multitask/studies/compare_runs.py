@@ -161,6 +161,7 @@ def refuse_other_rows(sides: Sequence[Sequence[Member]], split: str, advice: str
         raise RunError(f"runs must have a task in common, got none: {listed(have, join='; ')}")
     together: list[list[list[int]]] = [[list(range(len(side))) for side in sides]]
     apart = [[[number]] * len(sides) for number in range(len(sides[0]))]
+    by_seed = len(sides[0]) > 1 and len({len(side) for side in sides}) == 1
     result: Parts = {}
     for name in common:
         for other in members:
@@ -168,7 +169,6 @@ def refuse_other_rows(sides: Sequence[Sequence[Member]], split: str, advice: str
         if all(_same(name, first, other) for other in members):
             result[name] = together
             continue
-        by_seed = len(first_seeds := sides[0]) > 1 and all(len(side) == len(first_seeds) for side in sides)
         for one, *others in zip(*sides, strict=True) if by_seed else [members]:
             for other in others:
                 if not _same(name, one, other):

@@ -34,7 +34,11 @@ def test_it_says_what_it_does_and_prints_the_losses(words: list[str], tmp_path: 
 def test_errors_are_one_line(words: list[str], tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "odd.csv").write_text("text\n1;2\n", encoding="utf-8")
     cases = [
-        ([*words, "--lr", "0"], 2, "argument --lr: must be finite and above 0, got 0.0 (see multitask pretrain --help)"),
+        (
+            [*words, "--lr", "0"],
+            2,
+            "argument --lr: must be finite and above 0, got 0.0 (see multitask pretrain --help)",
+        ),
         ([*words, "--format", "header=maybe"], 2, "--format.header must be true or false, got 'maybe'"),
         ([word for word in words if not word.startswith("--text")], 2, "text must name the column of the text, one of"),
         ([*words[:1], str(tmp_path / "no.txt"), *words[3:]], 1, "no.txt can't be read: No such file or directory"),

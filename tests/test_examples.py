@@ -230,7 +230,7 @@ def test_benchmark_refuses_weights_that_its_peers_would_read_as_others(root: Pat
 def test_pretraining_is_timed_beside_training(root: Path, tiny_weights: Path) -> None:
     options = ["--tasks", "examples/tasks.toml", "--weights", tiny_weights, "--rounds", 2]
     printed = run(root, "examples/benchmark/pretraining.py", *options)
-    assert re.search(r"^pretrain / train \d+\.\d\d; of the pairs \d", printed, re.MULTILINE)
+    assert len(re.findall(r"^time .* pretrain / train \d+\.\d\d, of the pairs \d", printed, re.MULTILINE)) == 2
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from minbert import BertModel, BertTokenizer
 
-BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "processes", "tools")}
+BENCHMARK = {f"benchmark/{name}.py" for name in ("benchmark", "lora", "peers", "pretraining", "processes", "tools")}
 NUMBERED = {
     "01_encode.py",
     "02_one_task.py",
@@ -227,6 +227,12 @@ def test_benchmark_refuses_weights_that_its_peers_would_read_as_others(root: Pat
     done = subprocess.run([*words, "weights/tiny-mpnet"], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: --weights must be a bert with a pooler, as its peers are, got a mpnet\n"
+
+
+def test_pretraining_is_timed_beside_training(root: Path, tiny_weights: Path) -> None:
+    options = ["--tasks", "examples/tasks.toml", "--weights", tiny_weights, "--rounds", 2]
+    printed = run(root, "examples/benchmark/pretraining.py", *options)
+    assert len(re.findall(r"^time .* pretrain / train \d+\.\d\d, of the pairs \d", printed, re.MULTILINE)) == 2
 
 
 @pytest.mark.slow

@@ -72,13 +72,14 @@ def build_rows(texts: Sequence[str], tokenizer: BertTokenizer, masker: Masker, m
 
 def in_pieces(tokens: TokenizedTexts, max_length: int) -> TokenizedTexts:
     """Cut single texts into pieces of at most ``max_length`` tokens, [CLS] and [SEP] of each included."""
-    room, chosen, lengths = max_length - 2, [], []
+    room, lengths = max_length - 2, []
+    chosen: list[np.ndarray] = []
     for start, end in zip(tokens.offsets[:-1].tolist(), tokens.offsets[1:].tolist(), strict=True):
         inner = np.arange(start + 1, end - 1)
         for piece in np.array_split(inner, max(1, -(-len(inner) // room))):
-            chosen += [[start], piece, [end - 1]]
+            chosen += [np.array([start]), piece, np.array([end - 1])]
             lengths.append(len(piece) + 2)
-    places = np.concatenate(chosen).astype(np.int64)
+    places = np.concatenate(chosen)
     return TokenizedTexts(
         tokens.input_ids[places],
         tokens.token_type_ids[places],

@@ -160,9 +160,8 @@ def binary_distances(outputs: "Tensor", targets: "Tensor", temperature: float) -
     import torch.nn.functional as F
 
     student, teacher = outputs / temperature, targets / temperature
-    yes = F.logsigmoid(teacher) - F.logsigmoid(student)
-    no = F.logsigmoid(-teacher) - F.logsigmoid(-student)
-    return temperature**2 * no.lerp(yes, teacher.sigmoid())
+    yes, no = (F.logsigmoid(sign * teacher) - F.logsigmoid(sign * student) for sign in (1, -1))
+    return temperature**2 * (teacher.sigmoid() * yes + (-teacher).sigmoid() * no)
 
 
 class Classification(Kind):

@@ -28,7 +28,7 @@ def train_options() -> dict[str, argparse.Action]:
 
 def test_the_command_line_has_what_the_fields_say() -> None:
     assert OPTIONS.keys() == {
-        *("weights", "epochs", "rounds", "minutes", "patience", "seed", "precision", "on_nonfinite")
+        *("weights", "epochs", "rounds", "minutes", "patience", "seed", "precision", "log_conflict", "on_nonfinite")
     }
     for name, key in OPTIONS.items():
         section, _, field = key.partition(".")

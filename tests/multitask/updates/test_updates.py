@@ -42,7 +42,7 @@ def torch_adamw(modules: Sequence[nn.Module], lr: float, weight_decay: float) ->
 def snapshot(update: Stepper) -> dict[str, Tensor]:
     """Copies of every parameter, moment and step count, by name."""
     model, kept = update.model, {}
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names = {p: name for part in (model, update.update) for name, p in part.named_parameters()}
     kept.update({name: parameter.detach().clone() for parameter, name in names.items()})
     for owner, optimizer in update.optimizers.items():
         for parameter, state in optimizer.state.items():

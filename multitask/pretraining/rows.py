@@ -14,8 +14,9 @@ from multitask.pretraining.masks import Masker
 __all__ = ["Order", "Rows", "build_rows", "hold_out"]
 
 MOST_HELD_OUT = 2000
-# Steps whose rows are sorted by length together: enough that they are alike, few enough that the steps stay mixed.
-SORTED_TOGETHER = 50
+# Steps whose rows are sorted by length together, and share of the epoch's: enough that they are alike, few enough that
+# other rows meet in each epoch.
+SORTED_TOGETHER, SHARE = 50, 0.1
 HELD_OUT, ORDER = 1, 2  # keep the streams of what is drawn apart; each is followed by its own words
 
 
@@ -115,7 +116,7 @@ class Order:
         rng = np.random.default_rng((self._seed, ORDER, epoch))
         order = rng.permutation(len(self._lengths))
         batches = []
-        together = self._batch_size * SORTED_TOGETHER
+        together = self._batch_size * max(1, min(SORTED_TOGETHER, int(SHARE * self.steps)))
         for start in range(0, len(order), together):
             part = order[start : start + together]
             part = part[np.argsort(-self._lengths[part], kind="stable")]

@@ -49,6 +49,7 @@ class Planned:
     rates: Sequence[float] = ()
     rate_of: str | None = None
     predict: bool = False
+    log_conflict: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Job:
     seed: int
     screen: bool
     predict: bool = False
+    log_conflict: bool = False
 
     @property
     def file(self) -> str:
@@ -114,7 +116,8 @@ def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) 
         means = [held_out_mean(read_result(results / f"{tuned.name}-lr{rate:g}-1.json")) for rate in tuned.rates]
         sets += rate_sets(tuned.rates[means.index(max(means))])
     for seed in row.seeds:
-        yield Job(row.name, row.preset, sets, seed, row.screen, row.predict and seed == row.seeds[0])
+        predict = row.predict and seed == row.seeds[0]
+        yield Job(row.name, row.preset, sets, seed, row.screen, predict, row.log_conflict and seed == row.seeds[-1])
 
 
 def read_rows(task: str, data: Path, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
@@ -144,7 +147,7 @@ def held_out_mean(result: Result) -> float:
 
 def config_of(job: Job, data: Path) -> RunConfig:
     """Build a job's settings: the dev files stand as test files, so that a tenth of train is held out as dev."""
-    sets = [*job.sets, "train.hold_out=true"]
+    sets = [*job.sets, "train.hold_out=true", *(["train.log_conflict=true"] if job.log_conflict else [])]
     for name, (stem, *_) in COURSE.items():
         sets += [f"tasks.{name}.dev=none", f"tasks.{name}.test={(data / f'{stem}-dev.csv').resolve()}"]
     config = build_config(preset=job.preset, sets=sets, data=data, seed=job.seed)

@@ -1,5 +1,6 @@
 """One call of pretrain: everything that its steps need, and what is done between them."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ import torch
 from minbert.files.storage import write_json
 from minbert.heads import BertForMaskedLM
 from minbert.tokenizer import BertTokenizer
-from multitask.errors import DataError
+from multitask.errors import DataError, RunError
 from multitask.precision import choose_device, choose_precision
 from multitask.pretraining.masks import Masker
 from multitask.pretraining.report import Report
@@ -67,7 +68,8 @@ class Session:
         torch.manual_seed(settings.seed)
         model, own_head = load_model(settings.weights, settings.dropout)
         length = min(settings.max_length, model.config.max_tokens)
-        rows, held_rows = (_rows(part, self.tokenizer, masker, length) for part in (train, held))
+        rows = _rows("texts to train on", train, self.tokenizer, masker, length)
+        held_rows = _rows("texts held out", held, self.tokenizer, masker, length)
         if not own_head:
             start_head(model, rows.tokens.input_ids)
         self.trainer = Trainer(model.to(self.device), rows, masker, settings, self.dtype)
@@ -162,6 +164,11 @@ class Session:
 
     def _score(self) -> None:
         found = score(self.model, self.held, self.dtype)
+        if not math.isfinite(found.loss):  # before a checkpoint or the folder has such weights
+            raise RunError(
+                f"epoch {self.epoch}: the loss on held-out text is {found.loss}; lower the learning rate"
+                f" ({self.settings.lr:g})"
+            )
         self.scores.append(found)
         self.log.write(epoch=self.epoch, held_out=asdict(found))
         self.report.score(self.epoch, found)
@@ -200,9 +207,12 @@ def _leave_if_told(signals: Signals) -> None:
         signals.check()
 
 
-def _rows(texts: Sequence[str], tokenizer: BertTokenizer, masker: Masker, length: int) -> Rows:
-    """Return the rows of texts; DataError if no token of any is known."""
+def _rows(which: str, texts: Sequence[str], tokenizer: BertTokenizer, masker: Masker, length: int) -> Rows:
+    """Return the rows of texts; DataError, with ``which`` they are, if no token of any is known."""
     rows = build_rows(texts, tokenizer, masker, length)
     if not len(rows):
-        raise DataError(f"texts must have tokens that the vocabulary knows, got none, such as {shown(texts[0])}")
+        raise DataError(
+            f"the {which} must have tokens that the vocabulary of the weights knows, got none in {len(texts):,},"
+            f" such as {shown(texts[0])}"
+        )
     return rows

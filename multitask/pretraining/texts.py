@@ -46,7 +46,7 @@ class Texts:
 
     def __str__(self) -> str:
         left_out = f"{self.empty:,} empty and {self.repeated:,} equal to another left out"
-        return f"{len(self.texts):,} texts; {left_out}"
+        return f"{len(self.texts):,} text{'' if len(self.texts) == 1 else 's'}; {left_out}"
 
 
 def read_texts(files: Sequence[str | Path], columns: Sequence[str] = (), format: Format | None = None) -> Texts:

@@ -13,7 +13,7 @@ import torch
 
 import multitask
 from minbert import BertModel, BertTokenizer
-from multitask import ConfigError, PretrainConfig, RunError, StoppedError
+from multitask import ConfigError, DataError, PretrainConfig, RunError, StoppedError
 from multitask.pretraining.pretrain import pretrain
 from multitask.pretraining.start import load_model
 from multitask.training.run_folder import JsonLines
@@ -175,6 +175,23 @@ def test_minutes_end_it_early_with_a_score(run: Callable[..., Any], settings: Pr
     record = json.loads((tmp_path / "out" / "pretraining.json").read_text())
     assert record["ended_early"]
     assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_not_written(
+    run: Callable[..., Any], settings: PretrainConfig, tmp_path: Path
+) -> None:
+    """The only step has a finite loss, but what it leaves has none."""
+    settings = replace(settings, epochs=1, batch_size=100, lr=1e30, warmup=0.0)
+    with pytest.raises(RunError, match=r"^epoch 1: the loss on held-out text is (nan|inf); lower the learning rate"):
+        run(tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_texts_without_a_known_token_are_refused(settings: PretrainConfig, tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("☃\n☃ ☃\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"^the texts to train on must have tokens that .* knows, got none in 1, such"):
+        pretrain(path, tmp_path / "out", settings=settings, progress=False)
 
 
 def test_settings_that_are_not_allowed(text_file: Path, tmp_path: Path) -> None:

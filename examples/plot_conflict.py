@@ -104,7 +104,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("conflict.svg"), help="picture to write (conflict.svg)")
     parser.add_argument("--window", type=int, help="rounds in a mean (a twentieth of the longest run)")
     args = parser.parse_args()
-    runs = {run.name: cosines_of(run) for run in args.runs}
+    if args.window is not None and args.window < 1:
+        parser.error(f"--window must be at least 1, got {args.window}")
+    names = [run.resolve().name for run in args.runs]
+    # Runs of one name, such as a/run and b/run, are told apart by their folders.
+    titles = [name if names.count(name) == 1 else str(run) for name, run in zip(names, args.runs, strict=True)]
+    runs = {title: cosines_of(run) for title, run in zip(titles, args.runs, strict=True)}
     last = max(int(rounds[-1]) for pairs in runs.values() for rounds, _ in pairs.values())
     args.out.write_text(picture(runs, args.window or max(1, last // 20)), encoding="utf-8")
     for name, pairs in runs.items():

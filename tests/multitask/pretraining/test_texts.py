@@ -42,7 +42,10 @@ def test_objects_and_files_of_other_names_are_tables_by_their_columns(name: str,
 def test_a_header_makes_a_table_of_any_file(tmp_path: Path) -> None:
     table = write(tmp_path / "table.txt", "id;text\n1;one\n2;two\n")
     plain = write(tmp_path / "plain.txt", "three\nfour, as prose\n")
-    assert read_texts([table, plain], ["text"]).texts == ["one", "two", "three", "four, as prose"]
+    single = write(tmp_path / "single.txt", "text\nfive\nsix and more\n")
+    assert read_texts([table, plain, single], ["text"]).texts == [
+        *("one", "two", "three", "four, as prose", "five", "six and more"),
+    ]
 
 
 def test_parquet_and_encodings(tmp_path: Path) -> None:

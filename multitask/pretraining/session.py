@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,11 @@ class Session:
             return 0
         state = read_state(folder)
         refuse_changes(self.out, state["identity"], self.identity)
+        if state["tokens"] != self._tokens():
+            raise RunError(
+                f"{self.settings.weights}: its tokenizer must be the one that {self.out} was trained with so far,"
+                " got another"
+            )
         restore_parts(folder, self.model, {"all": self.trainer.optimizer}, state)
         self.epoch, self.step, self.ended = state["epoch"], state["step"], state["ended"]
         self.scores = [MaskedScore(**each) for each in state["scores"]]
@@ -118,6 +124,10 @@ class Session:
         changed = changes(state["environment"], self.environment)
         self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
         return int(state["log_length"])
+
+    def _tokens(self) -> str:
+        """Return the SHA-256 of the tokens that are trained on, which tells another tokenizer, too."""
+        return sha256(self.trainer.rows.tokens.input_ids.tobytes()).hexdigest()
 
     def train(self, signals: Signals, save_every: int) -> None:
         """Train and score epoch after epoch, from where the session starts to the last."""
@@ -184,6 +194,7 @@ class Session:
             "seconds": self._seconds(),
             "log_length": self.log.length(),
             "identity": self.identity,
+            "tokens": self._tokens(),
             "environment": self.environment,
             "resumed_with_changes": self.record["resumed_with_changes"],
             "optimizers": values,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -157,6 +158,22 @@ def test_what_changed_since_the_checkpoint_is_named(
     text_file.write_text(text_file.read_text() + "a b c d\n")
     with pytest.raises(RunError, match="out: to be resumed, files must be"):
         run(tmp_path / "out", resume=True)
+
+
+def test_another_tokenizer_is_refused_at_a_resume(
+    run: Callable[..., Any], settings: PretrainConfig, tiny_weights: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The checkpoint has the weights, but their folder the tokenizer."""
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    settings = replace(settings, weights=weights)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(StoppedError):
+            run(tmp_path / "out", settings=settings)
+    words = (weights / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    (weights / "vocab.txt").write_text("\n".join([*words[:-9], *reversed(words[-9:])]), encoding="utf-8")
+    with pytest.raises(RunError, match="weights: its tokenizer must be the one that .*out was trained with so far"):
+        run(tmp_path / "out", settings=settings, resume=True)
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -219,5 +219,14 @@ def test_settings_that_are_not_allowed(text_file: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             PretrainConfig(**values)
-    with pytest.raises(ConfigError, match="settings must be a PretrainConfig, got "):
-        pretrain(text_file, tmp_path / "out", settings={"lr": 1})  # type: ignore[arg-type]
+    given: dict[str, Any] = {"files": text_file, "out": tmp_path / "out"}
+    for key, value, message in (
+        ("settings", {"lr": 1}, r"settings must be a PretrainConfig, got {'lr': 1}"),
+        ("format", {"header": False}, r"format must be a Format, got {'header': False}"),
+        ("files", None, r"files must be a path or a list of paths, got None"),
+        ("files", [text_file, 5], r"files must be a path or a list of paths, got 5"),
+        ("text", ["a", 3], r"text must be a column or a list of columns, got 3"),
+        ("out", None, r"out must be a folder, got None"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{message}$"):
+            pretrain(**given | {key: value})

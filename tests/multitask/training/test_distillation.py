@@ -195,13 +195,15 @@ def test_teachers_must_have_the_tasks_with_equal_labels(
 
 def test_what_is_told_is_checked(make_config: MakeConfig, teachers: tuple[Path, Path], tmp_path: Path) -> None:
     for values, message in (
-        ({"temperature": 0}, "distillation.temperature must be finite and above 0 and at most 100, got 0"),
+        ({"temperature": 1e-9}, "distillation.temperature must be finite and at least 0.01 and at most 100, got 1e-09"),
         ({"teacher_weight": 1.5}, "distillation.teacher_weight must be finite and at least 0 and at most 1, got 1.5"),
         ({"teachers": []}, r"distillation.teachers must be a list of run folders, got \[\]"),
         ({"teachers": [teachers[0], teachers[0]]}, "distillation.teachers must be different runs, got .* twice"),
     ):
         with pytest.raises(ConfigError, match=f"^{message}"):
             Distillation(**{"teachers": list(teachers), **values})
+    with pytest.raises(ConfigError, match="^distillation must be a Distillation, got {'teachers': "):
+        train(make_config(), tmp_path / "a", distillation={"teachers": []}, progress=False)  # type: ignore[arg-type]
     told = learning(teachers, unlabelled={"x": tmp_path / "x.txt"})
     with pytest.raises(ConfigError, match="a task of distillation.unlabelled must be one of sst, para, sts, got 'x'"):
         train(make_config(), tmp_path / "a", distillation=told, progress=False)

@@ -1,6 +1,7 @@
 """A run that learns other runs' outputs: what it trains on, resumes from, records and refuses."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -207,11 +208,15 @@ def test_what_is_told_is_checked(make_config: MakeConfig, teachers: tuple[Path, 
     told = learning(teachers, unlabelled={"x": tmp_path / "x.txt"})
     with pytest.raises(ConfigError, match="a task of distillation.unlabelled must be one of sst, para, sts, got 'x'"):
         train(make_config(), tmp_path / "a", distillation=told, progress=False)
+    os.mkfifo(tmp_path / "pipe")
+    told = learning(teachers, unlabelled={"sst": tmp_path / "pipe"})
+    with pytest.raises(DataError, match="pipe must be a file, which is read several times, got a pipe$"):
+        train(make_config(), tmp_path / "b", distillation=told, progress=False)
     empty = tmp_path / "empty.txt"
     empty.write_text("\n", encoding="utf-8")
     told = learning(teachers, unlabelled={"sst": empty})
     with pytest.raises(DataError, match="must have a usable row for task sst, got none"):
-        train(make_config(), tmp_path / "b", distillation=told, progress=False, bad_rows="skip")
+        train(make_config(), tmp_path / "c", distillation=told, progress=False, bad_rows="skip")
 
 
 def test_the_command_takes_what_train_takes(

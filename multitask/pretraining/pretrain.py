@@ -103,10 +103,10 @@ def _several(key: str, given: Any, what: str, kind: Any) -> list[Any]:
 
 
 def _finished(out: Path) -> dict[str, Any] | None:
-    """Return the record of a finished pretraining."""
+    """Return the record of a finished pretraining whose weights are still there."""
     try:
         record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        return record if record["finished"] else None
+        return record if record["finished"] and (out / "model.safetensors").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

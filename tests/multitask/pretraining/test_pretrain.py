@@ -144,6 +144,9 @@ def test_a_finished_one_is_returned_as_it_is(run: Callable[..., Any], tmp_path: 
     before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     assert run(tmp_path / "out", resume=True) == found
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
+    (tmp_path / "out" / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"out: must hold a complete checkpoint to resume from, got only config.json, "):
+        run(tmp_path / "out", resume=True)
 
 
 def test_what_changed_since_the_checkpoint_is_named(

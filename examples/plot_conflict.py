@@ -25,7 +25,8 @@ def cosines_of(run: Path) -> Cosines:
     """Read the cosines of a run's log; of each pair those that are defined."""
     found: dict[str, list[tuple[int, float]]] = {}
     log = run / "metrics.jsonl"
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+    text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    for line in text[: text.rfind("\n") + 1].splitlines():  # of a run in training the last one may be half written
         step = json.loads(line)
         for other, value in step.get("cosines", {}).items():
             if value is not None and f"{other} / {step['task']}" not in found:  # a pair is logged both ways

@@ -25,7 +25,8 @@ def cosines_of(run: Path) -> Cosines:
     """Read the cosines of a run's log; of each pair those that are defined."""
     found: dict[str, list[tuple[int, float]]] = {}
     log = run / "metrics.jsonl"
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+    text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    for line in text[: text.rfind("\n") + 1].splitlines():  # of a run in training the last one may be half written
         step = json.loads(line)
         for other, value in step.get("cosines", {}).items():
             if value is not None and f"{other} / {step['task']}" not in found:  # a pair is logged both ways
@@ -104,7 +105,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("conflict.svg"), help="picture to write (conflict.svg)")
     parser.add_argument("--window", type=int, help="rounds in a mean (a twentieth of the longest run)")
     args = parser.parse_args()
-    runs = {run.name: cosines_of(run) for run in args.runs}
+    if args.window is not None and args.window < 1:
+        parser.error(f"--window must be at least 1, got {args.window}")
+    names = [run.resolve().name for run in args.runs]
+    # Runs of one name, such as a/run and b/run, are told apart by their folders.
+    titles = [name if names.count(name) == 1 else str(run) for name, run in zip(names, args.runs, strict=True)]
+    runs = {title: cosines_of(run) for title, run in zip(titles, args.runs, strict=True)}
     last = max(int(rounds[-1]) for pairs in runs.values() for rounds, _ in pairs.values())
     args.out.write_text(picture(runs, args.window or max(1, last // 20)), encoding="utf-8")
     for name, pairs in runs.items():

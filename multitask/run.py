@@ -244,6 +244,9 @@ def read_config(folder: Path) -> RunConfig:
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such run folder")
+    run = folder.resolve().parent
+    if folder.resolve() == run / "best" and (folder / "tasks.json").is_file() and (run / "config.json").is_file():
+        raise RunError(f"{folder}: must be a run folder, got the epoch that it kept; name {run}")
 
 
 def _plugins_of(folder: Path) -> object:

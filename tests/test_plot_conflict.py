@@ -10,6 +10,24 @@ import numpy as np
 import pytest
 
 
+def log(run: Path, cosine: float) -> str:
+    """Write the log of one round; the run's folder."""
+    run.mkdir(parents=True)
+    line = json.dumps({"round": 1, "task": "sst", "cosines": {"para": cosine}})
+    (run / "metrics.jsonl").write_text(f"{line}\n{line[:20]}", encoding="utf-8")  # half of the next one
+    return str(run)
+
+
+def test_runs_of_one_name_have_a_panel_each(root: Path, tmp_path: Path) -> None:
+    runs = [log(tmp_path / "a" / "run", 0.5), log(tmp_path / "b" / "run", -0.5)]
+    words = [sys.executable, "examples/plot_conflict.py", *runs, "--out", str(tmp_path / "picture.svg")]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == runs
+    assert len(list(ElementTree.parse(tmp_path / "picture.svg").iter("{http://www.w3.org/2000/svg}polyline"))) == 2
+    done = subprocess.run([*words, "--window", "-1"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith("error: --window must be at least 1, got -1")
+
+
 def test_conflicts_are_drawn_as_they_were_logged(root: Path, tmp_path: Path) -> None:
     (tmp_path / "a<b").mkdir()
     with (tmp_path / "a<b" / "metrics.jsonl").open("w", encoding="utf-8") as log:

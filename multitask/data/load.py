@@ -10,6 +10,7 @@ from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
 from multitask.data.examples import BadRow, Dataset, OnBad, infer_labels, iter_examples, read_examples
 from multitask.data.files.dialect import Dialect, formats_note
+from multitask.data.files.formats import is_pipe
 from multitask.data.memory import Given, MemoryRows
 from multitask.data.sources import find_source, held_together, same_rows, serves_others
 from multitask.data.splits import split_off
@@ -205,8 +206,10 @@ def read_unlabelled(task: Task, path: Path, *, limit: int | None, seed: int, bad
     """Read the texts of a file whose labels, if there are any, do not count; plain text is welcome, too.
 
     :param limit: as in prepare, drawn by ``seed``.
-    :raises DataError: for rows that can't be used, as ``bad_rows`` says, and if none is usable.
+    :raises DataError: for a pipe, rows that can't be used, as ``bad_rows`` says, and if none is usable.
     """
+    if is_pipe(path):
+        raise DataError(f"{path} must be a file, which is read several times, got a pipe")
     skipped: list[BadRow] = []
     examples = list(iter_examples(path, task, on_bad=bad_rows, skipped=skipped))
     if not examples:

@@ -1,7 +1,7 @@
 """A pretraining, from files of text to a HuggingFace folder: what stands around the steps."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,13 @@ def pretrain(
     :raises RunError: for a folder that is in use, changed settings or files, a loss that is not finite.
     :raises StoppedError: after SIGTERM or SIGINT, when the state has been saved.
     """
-    settings, out = settings or PretrainConfig(), Path(out)
-    if not isinstance(settings, PretrainConfig):
-        raise ConfigError(f"settings must be a PretrainConfig, got {shown(settings)}")
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    columns = [text] if isinstance(text, str) else list(text)
+    settings, format = settings or PretrainConfig(), format or Format()
+    for key, value, kind in (("settings", settings, PretrainConfig), ("format", format, Format)):
+        if not isinstance(value, kind):
+            raise ConfigError(f"{key} must be a {kind.__name__}, got {shown(value)}")
+    (out,) = map(Path, _several("out", [out], "a folder", str | Path))
+    paths = _several("files", files, "a path or a list of paths", str | Path)
+    columns = _several("text", text, "a column or a list of columns", str)
     check_integer("save_every", save_every, low=1)
     texts = read_texts(paths, columns, format)
     open_folder(out, resume)
@@ -77,7 +79,7 @@ def pretrain(
             "settings": asdict(settings) | {"weights": str(settings.weights)},
             "files": [sha256_of(Path(path)) for path in paths],
             "text": columns,
-            "format": (format or Format()).to_dict(),
+            "format": format.to_dict(),
         }
         finished = _finished(out) if resume else None
         if finished is not None:
@@ -91,11 +93,20 @@ def pretrain(
         return Pretrained(out, session.finish())
 
 
+def _several(key: str, given: Any, what: str, kind: Any) -> list[Any]:
+    """Return what is given as a list; ConfigError if it, or one of it, is not of its kind."""
+    found = [given] if isinstance(given, kind) or not isinstance(given, Iterable) else list(given)
+    for each in found:
+        if not isinstance(each, kind):
+            raise ConfigError(f"{key} must be {what}, got {shown(each)}")
+    return found
+
+
 def _finished(out: Path) -> dict[str, Any] | None:
-    """Return the record of a finished pretraining."""
+    """Return the record of a finished pretraining whose weights are still there."""
     try:
         record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        return record if record["finished"] else None
+        return record if record["finished"] and (out / "model.safetensors").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -9,7 +9,9 @@ import numpy as np
 from minbert.token_batch import TokenBatch, TokenizedTexts, spans_of
 from minbert.tokenizer import BertTokenizer
 from multitask.data.long_texts import NO_LIMIT
+from multitask.errors import DataError
 from multitask.pretraining.masks import Masker
+from multitask.settings.checks import shown
 
 __all__ = ["Order", "Rows", "build_rows", "hold_out"]
 
@@ -61,8 +63,14 @@ def hold_out(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
 
 
 def build_rows(texts: Sequence[str], tokenizer: BertTokenizer, masker: Masker, max_length: int) -> Rows:
-    """Tokenize texts; one of more than ``max_length`` tokens becomes as few rows as hold it, of like length."""
+    """Tokenize texts; one of more than ``max_length`` tokens becomes as few rows as hold it, of like length.
+
+    :raises DataError: for a text of more tokens than a tokenizer gives, NO_LIMIT: the rest would be lost.
+    """
     tokens = tokenizer.tokenize_all(texts, max_length=NO_LIMIT)
+    if tokens.truncated.any():
+        longest = shown(texts[int(tokens.truncated.argmax())])
+        raise DataError(f"a text must have at most {NO_LIMIT:,} tokens, got more in {longest}; break it into lines")
     cut = int((tokens.lengths > max_length).sum())
     if cut:
         tokens = in_pieces(tokens, max_length)

@@ -1,9 +1,11 @@
 """One call of pretrain: everything that its steps need, and what is done between them."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from minbert.files.storage import write_json
 from minbert.heads import BertForMaskedLM
 from minbert.tokenizer import BertTokenizer
-from multitask.errors import DataError
+from multitask.errors import DataError, RunError
 from multitask.precision import choose_device, choose_precision
 from multitask.pretraining.masks import Masker
 from multitask.pretraining.report import Report
@@ -67,7 +69,8 @@ class Session:
         torch.manual_seed(settings.seed)
         model, own_head = load_model(settings.weights, settings.dropout)
         length = min(settings.max_length, model.config.max_tokens)
-        rows, held_rows = (_rows(part, self.tokenizer, masker, length) for part in (train, held))
+        rows = _rows("texts to train on", train, self.tokenizer, masker, length)
+        held_rows = _rows("texts held out", held, self.tokenizer, masker, length)
         if not own_head:
             start_head(model, rows.tokens.input_ids)
         self.trainer = Trainer(model.to(self.device), rows, masker, settings, self.dtype)
@@ -109,6 +112,11 @@ class Session:
             return 0
         state = read_state(folder)
         refuse_changes(self.out, state["identity"], self.identity)
+        if state["tokens"] != self._tokens():
+            raise RunError(
+                f"{self.settings.weights}: its tokenizer must be the one that {self.out} was trained with so far,"
+                " got another"
+            )
         restore_parts(folder, self.model, {"all": self.trainer.optimizer}, state)
         self.epoch, self.step, self.ended = state["epoch"], state["step"], state["ended"]
         self.scores = [MaskedScore(**each) for each in state["scores"]]
@@ -116,6 +124,10 @@ class Session:
         changed = changes(state["environment"], self.environment)
         self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
         return int(state["log_length"])
+
+    def _tokens(self) -> str:
+        """Return the SHA-256 of the tokens that are trained on, which tells another tokenizer, too."""
+        return sha256(self.trainer.rows.tokens.input_ids.tobytes()).hexdigest()
 
     def train(self, signals: Signals, save_every: int) -> None:
         """Train and score epoch after epoch, from where the session starts to the last."""
@@ -162,6 +174,11 @@ class Session:
 
     def _score(self) -> None:
         found = score(self.model, self.held, self.dtype)
+        if not math.isfinite(found.loss):  # before a checkpoint or the folder has such weights
+            raise RunError(
+                f"epoch {self.epoch}: the loss on held-out text is {found.loss}; lower the learning rate"
+                f" ({self.settings.lr:g})"
+            )
         self.scores.append(found)
         self.log.write(epoch=self.epoch, held_out=asdict(found))
         self.report.score(self.epoch, found)
@@ -177,6 +194,7 @@ class Session:
             "seconds": self._seconds(),
             "log_length": self.log.length(),
             "identity": self.identity,
+            "tokens": self._tokens(),
             "environment": self.environment,
             "resumed_with_changes": self.record["resumed_with_changes"],
             "optimizers": values,
@@ -200,9 +218,12 @@ def _leave_if_told(signals: Signals) -> None:
         signals.check()
 
 
-def _rows(texts: Sequence[str], tokenizer: BertTokenizer, masker: Masker, length: int) -> Rows:
-    """Return the rows of texts; DataError if no token of any is known."""
+def _rows(which: str, texts: Sequence[str], tokenizer: BertTokenizer, masker: Masker, length: int) -> Rows:
+    """Return the rows of texts; DataError, with ``which`` they are, if no token of any is known."""
     rows = build_rows(texts, tokenizer, masker, length)
     if not len(rows):
-        raise DataError(f"texts must have tokens that the vocabulary knows, got none, such as {shown(texts[0])}")
+        raise DataError(
+            f"the {which} must have tokens that the vocabulary of the weights knows, got none in {len(texts):,},"
+            f" such as {shown(texts[0])}"
+        )
     return rows

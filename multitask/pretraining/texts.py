@@ -46,7 +46,7 @@ class Texts:
 
     def __str__(self) -> str:
         left_out = f"{self.empty:,} empty and {self.repeated:,} equal to another left out"
-        return f"{len(self.texts):,} texts; {left_out}"
+        return f"{len(self.texts):,} text{'' if len(self.texts) == 1 else 's'}; {left_out}"
 
 
 def read_texts(files: Sequence[str | Path], columns: Sequence[str] = (), format: Format | None = None) -> Texts:
@@ -83,9 +83,9 @@ def read_texts(files: Sequence[str | Path], columns: Sequence[str] = (), format:
 
 
 def _texts_of(path: str | Path, columns: Sequence[str], format: Format, skipped: Texts) -> Iterator[str]:
-    if not _is_table(path, columns, format):
+    there = _columns_of(path, columns, format)
+    if there is None:
         return _lines_of(path, format, skipped)
-    there = peek(path, format).columns
     own = [column for column in dict.fromkeys(columns) if column in there]
     if not columns:
         raise ConfigError(f"{path}: text must name the column of the text, one of {listed(there)}, got none")
@@ -97,14 +97,15 @@ def _texts_of(path: str | Path, columns: Sequence[str], format: Format, skipped:
     return _cells_of(path, own, format, skipped)
 
 
-def _is_table(path: str | Path, columns: Iterable[str], format: Format) -> bool:
+def _columns_of(path: str | Path, wanted: Iterable[str], format: Format) -> list[str] | None:
+    """Return the columns of a table, of one that the first row tells those that are wanted; None for plain text."""
     with opened(path) as file:
-        if file.what != "text" or Path(str(path).lower().removesuffix(".gz")).suffix in TABLE_ENDINGS:
-            return True
-        first = next((line for _, line in _lines(path, file, format) if line.strip()), "")
-    return any(names_columns(first, format, Wanted([column])) for column in columns) or (
-        bool(columns) and looks_like_json(first)
-    )
+        if file.what == "text" and Path(str(path).lower().removesuffix(".gz")).suffix not in TABLE_ENDINGS:
+            first = next((line for _, line in _lines(path, file, format) if line.strip()), "")
+            named = [column for column in wanted if names_columns(first, format, Wanted([column]))]
+            if named or not wanted or not looks_like_json(first):
+                return named or None
+    return peek(path, format).columns
 
 
 def _cells_of(path: str | Path, columns: Sequence[str], format: Format, skipped: Texts) -> Iterator[str]:

@@ -44,9 +44,9 @@ class Distillation:
     teachers: Sequence[str | Path]
     unlabelled: Mapping[str, str | Path] = field(default_factory=dict)
     temperature: float = setting(
-        "divides the logits of teachers and student before they are compared; the higher, the more of the classes that"
-        " are unlikely is learned",
-        partial(check_number, open_low=True, high=100.0),
+        "divides the logits of teachers and student before they are compared, from 0.01 to 100; the higher, the more of"
+        " the classes that are unlikely is learned",
+        partial(check_number, low=0.01, high=100.0),
         default=2.0,
         option=True,
     )

@@ -99,7 +99,7 @@ class Kind(ABC):
         """
 
     def soft_losses(self, outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
-        """Return how far each row's outputs are from a teacher's, (batch,): 0 where they are equal.
+        """Return how far each row's outputs are from a teacher's, (batch,): 0 where they are equal, never negative.
 
         A kind that has its own ``row_losses`` needs its own of this, too, to learn from a teacher.
 
@@ -156,12 +156,12 @@ def kind_of(key: str, name: str) -> Kind:
 
 
 def binary_distances(outputs: "Tensor", targets: "Tensor", temperature: float) -> "Tensor":
-    """Return T^2 * KL(teacher || student) of each logit's two softened probabilities, (batch, outputs)."""
+    """Return T^2 * KL(teacher || student) of each logit's two softened probabilities, (batch, outputs), 0 at least."""
     import torch.nn.functional as F
 
     student, teacher = outputs / temperature, targets / temperature
     yes, no = (F.logsigmoid(sign * teacher) - F.logsigmoid(sign * student) for sign in (1, -1))
-    return temperature**2 * (teacher.sigmoid() * yes + (-teacher).sigmoid() * no)
+    return temperature**2 * (teacher.sigmoid() * yes + (-teacher).sigmoid() * no).clamp_min(0)  # rounding
 
 
 class Classification(Kind):
@@ -208,7 +208,8 @@ class Classification(Kind):
         import torch.nn.functional as F
 
         student, teacher = ((logits / temperature).log_softmax(1) for logits in (outputs, targets))
-        return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+        divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+        return temperature**2 * divergence.clamp_min(0)  # near 0 rounding errors can make it negative
 
     def predict(self, outputs: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return the likeliest classes (batch,), and probabilities (batch, classes)."""

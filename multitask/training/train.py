@@ -9,7 +9,9 @@ from multitask.data.examples import OnBad
 from multitask.data.load import prepare
 from multitask.data.memory import rows_by_task
 from multitask.distributed import broadcast_from_main, is_main
+from multitask.errors import ConfigError
 from multitask.run import Run
+from multitask.settings.checks import shown
 from multitask.settings.config import EncoderConfig, RunConfig, TrainConfig
 from multitask.settings.distillation import Distillation
 from multitask.settings.task import Task
@@ -88,6 +90,8 @@ def train(
     :raises RunError: for a folder that is in use, changed settings, files or rows, a loss that is not finite.
     :raises StoppedError: after SIGTERM, SIGINT or a callback's "stop", when the state has been saved.
     """
+    if not isinstance(distillation, Distillation | None):
+        raise ConfigError(f"distillation must be a Distillation, got {shown(distillation)}")
     base = None
     if from_run is not None and config is None and tasks is None:
         base = with_given(base_config(Path(from_run), None if out is None else Path(out), resume), data)

@@ -190,6 +190,11 @@ def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
         Run.load(tmp_path / "nowhere")
     with pytest.raises(RunError, match=r"must be a run folder, with best/tasks\.json or tasks\.json in it"):
         Run.load(tmp_path / "full")
+    for path in (tmp_path / "run" / "config.json", tmp_path / "run" / "best" / "tasks.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    with pytest.raises(RunError, match=r"best: must be a run folder, got the epoch that it kept; name .*run$"):
+        Run.load(tmp_path / "run" / "best")
 
 
 @pytest.mark.parametrize(

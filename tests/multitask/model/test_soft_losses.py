@@ -78,6 +78,15 @@ def test_its_gradient_at_a_high_temperature_matches_logits(kind: str) -> None:
     assert torch.allclose(gradient, share * (outputs - targets), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", LABELS)
+def test_rounding_makes_no_distance_negative(kind: str) -> None:
+    """FAMO takes the logarithm of losses."""
+    generator = torch.Generator().manual_seed(0)
+    targets = 3 * torch.randn(200, WIDTH[kind], generator=generator)
+    outputs = targets + 1e-5 * torch.randn(targets.shape, generator=generator)
+    assert make_task(kind).rules.soft_losses(outputs, targets, 100.0).min() >= 0
+
+
 def test_logits_that_are_far_apart_stay_finite() -> None:
     for kind in ("classification", "binary", "multilabel"):
         outputs = torch.full((1, WIDTH[kind]), 500.0)

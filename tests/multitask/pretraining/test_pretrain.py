@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 
 import multitask
 from minbert import BertModel, BertTokenizer
-from multitask import ConfigError, PretrainConfig, RunError, StoppedError
+from multitask import ConfigError, DataError, PretrainConfig, RunError, StoppedError
 from multitask.pretraining.pretrain import pretrain
 from multitask.pretraining.start import load_model
 from multitask.training.run_folder import JsonLines
@@ -143,6 +144,9 @@ def test_a_finished_one_is_returned_as_it_is(run: Callable[..., Any], tmp_path: 
     before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     assert run(tmp_path / "out", resume=True) == found
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
+    (tmp_path / "out" / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"out: must hold a complete checkpoint to resume from, got only config.json, "):
+        run(tmp_path / "out", resume=True)
 
 
 def test_what_changed_since_the_checkpoint_is_named(
@@ -157,6 +161,22 @@ def test_what_changed_since_the_checkpoint_is_named(
     text_file.write_text(text_file.read_text() + "a b c d\n")
     with pytest.raises(RunError, match="out: to be resumed, files must be"):
         run(tmp_path / "out", resume=True)
+
+
+def test_another_tokenizer_is_refused_at_a_resume(
+    run: Callable[..., Any], settings: PretrainConfig, tiny_weights: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The checkpoint has the weights, but their folder the tokenizer."""
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    settings = replace(settings, weights=weights)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(StoppedError):
+            run(tmp_path / "out", settings=settings)
+    words = (weights / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    (weights / "vocab.txt").write_text("\n".join([*words[:-9], *reversed(words[-9:])]), encoding="utf-8")
+    with pytest.raises(RunError, match="weights: its tokenizer must be the one that .*out was trained with so far"):
+        run(tmp_path / "out", settings=settings, resume=True)
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -177,6 +197,23 @@ def test_minutes_end_it_early_with_a_score(run: Callable[..., Any], settings: Pr
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_weights_that_are_not_finite_are_not_written(
+    run: Callable[..., Any], settings: PretrainConfig, tmp_path: Path
+) -> None:
+    """The only step has a finite loss, but what it leaves has none."""
+    settings = replace(settings, epochs=1, batch_size=100, lr=1e30, warmup=0.0)
+    with pytest.raises(RunError, match=r"^epoch 1: the loss on held-out text is (nan|inf); lower the learning rate"):
+        run(tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_texts_without_a_known_token_are_refused(settings: PretrainConfig, tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("☃\n☃ ☃\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"^the texts to train on must have tokens that .* knows, got none in 1, such"):
+        pretrain(path, tmp_path / "out", settings=settings, progress=False)
+
+
 def test_settings_that_are_not_allowed(text_file: Path, tmp_path: Path) -> None:
     for values, message in (
         ({"lr": 0}, "pretraining.lr must be finite and above 0, got 0"),
@@ -185,5 +222,14 @@ def test_settings_that_are_not_allowed(text_file: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             PretrainConfig(**values)
-    with pytest.raises(ConfigError, match="settings must be a PretrainConfig, got "):
-        pretrain(text_file, tmp_path / "out", settings={"lr": 1})  # type: ignore[arg-type]
+    given: dict[str, Any] = {"files": text_file, "out": tmp_path / "out"}
+    for key, value, message in (
+        ("settings", {"lr": 1}, r"settings must be a PretrainConfig, got {'lr': 1}"),
+        ("format", {"header": False}, r"format must be a Format, got {'header': False}"),
+        ("files", None, r"files must be a path or a list of paths, got None"),
+        ("files", [text_file, 5], r"files must be a path or a list of paths, got 5"),
+        ("text", ["a", 3], r"text must be a column or a list of columns, got 3"),
+        ("out", None, r"out must be a folder, got None"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{message}$"):
+            pretrain(**given | {key: value})

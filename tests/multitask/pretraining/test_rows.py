@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minbert import BertTokenizer
+from multitask import DataError
 from multitask.pretraining.masks import Masker
 from multitask.pretraining.rows import MOST_HELD_OUT, Order, build_rows, hold_out
 
@@ -32,6 +33,15 @@ def test_a_long_text_becomes_rows_that_hold_all_of_it(tokenizer: BertTokenizer, 
     assert max(lengths[1:-1]) - min(lengths[1:-1]) <= 1
     assert {row[0].item() for row in ids} == {tokenizer.cls_token_id}
     assert {row[length - 1].item() for row, length in zip(ids, lengths, strict=True)} == {tokenizer.sep_token_id}
+
+
+def test_a_text_that_the_tokenizer_would_cut_is_refused(
+    tokenizer: BertTokenizer, masker: Masker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multitask.pretraining.rows.NO_LIMIT", 6)
+    assert len(build_rows(["a b c d"], tokenizer, masker, 4)) == 2
+    with pytest.raises(DataError, match=r"^a text must have at most 6 tokens, got more in 'a b c d e'; break it into"):
+        build_rows(["c", "a b c d e"], tokenizer, masker, 4)
 
 
 def test_each_epoch_has_every_row_once_in_another_order() -> None:

@@ -42,7 +42,10 @@ def test_objects_and_files_of_other_names_are_tables_by_their_columns(name: str,
 def test_a_header_makes_a_table_of_any_file(tmp_path: Path) -> None:
     table = write(tmp_path / "table.txt", "id;text\n1;one\n2;two\n")
     plain = write(tmp_path / "plain.txt", "three\nfour, as prose\n")
-    assert read_texts([table, plain], ["text"]).texts == ["one", "two", "three", "four, as prose"]
+    single = write(tmp_path / "single.txt", "text\nfive\nsix and more\n")
+    assert read_texts([table, plain, single], ["text"]).texts == [
+        *("one", "two", "three", "four, as prose", "five", "six and more"),
+    ]
 
 
 def test_parquet_and_encodings(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_parquet_and_encodings(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n3,4\n", "x.csv", [], r"x.csv: text must name the column of the text, one of a, b, got none"),
         ("a,b\n1,2\n3,4\n", "x.csv", ["c", "d"], r"x.csv must have a column of the text, 'c' or 'd', got 'a', 'b'"),
-        ("one\none\n \n", "x.txt", [], r"x.txt must hold two texts that differ.*got 1 texts; 1 empty and 1 equal"),
+        ("one\none\n \n", "x.txt", [], r"x.txt must hold two texts that differ.*got 1 text; 1 empty and 1 equal"),
         ("", "x.txt", [], "must hold two texts that differ"),
         ("one\ntwo\0\n", "x.txt", [], r"x.txt:2: the row must not contain NUL"),
         ("a,b\n1,2\n3,4,5\n", "x.csv", ["a"], r"x.csv:3: the row must have 2 fields like the header, not 3"),

@@ -1,6 +1,7 @@
 """A run that learns other runs' outputs: what it trains on, resumes from, records and refuses."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -195,21 +196,27 @@ def test_teachers_must_have_the_tasks_with_equal_labels(
 
 def test_what_is_told_is_checked(make_config: MakeConfig, teachers: tuple[Path, Path], tmp_path: Path) -> None:
     for values, message in (
-        ({"temperature": 0}, "distillation.temperature must be finite and above 0 and at most 100, got 0"),
+        ({"temperature": 1e-9}, "distillation.temperature must be finite and at least 0.01 and at most 100, got 1e-09"),
         ({"teacher_weight": 1.5}, "distillation.teacher_weight must be finite and at least 0 and at most 1, got 1.5"),
         ({"teachers": []}, r"distillation.teachers must be a list of run folders, got \[\]"),
         ({"teachers": [teachers[0], teachers[0]]}, "distillation.teachers must be different runs, got .* twice"),
     ):
         with pytest.raises(ConfigError, match=f"^{message}"):
             Distillation(**{"teachers": list(teachers), **values})
+    with pytest.raises(ConfigError, match="^distillation must be a Distillation, got {'teachers': "):
+        train(make_config(), tmp_path / "a", distillation={"teachers": []}, progress=False)  # type: ignore[arg-type]
     told = learning(teachers, unlabelled={"x": tmp_path / "x.txt"})
     with pytest.raises(ConfigError, match="a task of distillation.unlabelled must be one of sst, para, sts, got 'x'"):
         train(make_config(), tmp_path / "a", distillation=told, progress=False)
+    os.mkfifo(tmp_path / "pipe")
+    told = learning(teachers, unlabelled={"sst": tmp_path / "pipe"})
+    with pytest.raises(DataError, match="pipe must be a file, which is read several times, got a pipe$"):
+        train(make_config(), tmp_path / "b", distillation=told, progress=False)
     empty = tmp_path / "empty.txt"
     empty.write_text("\n", encoding="utf-8")
     told = learning(teachers, unlabelled={"sst": empty})
     with pytest.raises(DataError, match="must have a usable row for task sst, got none"):
-        train(make_config(), tmp_path / "b", distillation=told, progress=False, bad_rows="skip")
+        train(make_config(), tmp_path / "c", distillation=told, progress=False, bad_rows="skip")
 
 
 def test_the_command_takes_what_train_takes(

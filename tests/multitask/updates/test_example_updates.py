@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from multitask.errors import RunError
 from multitask.model.losses import task_loss
 from multitask.model.model import MultitaskModel
 from multitask.settings.choices import UPDATES
 from multitask.settings.config import TrainConfig
 from multitask.settings.task import Task
+from multitask.updates.famo import Famo
 from multitask.updates.gradients import TaskGradients
 from multitask.updates.stepper import OWN, Stepper
 
@@ -63,7 +65,7 @@ def test_a_single_task_is_stepped_along_its_gradient() -> None:
     assert bool(zeros.isfinite().all())
 
 
-def test_uncertainty_weighting_is_one_gradient_of_equation_10(
+def test_uncertainty_weighting_is_one_gradient_of_equation_7(
     kernels: str, make_model: Any, make_batches: Any, three_tasks: Tasks, monkeypatch: pytest.MonkeyPatch, spy: Any
 ) -> None:
     """The model's gradients and those of the log variances, by one autograd pass over the whole objective."""
@@ -120,6 +122,16 @@ def test_famo_is_its_authors_loop(kernels: str, make_model: Any, make_batches: A
     assert logits.detach().abs().max() > 0.02
     for name, parameter in stepper.model.named_parameters():
         assert torch.allclose(parameter, expected.get_parameter(name), atol=1e-7), name
+
+
+def test_famo_refuses_losses_below_zero() -> None:
+    """They have no logarithm, but its derivative is a number, so that the step would be taken."""
+    update = Famo(("a", "b"), np.random.default_rng(0))
+    message = r"^the loss of task b must be at least 0 for train.update 'famo', got -0.5$"
+    with pytest.raises(RunError, match=message):
+        update.objective({name: torch.tensor(loss, requires_grad=True) for name, loss in (("a", 1.0), ("b", -0.5))})
+    with pytest.raises(RunError, match=message):
+        update.after_step({"a": 1.0, "b": 0.5}, lambda: {"a": 1.0, "b": -0.5})
 
 
 def test_cagrad_takes_at_most_forty_lines(root: Path) -> None:

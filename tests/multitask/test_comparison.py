@@ -175,8 +175,17 @@ def test_a_metric_of_ones_own_is_compared(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_can_not_be_compared_is_refused() -> None:
-    with pytest.raises(InputError, match="resamples must be at least 1, got 0"):
-        paired_difference("accuracy", [1], [1], [1], resamples=0)
+    for count in (0, 2.5):
+        with pytest.raises(InputError, match=f"resamples must be a whole number of at least 1, got {count}"):
+            paired_difference("accuracy", [1], [1], [1], resamples=count)  # type: ignore[arg-type]
+    for seed in (-1, "x"):
+        with pytest.raises(InputError, match=f"seed must be a whole number of at least 0, got {seed!r}"):
+            paired_difference("accuracy", [1], [1], [1], seed=seed)  # type: ignore[arg-type]
+    for bad in (["good", "bad"], [[1, 0], [1]], iter([1, 0])):
+        with pytest.raises(InputError, match=r"predictions must be an array of numbers, .* got "):
+            paired_difference("accuracy", [1, 0], bad, [1, 0])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"labels must be an array of numbers, .* got \['good', 'bad'\]"):
+        paired_difference("accuracy", [1, 0], [1, 0], ["good", "bad"])  # type: ignore[list-item]
     with pytest.raises(InputError, match="predictions and labels must be of one length"):
         paired_difference("accuracy", [1, 0], [1], [1, 0])
     with pytest.raises(InputError, match="predictions must be of at least one seed, got none"):

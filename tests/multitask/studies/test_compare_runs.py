@@ -115,6 +115,9 @@ def test_runs_that_differ_are_refused_with_what_differs(trained: Trained, course
         compare([one])
     with pytest.raises(ConfigError, match="runs must be at least two, got an empty list"):
         compare([[one], []])
+    for bad in (str(one), None, [one, None], {"one": one}, [[[one]], [one]]):
+        with pytest.raises(ConfigError, match="runs must be a list of folders or runs, or of lists of them, got "):
+            compare(bad)  # type: ignore[arg-type]
 
 
 def test_rows_that_each_run_held_out_for_itself_are_refused(trained: Trained, course_like: Path) -> None:

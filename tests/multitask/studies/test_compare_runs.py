@@ -12,7 +12,7 @@ from multitask import Run, Task, TrainConfig, compare, paired_difference, train
 from multitask.__main__ import main
 from multitask.comparison import Difference
 from multitask.data.examples import read_examples
-from multitask.errors import ConfigError, RunError
+from multitask.errors import ConfigError, RunError, StoppedError
 
 Trained = Callable[..., Path]
 
@@ -198,3 +198,19 @@ def test_the_commands_errors_are_one_line(trained: Trained, capsys: pytest.Captu
         message = capsys.readouterr().err
         assert message.count("\n") == 1
         assert words in message
+
+
+def test_a_run_that_is_not_finished_is_said_to_be(
+    course_like: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, settings = tmp_path / "run", TrainConfig(epochs=2, rounds=2)
+    words = {"tasks": [course_task(course_like, "sst")], "weights": tiny_weights, "settings": settings, "out": run}
+    with pytest.raises(StoppedError):
+        train(**words, progress=False, on_round=lambda record: "stop" if record.number == 3 else None)
+    note = f"{run}: its training is not finished; its best epoch so far is taken\n"
+    for command in (["compare", run, run], ["evaluate", run]):
+        assert main([str(word) for word in command]) == 0
+        assert capsys.readouterr().err.count(note) == 1
+    train(**words, progress=False, resume=True)
+    assert main(["evaluate", str(run)]) == 0
+    assert note not in capsys.readouterr().err

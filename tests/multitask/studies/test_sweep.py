@@ -140,6 +140,15 @@ def test_without_a_dev_file_settings_are_paired_seed_by_seed(
     assert [len(side["seeds"]) for side in task["settings"]] == [2, 2]
 
 
+def test_a_presets_missing_files_are_named_with_where_they_come_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.toml").write_text('[sweep]\nseeds = [1]\npreset = "slt"\n[sweep.settings.a]\n', encoding="utf-8")
+    assert sweep(tmp_path / "study.toml", "--data", tmp_path) == 1
+    missing = f"tasks.sst.train: {tmp_path / 'ids-sst-train.csv'} does not exist; `multitask fetch data` downloads"
+    assert missing in capsys.readouterr().err
+
+
 def test_one_setting_has_no_differences(study: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(study("[sweep]\nseeds = [1]\n[sweep.settings.only]\n")) == 0
     header, *lines = capsys.readouterr().out.splitlines()

@@ -168,7 +168,9 @@ def resampled_scores(
 
 def difference_of(first: Resampled, second: Resampled) -> Difference:
     """Return the second score less the first, with the interval (2.5 % to 97.5 %) over their common resamples."""
-    difference, draws = second.score - first.score, second.draws - first.draws
+    # Scores that differ by rounding alone are equal: else two of 1 would be no tie.
+    equal = np.isclose(first.draws, second.draws, rtol=1e-12, atol=1e-12)
+    difference, draws = second.score - first.score, np.where(equal, 0.0, second.draws - first.draws)
     draws = draws[np.isfinite(draws)]
     if not len(draws) or not math.isfinite(difference):
         return Difference(difference, math.nan, math.nan)

@@ -87,6 +87,16 @@ def test_of_equal_sides_the_interval_is_zero_and_a_tie(numbers: tuple[np.ndarray
     assert Difference(0, 0, 0).tie
 
 
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_scores_that_differ_by_rounding_alone_tie(metric: str, numbers: tuple[np.ndarray, ...]) -> None:
+    first, _, labels = numbers
+    for second in (first / 3 + 0.1, 7.7 * first - 0.3):  # of equal correlation
+        found = paired_difference(metric, first, second, labels)
+        assert (found.low, found.high, found.tie) == (0, 0, True)
+    two = paired_difference("pearson", [1.0, 2.3], [0.1, 1.7], [3.0, 1.0])
+    assert (two.low, two.high, two.tie) == (0, 0, True)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "tie"), [(-0.1, 0.1, True), (0, 0.1, True), (0.01, 0.1, False), (-0.2, -0.1, False)]
 )

@@ -104,7 +104,7 @@ def compare(
     :raises ConfigError: for fewer than two runs, and whatever is no list of them.
     :raises RunError: where runs have no task in common, or differ in a task's metric, labels or rows; it says in what.
     """
-    sides = [[side] if isinstance(side, AnyRun) else side for side in runs] if _is_list(runs) else [runs]
+    sides: list[Any] = [[side] if isinstance(side, AnyRun) else side for side in runs] if _is_list(runs) else [runs]
     if not all(_is_list(side) and all(isinstance(run, AnyRun) for run in side) for side in sides):
         raise ConfigError(f"runs must be a list of folders or runs, or of lists of them, got {shown(runs)}")
     if len(sides) < 2 or not all(sides):

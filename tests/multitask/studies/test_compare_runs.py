@@ -203,8 +203,9 @@ def test_the_commands_errors_are_one_line(trained: Trained, capsys: pytest.Captu
 def test_a_run_that_is_not_finished_is_said_to_be(
     course_like: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, settings = tmp_path / "run", TrainConfig(epochs=2, rounds=2)
-    words = {"tasks": [course_task(course_like, "sst")], "weights": tiny_weights, "settings": settings, "out": run}
+    run, tasks = tmp_path / "run", [course_task(course_like, "sst")]
+    settings = TrainConfig(epochs=2, rounds=2)
+    words: dict[str, Any] = {"tasks": tasks, "weights": tiny_weights, "settings": settings, "out": run}
     with pytest.raises(StoppedError):
         train(**words, progress=False, on_round=lambda record: "stop" if record.number == 3 else None)
     note = f"{run}: its training is not finished; its best epoch so far is taken\n"

@@ -18,6 +18,7 @@ import torch
 from reproduction import COURSE, Result, predictions_of, read_result, read_rows
 
 from minbert import BertModel, BertTokenizer, MinbertError, encode
+from multitask import DataError
 from multitask.metrics import compute_metric
 
 Texts = Sequence[tuple[str, ...]]
@@ -53,6 +54,7 @@ def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:
     # With the threshold above the first n values, the zeros among these are right, and the ones among the rest.
     zeros = np.concatenate([[0], np.cumsum(~positive)])
     right = zeros + positive.sum() - np.concatenate([[0], np.cumsum(positive)])
+    right[1:-1][np.diff(values[order]) == 0] = -1  # nothing is between equal values
     ends = np.concatenate([[-1.0], values[order], [1.0]])
     best = int(np.argmax(right))
     return float(ends[best : best + 2].mean())
@@ -99,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{weights}, no training: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     for path in args.results:
         result = read_result(path)
+        if result["screen"]:
+            raise DataError(f"{path} must be the result of a row, got a screen, which never reads the dev files")
         for task, (known, every, others) in without_known(result, args.data).items():
             print(f"{result['name']}-{result['seed']} {task}: {every:.4f}, without {known} known rows {others:.4f}")
     return 0
@@ -107,5 +111,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except MinbertError as error:
+    except (MinbertError, OSError) as error:
         sys.exit(f"error: {error}")

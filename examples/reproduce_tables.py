@@ -32,6 +32,7 @@ from reproduction import (
 )
 
 from minbert import MinbertError
+from minbert.errors import listed
 from multitask.comparison import Resampled, difference_of, mean_of, resampled_scores
 
 HERE = Path(__file__).parent / "results"
@@ -155,6 +156,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--print", action="store_true", help="train nothing")
     args = parser.parse_args(argv)
     plan, claims = read_plan(args.plan)
+    names = [row.name for row in plan]
+    unknown = [name for name in args.only or () if name not in names]
+    if unknown:
+        parser.error(f"--only must be rows of {args.plan}, {listed(names)}, got {listed(unknown)}")
     for row in plan:
         if not args.print and (args.only is None or row.name in args.only):
             for job in jobs_of(row, plan, args.results, args.weights):
@@ -166,5 +171,5 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except MinbertError as error:
+    except (MinbertError, OSError) as error:
         sys.exit(f"error: {error}")

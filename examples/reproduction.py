@@ -136,7 +136,10 @@ def predictions_of(result: Result, task: str) -> np.ndarray:
 
 def read_result(path: Path) -> Result:
     """Read a result file."""
-    result: Result = json.loads(path.read_text("utf-8"))
+    try:
+        result: Result = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} must be a result file ({error})") from None
     return result
 
 

@@ -8,13 +8,15 @@ widen the interval of their difference. Sources: Efron and Tibshirani 1993, An I
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from minbert.errors import InputError
 from multitask.metrics import METRICS, Values, scorer
 from multitask.resampling import Floats, draw_rows
+from multitask.settings.checks import shown
 
 __all__ = [
     "RESAMPLES",
@@ -22,6 +24,7 @@ __all__ = [
     "Pair",
     "Resampled",
     "difference_of",
+    "generator_of",
     "mean_of",
     "paired_difference",
     "paired_mean_difference",
@@ -98,8 +101,7 @@ def paired_difference(
     :param seed: of the resamples; the same seed gives the same interval.
     :raises InputError: for an unknown metric, fewer than one resample, or inputs of other shapes.
     """
-    generator = np.random.default_rng(seed)
-    return difference_of(*resampled_scores(metric, [first, second], labels, classes, resamples, generator))
+    return difference_of(*resampled_scores(metric, [first, second], labels, classes, resamples, generator_of(seed)))
 
 
 def paired_mean_difference(tasks: Sequence[Pair], *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
@@ -112,13 +114,20 @@ def paired_mean_difference(tasks: Sequence[Pair], *, resamples: int = RESAMPLES,
     lower = next((pair.metric for pair in tasks if not METRICS.greater_is_better(pair.metric)), None)
     if not tasks or lower is not None:
         raise InputError(f"tasks must be some, all scored by metrics of which more is better, got {lower or 'none'}")
-    generators = np.random.default_rng(seed).spawn(len(tasks))
+    generators = generator_of(seed).spawn(len(tasks))
     sides = [
         resampled_scores(pair.metric, [pair.first, pair.second], pair.labels, pair.classes, resamples, generator)
         for pair, generator in zip(tasks, generators, strict=True)
     ]
     first, second = (mean_of(side) for side in zip(*sides, strict=True))
     return difference_of(first, second)
+
+
+def generator_of(seed: int) -> np.random.Generator:
+    """Return the generator of resamples; InputError for a seed that is not allowed."""
+    if not _is_whole(seed) or seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, got {shown(seed)}")
+    return np.random.default_rng(seed)
 
 
 def resampled_scores(
@@ -133,12 +142,12 @@ def resampled_scores(
 
     :raises InputError: as there.
     """
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
-    several = np.ndim(labels) + 1
+    if not _is_whole(resamples) or resamples < 1:
+        raise InputError(f"resamples must be a whole number of at least 1, got {shown(resamples)}")
+    several = _array("labels", labels).ndim + 1
     found = [
-        [scorer(metric, row, labels, classes) for row in (side if np.ndim(side) == several else [side])]
-        for side in map(np.asarray, sides)
+        [scorer(metric, row, labels, classes) for row in (side if side.ndim == several else [side])]
+        for side in (_array("predictions", side) for side in sides)
     ]
     if not all(found):
         raise InputError("predictions must be of at least one seed, got none")
@@ -159,7 +168,9 @@ def resampled_scores(
 
 def difference_of(first: Resampled, second: Resampled) -> Difference:
     """Return the second score less the first, with the interval (2.5 % to 97.5 %) over their common resamples."""
-    difference, draws = second.score - first.score, second.draws - first.draws
+    # Scores that differ by rounding alone are equal: else two of 1 would be no tie.
+    equal = np.isclose(first.draws, second.draws, rtol=1e-12, atol=1e-12)
+    difference, draws = second.score - first.score, np.where(equal, 0.0, second.draws - first.draws)
     draws = draws[np.isfinite(draws)]
     if not len(draws) or not math.isfinite(difference):
         return Difference(difference, math.nan, math.nan)
@@ -173,3 +184,15 @@ def mean_of(tasks: Sequence[Resampled]) -> Resampled:
         np.mean([np.nan_to_num(task.seeds) for task in tasks], axis=0),
         np.mean([np.nan_to_num(task.draws) for task in tasks], axis=0),
     )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _array(name: str, values: Values) -> npt.NDArray[Any]:
+    try:
+        np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):  # classes as they are spelled, or rows of several lengths
+        raise InputError(f"{name} must be an array of numbers, classes by their indices, got {shown(values)}") from None
+    return np.asarray(values)

@@ -107,6 +107,19 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
     assert float(claim[4]) == pytest.approx(np.mean(seeds) - tuned["dev"]["sts"]["pearson"], abs=2e-3)
 
 
+def test_what_is_not_there_is_one_sentence(root: Path, files: Path, tiny_weights: Path) -> None:
+    (plan := files / "plan.toml").write_text(PLAN.format(weights=tiny_weights), encoding="utf-8")
+    (files / "small-1.json").write_text("{", encoding="utf-8")
+    for words, message in (
+        (["--plan", files / "none.toml"], f"error: [Errno 2] No such file or directory: '{files / 'none.toml'}'"),
+        (["--plan", plan, "--results", files], f"error: {files / 'small-1.json'} must be a result file (Expecting"),
+        (["--plan", plan, "--only", "smal"], f"--only must be rows of {plan}, small, tuned, got smal"),
+    ):
+        found = reproduce(root, "--print", *words)
+        assert found.returncode in (1, 2)
+        assert message in found.stderr.splitlines()[-1]
+
+
 def test_every_row_of_the_plan_can_be_trained(root: Path, names: ModuleType, files: Path) -> None:
     plan, claims = names.read_plan(root / "examples" / "results" / "plan.toml")
     for row in plan:
@@ -183,7 +196,7 @@ def test_the_threshold_is_the_best_of_all(root: Path, names: ModuleType, monkeyp
     contamination = importlib.import_module("contamination")
     rng = np.random.default_rng(3)
     for _ in range(20):
-        values, labels = rng.uniform(-1, 1, 12), rng.integers(0, 2, 12).astype(float)
+        values, labels = rng.integers(-3, 4, 12) / 4, rng.integers(0, 2, 12).astype(float)  # some are equal
         found = contamination.best_threshold(values, labels)
         right = [((values > each) == (labels == 1)).sum() for each in (found, *rng.uniform(-1, 1, 500))]
         assert right[0] == max(right)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitask.cli.options import add_bad_rows, add_machine, add_setting
-from multitask.cli.running import prints_aside, use_threads
+from multitask.cli.running import note_unfinished, prints_aside, use_threads
 from multitask.cli.scores import counted
 from multitask.settings.checks import listed
 from multitask.settings.tables import TrainConfig
@@ -55,6 +55,8 @@ def compare(args: argparse.Namespace) -> None:
             device=args.device,
             precision=args.precision,
         )
+    for run in dict.fromkeys(args.runs):
+        note_unfinished(args, run)
     print_comparison(found, what="run", as_json=args.json)
 
 

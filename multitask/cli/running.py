@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from multitask.run import Run
     from multitask.settings.config import RunConfig
 
-__all__ = ["DATA_FOLDER", "load_run", "prints_aside", "require_files", "use_threads"]
+__all__ = ["DATA_FOLDER", "FETCH_HINT", "load_run", "note_unfinished", "prints_aside", "require_files", "use_threads"]
 
 DATA_FOLDER = Path("data")  # where `fetch data` writes unless told
+FETCH_HINT = "; `multitask fetch data` downloads the course's files"
 
 
 def require_files(config: "RunConfig", hint: str = "") -> None:
@@ -37,13 +38,25 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def note_unfinished(args: argparse.Namespace, run: Path) -> None:
+    """Say of a run that is still trained, or was stopped, that its scores are not the last ones."""
+    from multitask.distributed import is_main
+    from multitask.training.checkpoints import latest_checkpoint
+    from multitask.training.identity import finished_identity
+
+    stopped = latest_checkpoint(run / "checkpoints") is not None and finished_identity(run) is None
+    if stopped and not args.quiet and is_main():
+        print(f"{run}: its training is not finished; its best epoch so far is taken", file=sys.stderr)
+
+
 def load_run(args: argparse.Namespace) -> "Run":
-    """Load the run of ``args``, and say what precision it computes in."""
+    """Load the run of ``args``, and say what precision it computes in and whether it is finished."""
     from multitask.distributed import is_main
     from multitask.run import Run
 
     use_threads(args.threads)
     run = Run.load(args.run, device=args.device, precision=args.precision)
+    note_unfinished(args, args.run)
     if not args.quiet and is_main():
         print(f"precision {run.precision}", file=sys.stderr)
     return run

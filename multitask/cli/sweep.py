@@ -7,7 +7,7 @@ from typing import Any
 
 from multitask.cli.compare import print_comparison
 from multitask.cli.options import add_bad_rows, add_limit, add_machine, add_save_every, add_select
-from multitask.cli.running import DATA_FOLDER, prints_aside, require_files, use_threads
+from multitask.cli.running import DATA_FOLDER, FETCH_HINT, prints_aside, require_files, use_threads
 
 __all__ = ["add_sweep", "sweep"]
 
@@ -40,7 +40,7 @@ def sweep(args: argparse.Namespace) -> None:
 
     plan = read_sweep(args.file, data=args.data or DATA_FOLDER)
     for config in plan.settings.values():
-        require_files(config)
+        require_files(config, "" if plan.own_tasks else FETCH_HINT)
     # Brings torch, so not before the settings are known to be right.
     from multitask.distributed import is_main
     from multitask.studies.sweep import run_sweep

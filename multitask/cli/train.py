@@ -16,7 +16,7 @@ from multitask.cli.options import (
     add_setting,
     at_least,
 )
-from multitask.cli.running import DATA_FOLDER, prints_aside, require_files, use_threads
+from multitask.cli.running import DATA_FOLDER, FETCH_HINT, prints_aside, require_files, use_threads
 from multitask.cli.scores import print_scores
 from multitask.errors import ConfigError
 from multitask.settings.distillation import Distillation
@@ -129,7 +129,7 @@ def train(args: argparse.Namespace) -> None:
         base=base,
         **{name: getattr(args, name) for name in OPTIONS},
     )
-    require_files(config, "" if args.tasks or base else "; `multitask fetch data` downloads the course's files")
+    require_files(config, "" if args.tasks or base else FETCH_HINT)
     distillation = _distillation(args) if args.command == "distill" else None
     # Brings torch, so not before the settings are known to be right.
     from multitask.distributed import is_main

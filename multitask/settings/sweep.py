@@ -21,6 +21,7 @@ from typing import Any
 from multitask.errors import ConfigError
 from multitask.settings.checks import check_integer, check_known, shown
 from multitask.settings.config import RunConfig, build_config
+from multitask.settings.presets import preset_names
 from multitask.settings.tables import weights_beside
 from multitask.settings.task import FILES
 from multitask.settings.task_checks import check_name
@@ -36,11 +37,13 @@ class Sweep:
     """What a sweep trains.
 
     :param settings: by name.
+    :param own_tasks: whether the file has tasks; else they are the preset's.
     """
 
     path: Path
     seeds: tuple[int, ...]
     settings: Mapping[str, RunConfig]
+    own_tasks: bool
 
     def runs(self) -> Iterator[tuple[str, RunConfig]]:
         """Yield each run's folder, NAME-SEED, and its settings: those of a first seed before those of the next."""
@@ -64,16 +67,18 @@ def read_sweep(path: str | Path, *, data: str | Path | None = None) -> Sweep:
     settings = as_table(f"{path}: sweep.settings", table.get("settings", {}))
     if not settings:
         raise ConfigError(f"{path}: sweep.settings must have a table, such as [sweep.settings.baseline], got none")
+    if (preset := table.get("preset")) is not None:
+        check_known(f"{path}: sweep.preset", [preset], preset_names())
     seeds, built = _seeds(f"{path}: sweep.seeds", table.get("seeds")), {}
     for name, given in settings.items():
         key = f"{path}: sweep.settings.{check_name(f'{path}: a name in sweep.settings', name)}"
         changes = _changes(key, as_table(key, given), path.parent)
         try:
-            built[name] = build_config(preset=table.get("preset"), tasks_file=path, sets=changes, data=data)
+            built[name] = build_config(preset=preset, tasks_file=path, sets=changes, data=data)
         except ConfigError as error:
             said = str(error).removeprefix("--set: ")
             raise ConfigError(said if said.startswith(f"{path}: ") else f"{key}: {said}") from None
-    return Sweep(path, seeds, built)
+    return Sweep(path, seeds, built, own_tasks="tasks" in tables)
 
 
 def _seeds(key: str, value: Any) -> tuple[int, ...]:

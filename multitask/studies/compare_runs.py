@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from minbert.errors import listed
-from multitask.comparison import RESAMPLES, Difference, Resampled, difference_of, mean_of, resampled_scores
+from multitask.comparison import (
+    RESAMPLES,
+    Difference,
+    Resampled,
+    difference_of,
+    generator_of,
+    mean_of,
+    resampled_scores,
+)
 from multitask.data.batches import EncodedTexts, label_tensor
 from multitask.data.examples import Dataset, OnBad
 from multitask.errors import ConfigError, RunError
@@ -93,10 +101,12 @@ def compare(
     :param bad_rows: as in ``train``.
     :param device: of runs that are loaded from folders, and ``precision``, as in Run.load.
     :param resamples: of the rows, and ``seed`` theirs.
-    :raises ConfigError: for fewer than two runs.
+    :raises ConfigError: for fewer than two runs, and whatever is no list of them.
     :raises RunError: where runs have no task in common, or differ in a task's metric, labels or rows; it says in what.
     """
-    sides = [[side] if isinstance(side, str | Path | Run) else list(side) for side in runs]
+    sides: list[Any] = [[side] if isinstance(side, AnyRun) else side for side in runs] if _is_list(runs) else [runs]
+    if not all(_is_list(side) and all(isinstance(run, AnyRun) for run in side) for side in sides):
+        raise ConfigError(f"runs must be a list of folders or runs, or of lists of them, got {shown(runs)}")
     if len(sides) < 2 or not all(sides):
         raise ConfigError(f"runs must be at least two, got {len(sides) if all(sides) else 'an empty list'}")
     read = [[read_member(run, split, data=data, bad_rows=bad_rows) for run in side] for side in sides]
@@ -115,7 +125,7 @@ def compare_sides(
     seed: int = 0,
 ) -> Comparison:
     """Do what compare does for sides, of which there may be one, whose rows have been read."""
-    parts = refuse_other_rows(sides, split)
+    parts, generator = refuse_other_rows(sides, split), generator_of(seed)
     predicted: dict[tuple[int, int, str], np.ndarray] = {}  # by side, seed and task
     for place, number, member in _all(sides):  # one model at a time
         assert member.run is not None
@@ -123,9 +133,9 @@ def compare_sides(
         predicted |= {(place, number, name): _predictions(run, name, member.rows[name]) for name in parts}
     tasks: dict[str, Compared] = {}
     scores: dict[str, list[Resampled]] = {}
-    for name, generator in zip(parts, np.random.default_rng(seed).spawn(len(parts)), strict=True):
+    for name, of_task in zip(parts, generator.spawn(len(parts)), strict=True):
         task, drawn, datasets = sides[0][0].config.task(name), [], []
-        for part, own in zip(parts[name], generator.spawn(len(parts[name])), strict=True):
+        for part, own in zip(parts[name], of_task.spawn(len(parts[name])), strict=True):
             datasets.append(rows := sides[0][part[0][0]].rows[name])
             seeds = [np.stack([predicted[place, number, name] for number in of]) for place, of in enumerate(part)]
             labels = label_tensor(task, rows.labels).numpy()
@@ -187,6 +197,10 @@ def read_member(
         folder, given = Path(run), None
         config = read_config(folder)
     return Member(str(folder), config, read_rows(folder, config, split, data=data, bad_rows=bad_rows, given=given), run)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _all(sides: Sequence[Sequence[Member]]) -> Iterator[tuple[int, int, Member]]:

@@ -5,11 +5,18 @@ from pathlib import Path
 
 from multitask.data.examples import OnBad
 from multitask.data.load import prepare
+from multitask.distributed import is_main
 from multitask.errors import DataError, StoppedError
 from multitask.settings.sweep import Sweep
 from multitask.studies.compare_runs import Comparison, Member, compare_sides, read_member, refuse_other_rows
 from multitask.training.decisions import selection_for
-from multitask.training.identity import finished_identity
+from multitask.training.identity import (
+    finished_identity,
+    identity_of,
+    known_identity,
+    refuse_changes,
+    refuse_to_overwrite,
+)
 from multitask.training.loop import build_sampler
 from multitask.training.train import train
 
@@ -35,11 +42,13 @@ def run_sweep(
     :return: each setting's scores by seed, and its differences to the first setting.
     :raises ConfigError: before the first training, as train does.
     :raises DataError: before the first training, for rows that can't be used, and where there are no dev rows.
-    :raises RunError: before the first training for settings whose dev rows differ; for a run that does not fit its
-        folder any more, as train does.
+    :raises RunError: before the first training for settings whose dev rows differ, and for a folder whose run was
+        trained otherwise, or that holds something else.
     :raises StoppedError: when a signal came and the state has been saved.
     """
     _check(sweep, select, limit, bad_rows)
+    if is_main():
+        _check_folders(sweep, out, select, limit, bad_rows)
     runs = list(sweep.runs())
     for number, (name, config) in enumerate(runs, 1):
         done = finished_identity(out / name) is not None
@@ -80,3 +89,16 @@ def _check(sweep: Sweep, select: str, limit: int | None, bad_rows: OnBad) -> Non
             )
         members.append([Member(name, prepared.config, rows)])
     refuse_other_rows(members, "dev", advice="; a dev file (tasks.NAME.dev) is the same for all settings")
+
+
+def _check_folders(sweep: Sweep, out: Path, select: str, limit: int | None, bad_rows: OnBad) -> None:
+    """Hold each run against what its folder has already: what can't be gone on with is refused before hours."""
+    for name, config in sweep.runs():
+        if not (folder := out / name).is_dir():
+            continue
+        before, config = known_identity(folder), prepare(config, limit=limit, bad_rows=bad_rows).config
+        if before is None:
+            refuse_to_overwrite(folder, config)
+        else:
+            advice = "; another --out trains all runs anew"
+            refuse_changes(folder, before, identity_of(config, select, limit), advice)

@@ -120,13 +120,16 @@ def _origin_in_record(out: Path) -> str | None:
         return None
 
 
-def refuse_changes(out: Path, before: Any, now: Any) -> None:
-    """Raise RunError, naming what changed and how a new run begins from this one, if it was trained otherwise."""
+def refuse_changes(out: Path, before: Any, now: Any, advice: str | None = None) -> None:
+    """Raise RunError, naming what changed, if a run was trained otherwise.
+
+    :param advice: ends the message, instead of how a new run begins from this one.
+    """
     changed = _differences(_as_written_now(before), _as_written_now(now))
     if changed:
-        hint = f"; a new run begins from its best epoch with --from {out}, in Python from_run={str(out)!r}"
-        what = f"{out}: to be resumed, {listed(changed, join='; ')}"
-        raise RunError(what + (hint if (out / "best").is_dir() else ""))
+        if advice is None and (out / "best").is_dir():
+            advice = f"; a new run begins from its best epoch with --from {out}, in Python from_run={str(out)!r}"
+        raise RunError(f"{out}: to be resumed, {listed(changed, join='; ')}{advice or ''}")
 
 
 def _as_written_now(identity: Any) -> Any:

@@ -87,6 +87,16 @@ def test_of_equal_sides_the_interval_is_zero_and_a_tie(numbers: tuple[np.ndarray
     assert Difference(0, 0, 0).tie
 
 
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_scores_that_differ_by_rounding_alone_tie(metric: str, numbers: tuple[np.ndarray, ...]) -> None:
+    first, _, labels = numbers
+    for second in (first / 3 + 0.1, 7.7 * first - 0.3):  # of equal correlation
+        found = paired_difference(metric, first, second, labels)
+        assert (found.low, found.high, found.tie) == (0, 0, True)
+    two = paired_difference("pearson", [1.0, 2.3], [0.1, 1.7], [3.0, 1.0])
+    assert (two.low, two.high, two.tie) == (0, 0, True)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "tie"), [(-0.1, 0.1, True), (0, 0.1, True), (0.01, 0.1, False), (-0.2, -0.1, False)]
 )
@@ -175,8 +185,17 @@ def test_a_metric_of_ones_own_is_compared(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_can_not_be_compared_is_refused() -> None:
-    with pytest.raises(InputError, match="resamples must be at least 1, got 0"):
-        paired_difference("accuracy", [1], [1], [1], resamples=0)
+    for count in (0, 2.5):
+        with pytest.raises(InputError, match=f"resamples must be a whole number of at least 1, got {count}"):
+            paired_difference("accuracy", [1], [1], [1], resamples=count)  # type: ignore[arg-type]
+    for seed in (-1, "x"):
+        with pytest.raises(InputError, match=f"seed must be a whole number of at least 0, got {seed!r}"):
+            paired_difference("accuracy", [1], [1], [1], seed=seed)  # type: ignore[arg-type]
+    for bad in (["good", "bad"], [[1, 0], [1]], iter([1, 0])):
+        with pytest.raises(InputError, match=r"predictions must be an array of numbers, .* got "):
+            paired_difference("accuracy", [1, 0], bad, [1, 0])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"labels must be an array of numbers, .* got \['good', 'bad'\]"):
+        paired_difference("accuracy", [1, 0], [1, 0], ["good", "bad"])  # type: ignore[list-item]
     with pytest.raises(InputError, match="predictions and labels must be of one length"):
         paired_difference("accuracy", [1, 0], [1], [1, 0])
     with pytest.raises(InputError, match="predictions must be of at least one seed, got none"):

@@ -80,7 +80,7 @@ def test_the_format_of_a_tasks_files_may_be_changed(tmp_path: Path) -> None:
         ("[sweep]\nseeds = [1, 1.5]\n[sweep.settings.a]", ": sweep.seeds must be a whole number, got 1.5"),
         ("[sweep]\nseeds = [1, 2, 1]\n[sweep.settings.a]", ": sweep.seeds must have each seed once, got 1 twice"),
         (f"{HEAD}setings = 1", ": a key of sweep must be one of seeds, preset, settings, got 'setings' (did you mean"),
-        (f"{HEAD}preset = 'x'\n[sweep.settings.a]", ": sweep.settings.a: preset must be one of minilm"),
+        (f"{HEAD}preset = 'x'\n[sweep.settings.a]", ": sweep.preset must be one of minilm"),
         (f"{HEAD}settings.a = 1", ": sweep.settings.a must be a table, got 1"),
         (f"{HEAD}[sweep.settings.'a.b']", ": a name in sweep.settings must be letters, digits, '_' and '-'"),
         (f"{HEAD}[sweep.settings.a]\n'train.epcohs' = 1", ": sweep.settings.a: a key of train must be one of "),

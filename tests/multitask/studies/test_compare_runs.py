@@ -12,7 +12,7 @@ from multitask import Run, Task, TrainConfig, compare, paired_difference, train
 from multitask.__main__ import main
 from multitask.comparison import Difference
 from multitask.data.examples import read_examples
-from multitask.errors import ConfigError, RunError
+from multitask.errors import ConfigError, RunError, StoppedError
 
 Trained = Callable[..., Path]
 
@@ -115,6 +115,9 @@ def test_runs_that_differ_are_refused_with_what_differs(trained: Trained, course
         compare([one])
     with pytest.raises(ConfigError, match="runs must be at least two, got an empty list"):
         compare([[one], []])
+    for bad in (str(one), None, [one, None], {"one": one}, [[[one]], [one]]):
+        with pytest.raises(ConfigError, match="runs must be a list of folders or runs, or of lists of them, got "):
+            compare(bad)  # type: ignore[arg-type]
 
 
 def test_rows_that_each_run_held_out_for_itself_are_refused(trained: Trained, course_like: Path) -> None:
@@ -195,3 +198,20 @@ def test_the_commands_errors_are_one_line(trained: Trained, capsys: pytest.Captu
         message = capsys.readouterr().err
         assert message.count("\n") == 1
         assert words in message
+
+
+def test_a_run_that_is_not_finished_is_said_to_be(
+    course_like: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, tasks = tmp_path / "run", [course_task(course_like, "sst")]
+    settings = TrainConfig(epochs=2, rounds=2)
+    words: dict[str, Any] = {"tasks": tasks, "weights": tiny_weights, "settings": settings, "out": run}
+    with pytest.raises(StoppedError):
+        train(**words, progress=False, on_round=lambda record: "stop" if record.number == 3 else None)
+    note = f"{run}: its training is not finished; its best epoch so far is taken\n"
+    for command in (["compare", run, run], ["evaluate", run]):
+        assert main([str(word) for word in command]) == 0
+        assert capsys.readouterr().err.count(note) == 1
+    train(**words, progress=False, resume=True)
+    assert main(["evaluate", str(run)]) == 0
+    assert note not in capsys.readouterr().err

@@ -114,10 +114,21 @@ def test_the_table_has_means_and_deviations_over_seeds_and_paired_differences(
     assert header.split()[:7] == ["task", "metric", "rows", "setting", "score", "sd", "seeds"]
     assert [line.split()[0] for line in lines] == ["sst", "sst", "para", "para", "mean", "mean"]
     assert all(line.split()[-1] == "2" for line in lines[::2])  # the first setting has no difference
-    study(SETTINGS.replace("mean", "cls").replace("settings.cls", "settings.mean"))
+    # A setting that has runs is changed: that is said before seed 1 of the others is trained.
+    study(SETTINGS.replace("mean", "cls").replace("settings.cls", "settings.mean").replace("[2, 5]", "[1, 2, 5]"))
     assert sweep(tmp_path / "study.toml") == 1
-    captured = capsys.readouterr()
-    assert f"{out / 'mean-2'}: to be resumed, config.tasks.sst.pooling must be 'mean', got 'cls'" in captured.err
+    assert capsys.readouterr().err == (
+        f"multitask: error: {out / 'mean-2'}: to be resumed, config.tasks.sst.pooling must be 'mean', got 'cls';"
+        " another --out trains all runs anew\n"
+    )
+    study(SETTINGS.replace("[2, 5]", "[1, 2, 5]"))
+    (out / "mean-1").mkdir()
+    (out / "mean-1" / "notes.txt").touch()
+    assert sweep(tmp_path / "study.toml") == 1
+    assert (
+        f"{out / 'mean-1'}: must hold a complete checkpoint to resume from, got only notes" in capsys.readouterr().err
+    )
+    assert not (out / "baseline-1").exists()
 
 
 def test_without_a_dev_file_settings_are_paired_seed_by_seed(
@@ -127,6 +138,15 @@ def test_without_a_dev_file_settings_are_paired_seed_by_seed(
     task = json.loads(capsys.readouterr().out)["tasks"]["sst"]
     assert task["rows"] == 60  # a tenth of 300 rows of each seed
     assert [len(side["seeds"]) for side in task["settings"]] == [2, 2]
+
+
+def test_a_presets_missing_files_are_named_with_where_they_come_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.toml").write_text('[sweep]\nseeds = [1]\npreset = "slt"\n[sweep.settings.a]\n', encoding="utf-8")
+    assert sweep(tmp_path / "study.toml", "--data", tmp_path) == 1
+    missing = f"tasks.sst.train: {tmp_path / 'ids-sst-train.csv'} does not exist; `multitask fetch data` downloads"
+    assert missing in capsys.readouterr().err
 
 
 def test_one_setting_has_no_differences(study: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

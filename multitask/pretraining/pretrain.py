@@ -65,9 +65,9 @@ def pretrain(
     :raises StoppedError: after SIGTERM or SIGINT, when the state has been saved.
     """
     settings, format = settings or PretrainConfig(), format or Format()
-    for key, value, kind in (("settings", settings, PretrainConfig), ("format", format, Format)):
-        if not isinstance(value, kind):
-            raise ConfigError(f"{key} must be a {kind.__name__}, got {shown(value)}")
+    for key, value, wanted in (("settings", settings, PretrainConfig), ("format", format, Format)):
+        if not isinstance(value, wanted):
+            raise ConfigError(f"{key} must be a {wanted.__name__}, got {shown(value)}")
     (out,) = map(Path, _several("out", [out], "a folder", str | Path))
     paths = _several("files", files, "a path or a list of paths", str | Path)
     columns = _several("text", text, "a column or a list of columns", str)
@@ -93,11 +93,11 @@ def pretrain(
         return Pretrained(out, session.finish())
 
 
-def _several(key: str, given: Any, what: str, kind: Any) -> list[Any]:
-    """Return what is given as a list; ConfigError if it, or one of it, is not of its kind."""
-    found = [given] if isinstance(given, kind) or not isinstance(given, Iterable) else list(given)
+def _several(key: str, given: Any, what: str, types: Any) -> list[Any]:
+    """Return what is given as a list; ConfigError if it, or one of it, is of none of the types."""
+    found = [given] if isinstance(given, types) or not isinstance(given, Iterable) else list(given)
     for each in found:
-        if not isinstance(each, kind):
+        if not isinstance(each, types):
             raise ConfigError(f"{key} must be {what}, got {shown(each)}")
     return found
 

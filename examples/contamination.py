@@ -10,7 +10,7 @@ question does. With result files of reproduce_tables.py those runs are scored on
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +73,23 @@ def zero_shot(weights: str, data: Path) -> dict[str, float]:
     }
 
 
-def without_known(result: Result, data: Path) -> dict[str, tuple[int, float, float]]:
+def known_by_task(data: Path) -> dict[str, np.ndarray]:
+    """Return by task which dev rows are known from the training file: for Quora by a question, else whole."""
+    known = {}
+    for task in COURSE:
+        train, dev = (single_spaced(read_rows(task, data, split)[0]) for split in ("train", "dev"))
+        known[task] = known_rows(train, dev, by_text=task == "para")
+    return known
+
+
+def without_known(result: Result, data: Path, known: Mapping[str, np.ndarray]) -> dict[str, tuple[int, float, float]]:
     """Score a run: by task the number of known rows, the score of all rows and that of the others."""
     scores = {}
     for task, (*_, metric) in COURSE.items():
-        (train, _), (dev, labels) = (read_rows(task, data, split) for split in ("train", "dev"))
-        known = known_rows(single_spaced(train), single_spaced(dev), by_text=task == "para")
-        found = predictions_of(result, task)
-        others = compute_metric(metric, found[~known], labels[~known])
-        scores[task] = (int(known.sum()), compute_metric(metric, found, labels), others)
+        _, labels = read_rows(task, data, "dev")
+        found, left = predictions_of(result, task), ~known[task]
+        others = compute_metric(metric, found[left], labels[left])
+        scores[task] = (int(known[task].sum()), compute_metric(metric, found, labels), others)
     return scores
 
 
@@ -99,12 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for weights in args.weights:
         scores = zero_shot(weights, args.data)
         print(f"{weights}, no training: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    known = known_by_task(args.data) if args.results else {}
     for path in args.results:
         result = read_result(path)
         if result["screen"]:
             raise DataError(f"{path} must be the result of a row, got a screen, which never reads the dev files")
-        for task, (known, every, others) in without_known(result, args.data).items():
-            print(f"{result['name']}-{result['seed']} {task}: {every:.4f}, without {known} known rows {others:.4f}")
+        for task, (count, every, others) in without_known(result, args.data, known).items():
+            print(f"{result['name']}-{result['seed']} {task}: {every:.4f}, without {count} known rows {others:.4f}")
     return 0
 
 

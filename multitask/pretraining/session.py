@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ class Session:
             return 0
         state = read_state(folder)
         refuse_changes(self.out, state["identity"], self.identity)
-        if state["tokens"] != self._tokens():
+        if state["tokens"] != self._tokens:
             raise RunError(
                 f"{self.settings.weights}: its tokenizer must be the one that {self.out} was trained with so far,"
                 " got another"
@@ -125,6 +126,7 @@ class Session:
         self.record["resumed_with_changes"] = [*state["resumed_with_changes"], *([changed] if changed else [])]
         return int(state["log_length"])
 
+    @cached_property
     def _tokens(self) -> str:
         """Return the SHA-256 of the tokens that are trained on, which tells another tokenizer, too."""
         return sha256(self.trainer.rows.tokens.input_ids.tobytes()).hexdigest()
@@ -194,7 +196,7 @@ class Session:
             "seconds": self._seconds(),
             "log_length": self.log.length(),
             "identity": self.identity,
-            "tokens": self._tokens(),
+            "tokens": self._tokens,
             "environment": self.environment,
             "resumed_with_changes": self.record["resumed_with_changes"],
             "optimizers": values,

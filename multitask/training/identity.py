@@ -96,7 +96,6 @@ def refuse_to_overwrite(out: Path, config: RunConfig, origin: str | None = None)
     if not there or latest_checkpoint(out / "checkpoints") is not None:
         return
     ours = {"config.json", "record.json", "metrics.jsonl", "timing.jsonl", "checkpoints", ".best.new"}
-
     if there - ours or "config.json" not in there:
         raise RunError(
             f"{out}: must hold a complete checkpoint to resume from, got only {listed(sorted(there))}, which"

@@ -12,14 +12,14 @@ import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from multitask import DataError, Run, RunConfig, build_config, train
+from multitask import DataError, Distillation, Run, RunConfig, build_config, train
 from multitask.metrics import bootstrap_score, compute_metric
 
 # Of the course's tasks: the file's stem, the columns of texts and label, and the metric.
@@ -50,6 +50,8 @@ class Planned:
     rate_of: str | None = None
     predict: bool = False
     log_conflict: bool = False
+    select: str = "auto"
+    distill: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Job:
     screen: bool
     predict: bool = False
     log_conflict: bool = False
+    select: str = "auto"
+    distill: Mapping[str, Any] | None = None
 
     @property
     def file(self) -> str:
@@ -117,7 +121,8 @@ def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) 
         sets += rate_sets(tuned.rates[means.index(max(means))])
     for seed in row.seeds:
         predict = row.predict and seed == row.seeds[0]
-        yield Job(row.name, row.preset, sets, seed, row.screen, predict, row.log_conflict and seed == row.seeds[-1])
+        log_conflict = row.log_conflict and seed == row.seeds[-1]
+        yield Job(row.name, row.preset, sets, seed, row.screen, predict, log_conflict, row.select, row.distill)
 
 
 def read_rows(task: str, data: Path, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
@@ -179,6 +184,8 @@ def result_of(run: Run, job: Job, data: Path) -> Result:
         "set": list(job.sets),
         "seed": job.seed,
         "screen": job.screen,
+        **({} if job.select == "auto" else {"select": job.select}),
+        **({} if job.distill is None else {"distill": dict(job.distill)}),
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"processor": processor(), "device": str(run.device), "threads": record["threads"]},
         "versions": record["versions"],
@@ -244,7 +251,11 @@ def run_job(job: Job, args: argparse.Namespace) -> None:
             raise DataError(f"--data {args.data} must hold {file}, there is none")
     out = args.runs / f"{job.name}-{job.seed}"
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
-    run = train(config_of(job, args.data), out, device=args.device, resume=(out / "config.json").exists())
+    told = None
+    if job.distill is not None:
+        told = Distillation(**{**job.distill, "teachers": [args.runs / name for name in job.distill["teachers"]]})
+    config, resume = config_of(job, args.data), (out / "config.json").exists()
+    run = train(config, out, select=job.select, distillation=told, device=args.device, resume=resume)
     result = result_of(run, job, args.data)
     args.results.mkdir(parents=True, exist_ok=True)
     if job.predict:

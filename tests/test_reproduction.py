@@ -24,6 +24,15 @@ predict = true
 set = ["train.epochs=1", "train.rounds=2", "encoder.weights={weights}"]
 
 [[run]]
+name = "student"
+about = "a row that learns from another"
+preset = "minilm"
+seeds = [1]
+select = "last"
+distill = {{ teachers = ["small-1"], teacher_weight = 0.5 }}
+set = ["train.epochs=2", "train.rounds=2", "encoder.weights={weights}"]
+
+[[run]]
 name = "tuned"
 about = "a row whose rate is chosen"
 preset = "minilm"
@@ -82,6 +91,7 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
         "small-1.json",
         "small-1.tsv",
         "small-2.json",
+        "student-1.json",
         "tuned-1.json",
         "tuned-lr0.001-1.json",
         "tuned-lr1e-05-1.json",
@@ -90,6 +100,9 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
     assert reproduce(root, *words).stdout == first.stdout
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
 
+    student = json.loads(before["student-1.json"])
+    assert (student["kept"], student["select"]) == (2, "last")
+    assert student["distill"] == {"teachers": ["small-1"], "teacher_weight": 0.5}
     screened = {rate: json.loads(before[f"tuned-lr{rate}-1.json"]) for rate in ("1e-05", "0.001")}
     best = max(screened, key=lambda rate: float(screened[rate]["epochs"][0]["mean"]))
     tuned = json.loads(before["tuned-1.json"])
@@ -113,7 +126,7 @@ def test_what_is_not_there_is_one_sentence(root: Path, files: Path, tiny_weights
     for words, message in (
         (["--plan", files / "none.toml"], f"error: [Errno 2] No such file or directory: '{files / 'none.toml'}'"),
         (["--plan", plan, "--results", files], f"error: {files / 'small-1.json'} must be a result file (Expecting"),
-        (["--plan", plan, "--only", "smal"], f"--only must be rows of {plan}, small, tuned, got smal"),
+        (["--plan", plan, "--only", "smal"], f"--only must be rows of {plan}, small, student, tuned, got smal"),
     ):
         found = reproduce(root, "--print", *words)
         assert found.returncode in (1, 2)
@@ -155,6 +168,7 @@ def test_results_are_of_what_the_plan_says(root: Path, names: ModuleType) -> Non
         if path.name in wanted:
             job = wanted[path.name]
             assert (result["preset"], tuple(result["set"]), result["screen"]) == (job.preset, job.sets, job.screen)
+            assert (result.get("select", "auto"), result.get("distill")) == (job.select, job.distill)
         else:
             assert re.sub(r"-lr[\d.e-]+$", "", stem) in {row.name for row in plan}, path.name
 

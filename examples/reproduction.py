@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from multitask import DataError, Distillation, Run, RunConfig, build_config, train
+from multitask.cli.output import write_split
 from multitask.metrics import bootstrap_score, compute_metric
 
 # Of the course's tasks: the file's stem, the columns of texts and label, and the metric.
@@ -220,15 +221,12 @@ def dev_scores(run: Run, data: Path) -> Result:
 
 def write_predictions(run: Run, data: Path, path: Path) -> None:
     """Write the answers to the rows of the test files, which have no labels: task, id and prediction."""
+    answers = {}
+    for name, (stem, *_) in COURSE.items():
+        with open(data / f"{stem}-test-student.csv", encoding="utf-8", newline="") as rows:
+            answers[name] = run.predict(name, list(csv.DictReader(rows, delimiter="\t")))
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["task", "id", "prediction"])
-        for name, (stem, *_) in COURSE.items():
-            with open(data / f"{stem}-test-student.csv", encoding="utf-8", newline="") as rows:
-                answers = run.predict(name, list(csv.DictReader(rows, delimiter="\t")))
-            for answer in answers:
-                label = f"{answer.label:.4f}" if isinstance(answer.label, float) else answer.label
-                writer.writerow([name, answer.id, label])
+        write_split(file, {task.name: task for task in run.config.tasks}, answers)
 
 
 def processor() -> str:

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING
 from multitask.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from multitask.run import Prediction
     from multitask.settings.task import Task
 
@@ -126,7 +128,9 @@ def write_predictions(sink: Output, task: "Task", predictions: Iterable["Predict
         writer.writerow([prediction.id, shown, *(f"{p:.6f}" for p in prediction.probabilities or ())])
 
 
-def write_split(sink: Output, tasks: Mapping[str, "Task"], predictions: Mapping[str, Sequence["Prediction"]]) -> None:
+def write_split(
+    sink: "SupportsWrite[str]", tasks: Mapping[str, "Task"], predictions: Mapping[str, Sequence["Prediction"]]
+) -> None:
     """Write one table of all tasks' predictions, without probabilities; labels as in write_predictions."""
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n")
     writer.writerow(["task", "id", "prediction"])

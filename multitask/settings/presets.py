@@ -161,7 +161,7 @@ def _ours(weights: str, *, default_lr: float, lr: PerTask, decoder_lr: float, ep
 
 PRESETS: dict[str, Table] = {
     "minilm": _ours("all-minilm-l6-v2", default_lr=5e-5, lr=(5e-5, 5e-5, 5e-5), decoder_lr=2e-4, epochs=3),
-    "mpnet": _ours("all-mpnet-base-v2", default_lr=3e-5, lr=(2e-5, 3e-5, 3e-5), decoder_lr=1e-4, epochs=1),
+    "mpnet": _ours("all-mpnet-base-v2", default_lr=3e-5, lr=(2e-5, 3e-5, 3e-5), decoder_lr=1e-4, epochs=2),
     "slt": _published(
         "one encoder per task, separate input (the report)",
         update="separate",

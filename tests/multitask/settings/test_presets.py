@@ -86,10 +86,10 @@ def test_the_default_is_ours() -> None:
 
 def test_mpnet_differs_in_rates_and_epochs() -> None:
     config = build_config(preset="mpnet", data="folder")
-    assert (config.encoder.weights, config.train.epochs) == ("all-mpnet-base-v2", 1)
+    assert (config.encoder.weights, config.train.epochs) == ("all-mpnet-base-v2", 2)
     assert [(task.lr, task.decoder_lr) for task in config.tasks] == [(2e-5, 1e-4), (3e-5, 1e-4), (3e-5, 1e-4)]
     base = build_config(data="folder")
-    assert config.train == replace(base.train, epochs=1)
+    assert config.train == replace(base.train, epochs=2)
     same = zip(config.tasks, base.tasks, strict=True)
     assert all(replace(task, lr=1.0, decoder_lr=1.0) == replace(old, lr=1.0, decoder_lr=1.0) for task, old in same)
 

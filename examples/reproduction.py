@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from more_rows import write_more_rows
 
 from multitask import DataError, Distillation, Run, RunConfig, build_config, train
 from multitask.cli.output import write_split
@@ -238,6 +239,19 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def distillation_of(job: Job, args: argparse.Namespace, weights: str) -> Distillation | None:
+    """Build what a job learns from, and write the rows without labels that it asks for."""
+    if job.distill is None:
+        return None
+    settings = {**job.distill, "teachers": [args.runs / name for name in job.distill["teachers"]]}
+    times = settings.pop("more_rows", None)
+    if times is not None:
+        teacher, folder = Run.load(settings["teachers"][0]), args.runs / f"{job.name}-{job.seed}-rows"
+        files = write_more_rows(teacher, folder, weights=weights, times=times, seed=job.seed)
+        settings["unlabelled"] = {name: path for name, (path, _) in files.items()}
+    return Distillation(**settings)
+
+
 def run_job(job: Job, args: argparse.Namespace) -> None:
     """Train what a job says, unless its result is there, and write its result."""
     place = args.results / job.file
@@ -249,10 +263,8 @@ def run_job(job: Job, args: argparse.Namespace) -> None:
             raise DataError(f"--data {args.data} must hold {file}, there is none")
     out = args.runs / f"{job.name}-{job.seed}"
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
-    told = None
-    if job.distill is not None:
-        told = Distillation(**{**job.distill, "teachers": [args.runs / name for name in job.distill["teachers"]]})
     config, resume = config_of(job, args.data), (out / "config.json").exists()
+    told = distillation_of(job, args, str(config.encoder.weights))
     run = train(config, out, select=job.select, distillation=told, device=args.device, resume=resume)
     result = result_of(run, job, args.data)
     args.results.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,8 @@ CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
 PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa")}  # run by tests/multitask/updates
 TABLES = {"contamination.py", "reproduce_tables.py", "reproduction.py"}  # run by tests/test_reproduction.py
 PICTURES = {"plot_conflict.py"}
-SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | TABLES | PICTURES
+ROWS = {"more_rows.py"}
+SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | TABLES | PICTURES | ROWS
 
 
 def run(root: Path, *argv: object) -> str:

@@ -29,7 +29,7 @@ about = "a row that learns from another"
 preset = "minilm"
 seeds = [1]
 select = "last"
-distill = {{ teachers = ["small-1"], teacher_weight = 0.5 }}
+distill = {{ teachers = ["small-1"], teacher_weight = 0.5, more_rows = 0.5 }}
 set = ["train.epochs=2", "train.rounds=2", "encoder.weights={weights}"]
 
 [[run]]
@@ -96,13 +96,15 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
         "tuned-lr0.001-1.json",
         "tuned-lr1e-05-1.json",
     ]
+    more = (files / "runs" / "student-1-rows" / "sts.tsv").read_text(encoding="utf-8")
+    assert len(more.splitlines()) == 1 + 54  # half of what is trained on, nine tenths of 120
     shutil.rmtree(files / "runs")
     assert reproduce(root, *words).stdout == first.stdout
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
 
     student = json.loads(before["student-1.json"])
     assert (student["kept"], student["select"]) == (2, "last")
-    assert student["distill"] == {"teachers": ["small-1"], "teacher_weight": 0.5}
+    assert student["distill"] == {"teachers": ["small-1"], "teacher_weight": 0.5, "more_rows": 0.5}
     screened = {rate: json.loads(before[f"tuned-lr{rate}-1.json"]) for rate in ("1e-05", "0.001")}
     best = max(screened, key=lambda rate: float(screened[rate]["epochs"][0]["mean"]))
     tuned = json.loads(before["tuned-1.json"])

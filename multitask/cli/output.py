@@ -12,8 +12,6 @@ from typing import IO, TYPE_CHECKING
 from multitask.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
     from multitask.run import Prediction
     from multitask.settings.task import Task
 
@@ -129,7 +127,7 @@ def write_predictions(sink: Output, task: "Task", predictions: Iterable["Predict
 
 
 def write_split(
-    sink: "SupportsWrite[str]", tasks: Mapping[str, "Task"], predictions: Mapping[str, Sequence["Prediction"]]
+    sink: Output | IO[str], tasks: Mapping[str, "Task"], predictions: Mapping[str, Sequence["Prediction"]]
 ) -> None:
     """Write one table of all tasks' predictions, without probabilities; labels as in write_predictions."""
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n")

@@ -28,7 +28,7 @@ SHORTEST = 3  # words of a span
 def spans(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[tuple[str]]:
     """Draw up to ``count`` different spans of words, about as many of each text."""
     known, found = set(texts), dict[str, None]()
-    for number in np.resize(rng.permutation(len(texts)), count):
+    for number in np.resize(rng.permutation(len(texts)), count).tolist():
         words = texts[number].split()
         length = rng.integers(min(SHORTEST, len(words)), len(words) + 1)
         start = rng.integers(len(words) - length + 1)
@@ -49,8 +49,8 @@ def neighbours(
         found for part in stacked.split(1000) for found in (part @ stacked.T).topk(min(NEAREST + 1, len(texts))).indices
     ]
     known, found = {frozenset(pair) for pair in pairs}, dict[frozenset[str], tuple[str, str]]()
-    for number in rng.permutation(len(texts)):
-        pair = texts[number], texts[rng.choice(nearest[number])]
+    for number in rng.permutation(len(texts)).tolist():
+        pair = texts[number], texts[int(rng.choice(nearest[number]))]
         if len({*pair}) == 2 and frozenset(pair) not in known:
             found.setdefault(frozenset(pair), pair)
     return list(found.values())[:count]

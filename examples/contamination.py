@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from more_rows import vectors_of
 from reproduction import COURSE, Result, predictions_of, read_result, read_rows
 
-from minbert import BertModel, BertTokenizer, MinbertError, encode
+from minbert import MinbertError
 from multitask import DataError
 from multitask.metrics import compute_metric
 
@@ -37,14 +38,9 @@ def known_rows(train: Texts, dev: Texts, *, by_text: bool) -> np.ndarray:
 
 def cosines(weights: str, *parts: Texts) -> list[np.ndarray]:
     """Return the cosine of each pair's mean vectors."""
-    model, tokenizer = BertModel.from_pretrained(weights).eval(), BertTokenizer.from_pretrained(weights)
-    texts = sorted({text for rows in parts for row in rows for text in row})
-    vectors = torch.nn.functional.normalize(encode(model, tokenizer, texts), dim=-1)
-    place = {text: number for number, text in enumerate(texts)}
-    return [
-        (vectors[[place[a] for a, _ in rows]] * vectors[[place[b] for _, b in rows]]).sum(1).double().numpy()
-        for rows in parts
-    ]
+    vectors = vectors_of(sorted({text for rows in parts for row in rows for text in row}), weights)
+    sides = [[torch.stack([vectors[text] for text in side]) for side in zip(*rows, strict=True)] for rows in parts]
+    return [(first * second).sum(1).double().numpy() for first, second in sides]
 
 
 def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:

@@ -239,16 +239,16 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def distillation_of(job: Job, args: argparse.Namespace, weights: str) -> Distillation | None:
+def distillation_of(job: Job, runs: Path, weights: str) -> Distillation | None:
     """Build what a job learns from, and write the rows without labels that it asks for."""
     if job.distill is None:
         return None
-    settings = {**job.distill, "teachers": [args.runs / name for name in job.distill["teachers"]]}
-    times = settings.pop("more_rows", None)
+    settings = {**job.distill, "teachers": [runs / name for name in job.distill["teachers"]]}
+    times, folder = settings.pop("more_rows", None), runs / f"{job.name}-{job.seed}-rows"
     if times is not None:
-        teacher, folder = Run.load(settings["teachers"][0]), args.runs / f"{job.name}-{job.seed}-rows"
-        files = write_more_rows(teacher, folder, weights=weights, times=times, seed=job.seed)
-        settings["unlabelled"] = {name: path for name, (path, _) in files.items()}
+        if not (runs / f"{job.name}-{job.seed}" / "teachers.safetensors").exists():  # else the teacher may be gone
+            write_more_rows(Run.load(settings["teachers"][0]), folder, weights=weights, times=times, seed=job.seed)
+        settings["unlabelled"] = {name: folder / f"{name}.tsv" for name in TASKS}
     return Distillation(**settings)
 
 
@@ -264,7 +264,7 @@ def run_job(job: Job, args: argparse.Namespace) -> None:
     out = args.runs / f"{job.name}-{job.seed}"
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
     config, resume = config_of(job, args.data), (out / "config.json").exists()
-    told = distillation_of(job, args, str(config.encoder.weights))
+    told = distillation_of(job, args.runs, str(config.encoder.weights))
     run = train(config, out, select=job.select, distillation=told, device=args.device, resume=resume)
     result = result_of(run, job, args.data)
     args.results.mkdir(parents=True, exist_ok=True)

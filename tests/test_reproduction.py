@@ -98,6 +98,10 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
     ]
     more = (files / "runs" / "student-1-rows" / "sts.tsv").read_text(encoding="utf-8")
     assert len(more.splitlines()) == 1 + 54  # half of what is trained on, nine tenths of 120
+    shutil.rmtree(files / "runs" / "small-1")
+    (results / "student-1.json").unlink()  # as if killed before it was written: the teacher is not needed any more
+    again = reproduce(root, *words)
+    assert again.returncode == 0, again.stderr
     shutil.rmtree(files / "runs")
     assert reproduce(root, *words).stdout == first.stdout
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before

@@ -53,7 +53,7 @@ def predict(args: argparse.Namespace) -> None:
     tally = Tally()
     with open_output(args.output if is_main() else os.devnull) as sink, prints_aside():
         source = sys.stdin.buffer if args.input == STANDARD_STREAM else Path(args.input)
-        examples = iter_examples(source, task, labelled=False, on_bad=args.bad_rows, skipped=tally)
+        examples = iter_examples(source, task, labelled=False, bad_rows=args.bad_rows, skipped=tally)
         write_predictions(sink, task, tally.counted(run.predict_stream(task.name, examples)))
         if tally.first is not None and not tally.answered:
             raise DataError(

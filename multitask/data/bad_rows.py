@@ -1,4 +1,4 @@
-"""Rows that can't be used: each is named by place, column and value, and on_bad says what becomes of it."""
+"""Rows that can't be used: each is named by place, column and value, and bad_rows says what becomes of it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol

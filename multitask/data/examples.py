@@ -101,17 +101,17 @@ def read_examples(
     task: Task,
     *,
     labelled: bool = True,
-    on_bad: OnBad = "missing",
+    bad_rows: OnBad = "missing",
     shared: bool = False,
     grouped: bool = False,
 ) -> Dataset:
     """Read all rows of a file, or all in memory.
 
-    :param on_bad: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
+    :param bad_rows: "missing" leaves out rows without text or label and raises for any other bad row, "error" raises
         for both, "skip" leaves both out, and lists them in ``skipped``.
     :param shared: the rows serve other tasks, too: those without this one's label are counted, and no bad rows.
     :param grouped: read the rows' groups, too.
-    :raises DataError: for a bad row, as ``on_bad`` says, and if no row is usable.
+    :raises DataError: for a bad row, as ``bad_rows`` says, and if no row is usable.
     """
     skipped: list[BadRow] = []
     unlabelled: list[int] = []
@@ -121,7 +121,7 @@ def read_examples(
             source,
             task,
             labelled=labelled,
-            on_bad=on_bad,
+            bad_rows=bad_rows,
             skipped=skipped,
             plain=False,
             dialect=dialect,
@@ -141,7 +141,7 @@ def iter_examples(
     task: Task,
     *,
     labelled: bool = False,
-    on_bad: OnBad = "error",
+    bad_rows: OnBad = "error",
     skipped: BadRows | None = None,
 ) -> Iterator[Example]:
     """Yield the rows of a file, open stream or in memory one by one; parameters as in read_examples.
@@ -151,14 +151,14 @@ def iter_examples(
 
     :param skipped: rows left out are appended to it.
     """
-    return _examples(source, task, labelled=labelled, on_bad=on_bad, skipped=skipped, plain=not labelled)
+    return _examples(source, task, labelled=labelled, bad_rows=bad_rows, skipped=skipped, plain=not labelled)
 
 
 def infer_labels(
     task: Task,
     rows: str | Path | MemoryRows | None = None,
     *,
-    on_bad: OnBad = "missing",
+    bad_rows: OnBad = "missing",
     notes: list[str] | None = None,
 ) -> Task:
     """Return the task with what its training rows decide: its labels, and the words that stand for a missing cell.
@@ -168,7 +168,7 @@ def infer_labels(
     :raises ConfigError: for a task with neither labels nor training rows.
     :raises DataError: for rows whose labels can't be learned: of one class, say, or each of its own.
     """
-    check_choice("on_bad", on_bad, ON_BAD)
+    check_choice("bad_rows", bad_rows, ON_BAD)
     rows = task.train if rows is None else rows
     if rows is None and (task.labels is not None or not task.rules.has_classes):
         return task
@@ -190,14 +190,14 @@ def _examples(
     task: Task,
     *,
     labelled: bool,
-    on_bad: OnBad,
+    bad_rows: OnBad,
     skipped: BadRows | None,
     plain: bool,
     dialect: Dialect | None = None,
     unlabelled: list[int] | None = None,
     grouped: bool = False,
 ) -> Iterator[Example]:
-    check_choice("on_bad", on_bad, ON_BAD)
+    check_choice("bad_rows", bad_rows, ON_BAD)
     if labelled and task.rules.has_classes:
         _ = task.classes  # A ConfigError now rather than at the first row.
     name, in_memory = _name(source), isinstance(source, MemoryRows)
@@ -228,7 +228,7 @@ def _examples(
             yield Example(identity or str(number), row.cells[:width], label, line, together, at)
             continue
         bad = BadRow(name, line, fault.column, fault.value, fault.reason, in_memory, fault.missing)
-        if on_bad == "error" or (on_bad == "missing" and not fault.missing):
+        if bad_rows == "error" or (bad_rows == "missing" and not fault.missing):
             raise DataError(str(bad))
         if skipped is not None:
             skipped.append(bad)

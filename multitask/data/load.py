@@ -51,7 +51,7 @@ def prepare(
     """Read every task's training and dev rows.
 
     :param limit: the most rows to use of each split, drawn by the run's seed, to try a run out.
-    :param bad_rows: how to treat rows that can't be used: ``on_bad`` of data.examples.read_examples.
+    :param bad_rows: as in data.examples.read_examples.
     :param given: rows in memory, for splits of which no file is named.
     :raises ConfigError: for a split with both a file and rows in memory.
     :raises DataError: for files and rows that can't be used, naming file and line.
@@ -151,7 +151,7 @@ class _Reading:
         labelled: bool = True,
     ) -> Dataset:
         shared = shared or serves_others(self.config, task, source, self.given)
-        return read_examples(source, task, labelled=labelled, on_bad=self.bad_rows, shared=shared, grouped=grouped)
+        return read_examples(source, task, labelled=labelled, bad_rows=self.bad_rows, shared=shared, grouped=grouped)
 
 
 def read_split(
@@ -211,7 +211,7 @@ def read_unlabelled(task: Task, path: Path, *, limit: int | None, seed: int, bad
     if is_pipe(path):
         raise DataError(f"{path} must be a file, which is read several times, got a pipe")
     skipped: list[BadRow] = []
-    examples = list(iter_examples(path, task, on_bad=bad_rows, skipped=skipped))
+    examples = list(iter_examples(path, task, bad_rows=bad_rows, skipped=skipped))
     if not examples:
         raise DataError(f"{path} must have a usable row for task {task.name}, got none")
     return _sample(Dataset(str(path), examples, skipped), limit, seed)

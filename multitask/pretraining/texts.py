@@ -111,7 +111,7 @@ def _columns_of(path: str | Path, wanted: Iterable[str], format: Format) -> list
 def _cells_of(path: str | Path, columns: Sequence[str], format: Format, skipped: Texts) -> Iterator[str]:
     for column in columns:  # each by itself: a row may lack one of its texts
         task = Task(name="text", text=column, label=f"label of {column}", id=None, format=format)
-        for example in iter_examples(path, task, on_bad="skip", skipped=skipped):
+        for example in iter_examples(path, task, bad_rows="skip", skipped=skipped):
             yield example.texts[0]
 
 

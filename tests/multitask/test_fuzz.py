@@ -93,15 +93,15 @@ def checked(task: Task, example: Example, labelled: bool) -> None:
 def test_readers(fuzz: Fuzz, attempt: Attempt, tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"rows.{ending}"
 
-    def check(content: bytes, task: Task, labelled: bool, on_bad: Any, as_stream: bool) -> None:
+    def check(content: bytes, task: Task, labelled: bool, bad_rows: Any, as_stream: bool) -> None:
         path.write_bytes(content)
         skipped = list[Any]()
         if labelled:
-            dataset, message = attempt(lambda: read_examples(path, task, on_bad=on_bad))
+            dataset, message = attempt(lambda: read_examples(path, task, bad_rows=bad_rows))
             found, skipped = ([], []) if dataset is None else (dataset.examples, dataset.skipped)
         else:
             source = io.BytesIO(content) if as_stream else path
-            found, message = attempt(lambda: list(iter_examples(source, task, on_bad=on_bad, skipped=skipped)))
+            found, message = attempt(lambda: list(iter_examples(source, task, bad_rows=bad_rows, skipped=skipped)))
         assert not message or str(path) in message or (as_stream and not labelled)
         assert "\n" not in message
         for example in found or []:

@@ -100,7 +100,7 @@ def test_labels_that_are_no_class(tmp_path: Path, label: str, reason: str) -> No
     message = refusal(path)
     assert message.startswith("rows.tsv:3: ")
     assert reason in message
-    data = read_examples(path, MOOD, on_bad="skip")
+    data = read_examples(path, MOOD, bad_rows="skip")
     assert (len(data), [(bad.line, bad.column, bad.value) for bad in data.skipped]) == (
         1,
         [(3, "mood", label)],
@@ -135,8 +135,8 @@ def test_missing_texts_and_labels_are_left_out_and_reported(tmp_path: Path, word
         (4, "mood", word),
     ]
     whose = " or a word of tasks.mood.missing" if word.strip() else ""
-    assert f"rows.tsv:3: column 'text' must not be empty{whose}, got {word!r}" in refusal(path, on_bad="error")
-    assert len(read_examples(path, MOOD, on_bad="skip")) == 1
+    assert f"rows.tsv:3: column 'text' must not be empty{whose}, got {word!r}" in refusal(path, bad_rows="error")
+    assert len(read_examples(path, MOOD, bad_rows="skip")) == 1
 
 
 def test_a_class_called_none(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_broken_rows_do_not_swallow_their_neighbours(tmp_path: Path, row: str, r
     message = refusal(path)
     assert message.startswith("rows.tsv:3: the row ")
     assert reason in message
-    data = read_examples(path, MOOD, on_bad="skip")
+    data = read_examples(path, MOOD, bad_rows="skip")
     assert [example.texts[0] for example in data.examples] == ["before", "after", "quo\tted", "last"]
     assert [example.line for example in data.examples] == [2, 4, 5, 6]
     assert [bad.line for bad in data.skipped] == [3]
@@ -216,7 +216,7 @@ def test_odd_characters(tmp_path: Path) -> None:
     due = "must be UTF-8 (byte {} of the line is {}), or tasks.mood.format.encoding say what else"
     due_text = due.format(4, "0xe9")
     assert refusal(path) == f"rows.tsv:3: column 'text' {due_text}, got 'caf\\udce9'"
-    data = read_examples(path, MOOD, on_bad="skip")
+    data = read_examples(path, MOOD, bad_rows="skip")
     assert [(bad.line, bad.reason) for bad in data.skipped] == [
         (3, due_text),
         (4, "must not contain NUL characters"),
@@ -269,7 +269,7 @@ def test_json_lines(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("deep_calls")
 def test_json_faults(tmp_path: Path, line: str, reason: str, missing: bool) -> None:
     path = put(tmp_path, '{"text": "fine", "mood": 1}\n' + line + "\n", "rows.jsonl")
-    message = refusal(path, on_bad="error")
+    message = refusal(path, bad_rows="error")
     assert message.startswith("rows.jsonl:2: ")
     assert reason in message
     if missing:
@@ -278,6 +278,6 @@ def test_json_faults(tmp_path: Path, line: str, reason: str, missing: bool) -> N
         assert refusal(path) == message
 
 
-def test_on_bad_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="on_bad must be one of missing, error, skip"):
-        read_examples(put(tmp_path, "text\tmood\nx\t1\n"), MOOD, on_bad="ignore")  # type: ignore[arg-type]
+def test_bad_rows_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="bad_rows must be one of missing, error, skip"):
+        read_examples(put(tmp_path, "text\tmood\nx\t1\n"), MOOD, bad_rows="ignore")  # type: ignore[arg-type]

@@ -33,9 +33,9 @@ def taken(rows: Any, task: Task = TOPIC, **options: Any) -> MemoryRows:
     return memory_rows(rows, task, NAME, **options)
 
 
-def read(rows: Any, task: Task = TOPIC, on_bad: OnBad = "missing") -> Dataset:
+def read(rows: Any, task: Task = TOPIC, bad_rows: OnBad = "missing") -> Dataset:
     memory = taken(rows, task)
-    return read_examples(memory, infer_labels(task, memory), on_bad=on_bad)
+    return read_examples(memory, infer_labels(task, memory), bad_rows=bad_rows)
 
 
 def cut(rows: Iterable[Any]) -> list[dict[str, Any]]:
@@ -151,7 +151,7 @@ def test_missing_cells_are_left_out_and_named(cell: Any) -> None:
         f"{NAME}, row 5: column 'topic' must not be empty{label}, got {got}",
     ]
     with pytest.raises(DataError, match=r"^data\['topic'\]\['train'\], row 4: column 'message' must not be empty"):
-        read(rows, on_bad="error")
+        read(rows, bad_rows="error")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_missing_cells_are_left_out_and_named(cell: Any) -> None:
 def test_a_row_that_can_not_be_used_is_named(row: Any, fault: str) -> None:
     task = replace(TOPIC, labels=("billing", "delivery", "fault"))
     rows = [*ROWS[:2], row, ROWS[2]]
-    data = read(rows, task, on_bad="skip")
+    data = read(rows, task, bad_rows="skip")
     assert [example.line for example in data.examples] == [1, 2, 4]
     assert [str(bad) for bad in data.skipped] == [f"{NAME}, row 3: {fault}"]
     with pytest.raises(DataError) as caught:

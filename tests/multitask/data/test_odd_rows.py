@@ -52,7 +52,7 @@ def test_whatever_is_given_is_read_or_named(
         if rows:
             assert rows["train"].digest.startswith(f"{len(rows['train'])} rows, ")
             data, message = attempt(
-                lambda: read_examples(rows["train"], infer_labels(task, rows["train"]), on_bad="skip")
+                lambda: read_examples(rows["train"], infer_labels(task, rows["train"]), bad_rows="skip")
             )
             if data is not None:
                 assert len(data) + len(data.skipped) == len(rows["train"])

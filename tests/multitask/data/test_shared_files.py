@@ -53,9 +53,9 @@ def lines(dataset: Any) -> set[int]:
     return {example.line for example in dataset.examples}
 
 
-@pytest.mark.parametrize("on_bad", ["missing", "error", "skip"])
-def test_rows_without_a_tasks_label_are_counted_and_not_listed(on_bad: Any, config: RunConfig) -> None:
-    data = prepare(config, bad_rows=on_bad)
+@pytest.mark.parametrize("bad_rows", ["missing", "error", "skip"])
+def test_rows_without_a_tasks_label_are_counted_and_not_listed(bad_rows: Any, config: RunConfig) -> None:
+    data = prepare(config, bad_rows=bad_rows)
     assert {name: (each.unlabelled, each.skipped) for name, each in data.train.items()} == {
         "mood": (100, []),
         "topic": (150, []),

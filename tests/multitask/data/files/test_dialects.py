@@ -97,7 +97,7 @@ def test_a_cell_of_a_tsv_may_go_on_over_lines(tmp_path: Path, middle: str, put: 
 
 def test_a_single_bad_row_leaves_the_others_quoted(tmp_path: Path, put: Any, refusal: Any) -> None:
     path = put(tmp_path, 'text,label\n"a, b",pos\n"c" d,neg\nonly one\n"open,neg\nlast,pos\n', "rows.csv")
-    data = read_examples(path, MOOD, on_bad="skip")
+    data = read_examples(path, MOOD, bad_rows="skip")
     assert [row.texts for row in data.examples] == [("a, b",), ("last",)]
     assert [bad.line for bad in data.skipped] == [3, 4, 5]
     assert "rows.csv:3: the row must have no text after a closing quote" in refusal(path)

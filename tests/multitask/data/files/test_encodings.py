@@ -59,7 +59,7 @@ def test_bytes_in_a_column_that_nobody_reads_are_a_fault_of_their_row(
 ) -> None:
     path = put(tmp_path, b"text,label,town\ngood,pos,Caf\xe9\nbad,neg,x\n", "rows.csv")
     assert refusal(path).startswith("rows.csv:2: column 'town' must be UTF-8 (byte 13 of the line is 0xe9)")
-    assert found(path, on_bad="skip") == [("bad", 0)]
+    assert found(path, bad_rows="skip") == [("bad", 0)]
     header = put(tmp_path, b"text,label,caf\xe9\ngood,pos,x\n", "rows.csv")
     assert refusal(header).startswith("rows.csv:1: the header must be UTF-8 (byte 15 of the line is 0xe9)")
 

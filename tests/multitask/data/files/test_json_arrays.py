@@ -35,7 +35,7 @@ def test_an_array_of_objects(tmp_path: Path, name: str, indent: int | None, line
 
 def test_a_bad_item_is_named_by_its_line(tmp_path: Path) -> None:
     path = put(tmp_path, '[\n  {"text": "a", "label": "pos"},\n  5,\n  {"text": 5,\n   "label": "neg"}\n]\n')
-    skipped = read_examples(path, MOOD, on_bad="skip").skipped
+    skipped = read_examples(path, MOOD, bad_rows="skip").skipped
     assert [str(row).replace(str(path), path.name) for row in skipped] == [
         "rows.json:3: the row must be a JSON object, got 5",
         "rows.json:4: column 'text' must be a string, got 5",

@@ -30,7 +30,7 @@ def test_plain_text_for_prediction(tmp_path: Path) -> None:
     path = put(tmp_path, 'Good, "really".\n\nIt is {odd}\n\n\n', "rows.txt")
     with pytest.raises(DataError, match=r"rows.txt:2: the row must not be blank, got ''"):
         list(iter_examples(path, MOOD))
-    rows = list(iter_examples(path, MOOD, on_bad="skip"))
+    rows = list(iter_examples(path, MOOD, bad_rows="skip"))
     assert rows == [Example("1", ('Good, "really".',), None, 1), Example("3", ("It is {odd}",), None, 3)]
     pairs = list(iter_examples(io.BytesIO(b"p\tq\nc\td"), OTHER))
     assert [row.texts for row in pairs] == [("p", "q"), ("c", "d")]
@@ -59,7 +59,7 @@ def test_streaming_reads_no_further_than_asked() -> None:
 
 def test_skipped_rows_of_a_stream_are_handed_out() -> None:
     skipped: list[Any] = []
-    rows = list(iter_examples(io.StringIO("sentence\nx\n \ny\n"), MOOD, on_bad="skip", skipped=skipped))
+    rows = list(iter_examples(io.StringIO("sentence\nx\n \ny\n"), MOOD, bad_rows="skip", skipped=skipped))
     assert [row.id for row in rows] == ["1", "3"]
     assert [(bad.line, bad.path) for bad in skipped] == [(3, "<stream>")]
 
@@ -86,7 +86,7 @@ def test_a_table_with_other_columns_is_refused(tmp_path: Path, content: str, col
     path.write_text(content, encoding="utf-8")
     for source in (path, io.StringIO(content)):
         with pytest.raises(DataError) as caught:
-            list(iter_examples(source, MOOD, on_bad="skip"))
+            list(iter_examples(source, MOOD, bad_rows="skip"))
         line = len(content) - len(content.lstrip("\n")) + 1
         name = path if source is path else "<stream>"
         assert str(caught.value).startswith(f"{name}:{line}: the columns must include 'sentence', got {columns}")
@@ -104,7 +104,7 @@ def test_json_with_other_keys_is_refused(tmp_path: Path, task: Task, ending: str
     path = tmp_path / f"rows.{ending}"
     path.write_text('{"id": 1, "text": "Great film"}\n', encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        list(iter_examples(path, task, on_bad="skip"))
+        list(iter_examples(path, task, bad_rows="skip"))
     due = ", ".join(map(repr, task.text))
     assert str(caught.value) == f"{path}:1: the object's keys must include {due}, got 'id', 'text'"
 
@@ -124,7 +124,7 @@ def test_half_an_array_is_no_text(first: str) -> None:
 def test_json_lines_may_leave_out_what_is_null() -> None:
     rows = [{"sentence1": "x"}, {"sentence1": "x", "sentence2": "y"}]
     content = "\n".join(map(json.dumps, rows))
-    assert [row.texts for row in read(content, SAME, on_bad="skip")] == [("x", "y")]
+    assert [row.texts for row in read(content, SAME, bad_rows="skip")] == [("x", "y")]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_blank_line_between_others_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.txt:2: the row must not be blank, got ''$"):
         list(iter_examples(path, MOOD))
     skipped: list[Any] = []
-    rows = list(iter_examples(path, MOOD, on_bad="skip", skipped=skipped))
+    rows = list(iter_examples(path, MOOD, bad_rows="skip", skipped=skipped))
     assert [(row.id, row.line) for row in rows] == [("1", 1), ("4", 4)]
     assert [bad.line for bad in skipped] == [2, 3]
 

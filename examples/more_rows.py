@@ -4,9 +4,9 @@
 
 Of a task with one text: spans of its texts, from three words on, after the n-gram sampling of Tang et al. 2019 (arXiv
 1903.12136, section 3.2). Of one with two: each text beside one of its ten nearest, by the cosine of the encoder's mean
-vectors, in pairs that are not training rows: the semantic search of Thakur et al. 2021 (Augmented SBERT, arXiv
-2010.08240, section 3.1). Rows that the run holds out are not used. Writes OUT/TASK.tsv and prints how many rows each
-file has. Takes a minute for 40,000 texts on two cores.
+vectors: the semantic search of Thakur et al. 2021 (Augmented SBERT, arXiv 2010.08240, section 3.1). Texts of rows that
+the run holds out are not used, and pairs that are training or dev rows are left out. Writes OUT/TASK.tsv and prints how
+many rows each file has. Takes a minute for 40,000 texts on two cores.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SHORTEST = 3  # words of a span
 
 def spans(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[tuple[str]]:
     """Draw up to ``count`` different spans of words, about as many of each text."""
-    known, found = set(texts), dict[str, None]()
+    known, found = {" ".join(text.split()) for text in texts}, dict[str, None]()
     for number in np.resize(rng.permutation(len(texts)), count).tolist():
         words = texts[number].split()
         length = rng.integers(min(SHORTEST, len(words)), len(words) + 1)
@@ -39,8 +39,9 @@ def spans(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[tu
 def neighbours(
     pairs: Sequence[tuple[str, ...]], vectors: dict[str, torch.Tensor], count: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Draw up to ``count`` different pairs of a text and one of its nearest, in neither order among ``pairs``.
+    """Draw up to ``count`` different pairs of a text and one of its nearest.
 
+    :param pairs: are left out, in either order.
     :param vectors: of each text, of length 1.
     """
     texts, stacked = list(vectors), torch.stack(list(vectors.values()))
@@ -49,7 +50,7 @@ def neighbours(
         found for part in stacked.split(1000) for found in (part @ stacked.T).topk(min(NEAREST + 1, len(texts))).indices
     ]
     known, found = {frozenset(pair) for pair in pairs}, dict[frozenset[str], tuple[str, str]]()
-    for number in rng.permutation(len(texts)).tolist():
+    for number in np.resize(rng.permutation(len(texts)), max(len(texts), 2 * count)).tolist():
         pair = texts[number], texts[int(rng.choice(nearest[number]))]
         if len({*pair}) == 2 and frozenset(pair) not in known:
             found.setdefault(frozenset(pair), pair)
@@ -72,6 +73,11 @@ def write_more_rows(
     :raises DataError: for columns without names.
     """
     files = {}
+    try:
+        dev = run.read_split("dev", data=data, bad_rows="missing")
+    except DataError as error:  # it may have none
+        dev = {}
+        print(f"no dev rows are left out: {error}", file=sys.stderr)
     for name, dataset in run.read_split("train", data=data, bad_rows="missing").items():
         columns = run.config.task(name).text
         if any(column.isdecimal() for column in columns):
@@ -81,7 +87,8 @@ def write_more_rows(
         if len(columns) == 1:
             found: Sequence[tuple[str, ...]] = spans(texts, count, rng)
         else:
-            found = neighbours(rows, vectors_of(texts, weights), count, rng)
+            held = [example.texts for example in dev[name].examples] if name in dev else []
+            found = neighbours([*rows, *held], vectors_of(texts, weights), count, rng)
         out.mkdir(parents=True, exist_ok=True)
         files[name] = out / f"{name}.tsv", len(found)
         with open(files[name][0], "w", encoding="utf-8", newline="") as file:
@@ -99,12 +106,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the teacher's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the files")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="encoder that says what is near (%(default)s)")
-    parser.add_argument("--times", type=float, default=1.0, help="rows for each training row (%(default)s)")
+    parser.add_argument(
+        "--times", type=float, default=1.0, help="at most so many rows for each training row (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
     parser.add_argument("--data", type=Path, help="folder of the training files, if they moved")
     args = parser.parse_args(argv)
     if not 0 < args.times <= 100:
         parser.error(f"--times must be above 0 and at most 100, got {args.times:g}")
+    if args.seed < 0:
+        parser.error(f"--seed must be at least 0, got {args.seed}")
     run = Run.load(args.run)
     files = write_more_rows(run, args.out, weights=args.weights, times=args.times, seed=args.seed, data=args.data)
     for path, rows in files.values():

@@ -22,7 +22,7 @@ def names(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_spans_are_of_the_texts_and_new(names: ModuleType) -> None:
-    texts = ["a b c d e f", "a b c", "x", "u v w x y"]
+    texts = ["a b c d e f", " a  b c", "x", "u v w x y"]
     found = [text for (text,) in names.spans(texts, 500, np.random.default_rng(0))]
     # All that there are: "a b c" is a text itself, and so is x.
     wanted = {
@@ -30,7 +30,7 @@ def test_spans_are_of_the_texts_and_new(names: ModuleType) -> None:
         for words in map(str.split, texts)
         for length in range(3, len(words) + 1)
         for start in range(len(words) - length + 1)
-    } - set(texts)
+    } - {" ".join(text.split()) for text in texts}
     assert len(found) == len(set(found))
     assert set(found) == wanted
     assert len(names.spans(texts * 25, 40, np.random.default_rng(0))) <= 40
@@ -47,6 +47,8 @@ def test_pairs_are_neighbours_and_new(names: ModuleType, monkeypatch: pytest.Mon
     }
     assert found == {frozenset("cd"), frozenset("ef")}
     assert len(names.neighbours([], vectors, 1, np.random.default_rng(0))) == 1
+    monkeypatch.setattr(names, "NEAREST", 5)
+    assert len(names.neighbours([("a", "b")], vectors, 9, np.random.default_rng(0))) == 9
     assert names.neighbours([], dict(list(vectors.items())[:1]), 9, np.random.default_rng(0)) == []
 
 
@@ -67,6 +69,8 @@ def test_rows_are_of_what_the_run_trained_on(
     assert held_out
     found = files["sts"][0].read_text(encoding="utf-8")
     assert not [text for text in held_out if text in found]
+    pairs = {frozenset(row.texts) for split in ("train", "dev") for row in run.read_split(split)["sts"].examples}
+    assert not [line for line in found.splitlines() if frozenset(line.split("\t")) in pairs]
     again = names.write_more_rows(run, tmp_path / "again", weights=str(tiny_weights), times=2.0)
     assert all(again[name][0].read_bytes() == path.read_bytes() for name, (path, _) in files.items())
 
@@ -74,6 +78,7 @@ def test_rows_are_of_what_the_run_trained_on(
 def test_what_can_not_be_is_one_sentence(root: Path, tmp_path: Path) -> None:
     for words, message in (
         ([tmp_path / "none"], f"error: {tmp_path / 'none'}"),
+        ([tmp_path, "--seed", "-1"], "error: --seed must be at least 0, got -1"),
         ([tmp_path, "--times", "0"], "error: --times must be above 0 and at most 100, got 0"),
     ):
         argv = [sys.executable, "examples/more_rows.py", *map(str, words), "--out", str(tmp_path / "out")]

@@ -67,16 +67,21 @@ class Resampled:
     """The scores of one side, and of its resamples; NaN where they are undefined.
 
     :param seeds: (seeds,).
-    :param draws: (resamples,), each the mean over seeds.
+    :param drawn: (seeds, resamples).
     """
 
     seeds: Floats
-    draws: Floats
+    drawn: Floats
 
     @property
     def score(self) -> float:
         """The mean over seeds."""
         return float(self.seeds.mean())
+
+    @property
+    def draws(self) -> Floats:
+        """The mean over seeds of each resample, (resamples,)."""
+        return np.asarray(self.drawn.mean(axis=0), dtype=np.float64)
 
 
 def paired_difference(
@@ -151,19 +156,21 @@ def resampled_scores(
     ]
     if not all(found):
         raise InputError("predictions must be of at least one seed, got none")
-    scorers = {place: [score for _, score in seeds if score] for place, seeds in enumerate(found)}
+    drawn = [np.full((len(seeds), resamples), np.nan) for seeds in found]
     # A score that is undefined on all rows (one prediction for all of them) is so on any of them, or by accident.
-    defined = {place: scores for place, scores in scorers.items() if len(scores) == len(found[place])}
-    drawn: list[list[Floats]] = [[] for _ in sides]
-    for rows in draw_rows(generator, len(labels), resamples) if defined else ():
-        for place, scores in defined.items():
-            drawn[place].append(np.mean([score(rows) for score in scores], axis=0))
-    return [
-        Resampled(
-            np.array([value for value, _ in seeds]), np.concatenate(values) if values else np.full(resamples, np.nan)
-        )
-        for seeds, values in zip(found, drawn, strict=True)
+    defined = [
+        (own, score)
+        for side, seeds in zip(drawn, found, strict=True)
+        for own, (_, score) in zip(side, seeds, strict=True)
+        if score is not None
     ]
+    start = 0
+    for draws in draw_rows(generator, len(labels), resamples) if defined else ():
+        end = start + len(draws.rows)
+        for own, score in defined:
+            own[start:end] = score(draws)
+        start = end
+    return [Resampled(np.array([value for value, _ in seeds]), own) for seeds, own in zip(found, drawn, strict=True)]
 
 
 def difference_of(first: Resampled, second: Resampled) -> Difference:
@@ -182,7 +189,7 @@ def mean_of(tasks: Sequence[Resampled]) -> Resampled:
     """Return the plain mean of one side's scores over tasks, each with the same seeds; undefined ones count as 0."""
     return Resampled(
         np.mean([np.nan_to_num(task.seeds) for task in tasks], axis=0),
-        np.mean([np.nan_to_num(task.draws) for task in tasks], axis=0),
+        np.mean([np.nan_to_num(task.drawn) for task in tasks], axis=0),
     )
 
 

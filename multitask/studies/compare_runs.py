@@ -220,7 +220,7 @@ def _predictions(run: Run, name: str, rows: Dataset) -> np.ndarray:
 
 def _joined(parts: Sequence[Resampled]) -> Resampled:
     """Return one side's scores of all its seeds, which were scored on one set of rows or on as many of their own."""
-    return Resampled(np.concatenate([part.seeds for part in parts]), np.mean([part.draws for part in parts], axis=0))
+    return Resampled(np.concatenate([part.seeds for part in parts]), np.concatenate([part.drawn for part in parts]))
 
 
 def _compared(metric: str | None, rows: int, sides: Sequence[Resampled], left_out: int = 0) -> Compared:

@@ -149,6 +149,10 @@ def test_an_undefined_score_is_nan_and_counts_as_nothing_in_the_mean(numbers: tu
     assert not found.tie
     mean = paired_mean_difference([Pair("pearson", constant, second, labels), Pair("pearson", first, first, labels)])
     assert mean.difference == pytest.approx(compute_metric("pearson", second, labels) / 2)
+    # Of two seeds one: the other's score stays, in the mean and in its interval.
+    half = paired_mean_difference([Pair("pearson", [first, constant], [first, first], labels)])
+    assert half.difference == pytest.approx(compute_metric("pearson", first, labels) / 2)
+    assert half.low < half.difference < half.high
 
 
 def test_undefined_resamples_are_left_out() -> None:

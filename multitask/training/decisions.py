@@ -44,16 +44,17 @@ def pooling_notes(config: RunConfig, model: MultitaskModel) -> list[str]:
     return [f"{listed(names)}: pooling is {POOLING_WITHOUT_POOLER}, {why}"] if names else []
 
 
-def training_notes(prepared: Prepared, sampler: Sampler) -> list[str]:
+def training_notes(config: RunConfig, sizes: Mapping[str, int], sampler: Sampler) -> list[str]:
     """Say by task how its rows are drawn, where they are fewer than a batch or are passed over more than once an epoch.
 
+    :param sizes: by task how many rows are drawn from.
     :param sampler: of this package; one of a user's own decides for itself.
     """
     batches: Mapping[str, int] = getattr(sampler, "batch_sizes", {})
     rounds = sampler.rounds_per_epoch
     notes = []
-    for task in prepared.config.tasks:
-        rows, batch = len(prepared.train[task.name]), batches.get(task.name, 0)
+    for task in config.tasks:
+        rows, batch = sizes[task.name], batches.get(task.name, 0)
         if batch and batch < (task.batch_size or DEFAULT_BATCH) * size():
             notes.append(f"{task.name}: batches of {batch} of its {rows} rows (tasks.{task.name}.batch_size)")
         if batch and rounds * batch > rows:

@@ -77,8 +77,8 @@ class Session:
         self.config = config = prepared.config
         self.device = choose_device(device)
         self.dtype, precision = choose_precision(config.train.precision, self.device)
-        sizes = {name: len(rows) for name, rows in prepared.train.items()}
-        self.sampler = build_sampler(config, sizes if teaching is None else teaching.sizes)
+        sizes = {name: len(rows) for name, rows in prepared.train.items()} if teaching is None else teaching.sizes
+        self.sampler = build_sampler(config, sizes)
         torch.manual_seed(config.train.seed)
         held_with = {name: names for name, names in prepared.held_with.items() if len(prepared.dev[name])}
         start = Start(*build_model(config)) if origin is None else origin.build(config, identity["data"], held_with)
@@ -101,7 +101,7 @@ class Session:
             precision=precision,
             plugins=plugins_of(config, identity["select"]),
             origin=start.origin,
-            notes=[*start.notes, *pooling_notes(config, self.model), *training_notes(prepared, self.sampler)],
+            notes=[*start.notes, *pooling_notes(config, self.model), *training_notes(config, sizes, self.sampler)],
         )
         self.state, self.scored, self.best, self.since_best = TrainState(), 0, -math.inf, 0
         self.spent, self.began = 0.0, time.monotonic()

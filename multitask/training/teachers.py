@@ -1,5 +1,6 @@
 """Runs whose outputs a run learns beside its labels: knowledge distillation, Hinton et al. 2015, arXiv 1503.02531."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from multitask.evaluation import outputs_of
 from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.distillation import Distillation, SoftTargets
 from multitask.settings.task import Task
-from multitask.training.identity import known_identity
 from multitask.training.origin import Origin
 
 __all__ = ["CACHE", "Teaching"]
@@ -55,20 +55,21 @@ class Teaching:
         self._train = prepared.train
         check_known("a task of distillation.unlabelled", settings.unlabelled, self._tasks)
         self._teachers: list[Origin] = []
-        phrases = []
-        before = (known_identity(out) or {}).get("distillation", {}).get("teachers", ()) if resume else ()
+        teachers = []
+        before = _recorded_teachers(out) if resume else {}
+        held_with = {name: names for name, names in prepared.held_with.items() if len(prepared.dev[name])}
         for folder in map(Path, settings.teachers):
-            known = next((each for each in before if each.startswith(f"{folder.resolve()}, sha256 ")), None)
+            known = before.get(str(folder.resolve()))
             if known is not None and not folder.is_dir() and self._cache.is_file():
-                phrases.append(known)
+                teachers.append(known)
                 continue
             teacher = Origin.load(folder)
-            phrases.append(f"{folder.resolve()}, sha256 {teacher.digest}")
             self._teachers.append(teacher)
+            seen = teacher.seen_rows(config, data, held_with)
+            teachers.append({"folder": str(folder.resolve()), "sha256": teacher.digest, "notes": seen})
         if len(self._teachers) == len(settings.teachers):
             self._check()
-        held_with = {name: names for name, names in prepared.held_with.items() if len(prepared.dev[name])}
-        self.notes = [note for each in self._teachers for note in each.seen_rows(config, data, held_with)]
+        self.notes = [note for teacher in teachers for note in teacher["notes"]]
         self.unlabelled: dict[str, list[Example]] = {}
         skipped, digests = dict[str, list[str]](), dict[str, str]()
         for name, file in settings.unlabelled.items():
@@ -79,11 +80,8 @@ class Teaching:
             skipped[name] = [str(row) for row in rows.skipped]
             self.notes.append(f"{name}: learns the teachers' outputs on {len(rows):,} rows of {Path(file).name}, too")
         options = {"temperature": settings.temperature, "teacher_weight": settings.teacher_weight}
+        phrases = [f"{teacher['folder']}, sha256 {teacher['sha256']}" for teacher in teachers]
         self.identity = {"distillation": {**options, "teachers": phrases, "unlabelled": digests}}
-        teachers = [
-            {"folder": folder, "sha256": digest}
-            for folder, _, digest in (each.rpartition(", sha256 ") for each in phrases)
-        ]
         files = {
             name: {
                 "file": str(file),
@@ -196,6 +194,15 @@ class Teaching:
                 raise RunError(f"{self._cache}: can't be written ({error})") from None
         wait_for_all()
         return outputs
+
+
+def _recorded_teachers(out: Path) -> dict[str, dict[str, Any]]:
+    """Return what a run's record says of its teachers, by folder."""
+    try:
+        record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+        return {each["folder"]: {"notes": [], **each} for each in record["distillation"]["teachers"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _check_meaning(task: Task, teachers: Task, folder: Path) -> None:

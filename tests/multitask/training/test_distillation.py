@@ -79,8 +79,20 @@ def test_a_task_learns_the_mean_outputs_of_the_teachers_that_have_it(
     assert (noted["temperature"], noted["teacher_weight"]) == (2.0, 0.9)
     assert noted["unlabelled"]["sst"]["rows"] == 30
     assert record["tasks"]["sst"]["train_rows"] == 300
-    assert any(note == "sst: learns the teachers' outputs on 30 rows of more.txt, too" for note in record["notes"])
+    assert "sst: learns the teachers' outputs on 30 rows of more.txt, too" in record["notes"]
     assert len(Run.load(tmp_path / "run").predict("sst", texts)) == 30
+
+
+def test_rows_without_labels_count_among_those_that_are_drawn_from(
+    make_config: MakeConfig, teachers: tuple[Path, Path], unlabelled: Path, tmp_path: Path
+) -> None:
+    sizes = [f"tasks.{name}.batch_size={size}" for name, size in (("sst", 10), ("para", 9), ("sts", 9))]
+    told = learning(teachers, unlabelled={"sst": unlabelled})
+    train(make_config("train.rounds=32", *sizes, epochs=1), tmp_path / "run", distillation=told, progress=False)
+    notes = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))["notes"]
+    assert not [
+        note for note in notes if "passed over" in note
+    ]  # 320 rows of sst are, of 300 with labels and 30 without
 
 
 def test_a_student_comes_near_its_teacher_without_a_single_label(
@@ -109,7 +121,7 @@ def test_a_resumed_run_ends_in_the_same_bytes_and_asks_no_teacher_again(
     copy = tmp_path / "teacher"
     shutil.copytree(teachers[0], copy)
     told = learning((copy,), unlabelled={"sst": unlabelled})
-    config = make_config("train.log_conflict=true")
+    config = make_config("train.log_conflict=true", "tasks.sts.dev=none")  # rows of sts that the teacher trained on
     train(config, tmp_path / "whole", distillation=told, progress=False, keep_optimizer=True)
     with pytest.raises(StoppedError):
         train(
@@ -124,6 +136,9 @@ def test_a_resumed_run_ends_in_the_same_bytes_and_asks_no_teacher_again(
     monkeypatch.setattr("multitask.training.teachers.outputs_of", None)
     train(config, tmp_path / "run", distillation=told, progress=False, resume=True, keep_optimizer=True)
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    first, second = (json.loads((tmp_path / name / "record.json").read_text("utf-8")) for name in ("whole", "run"))
+    assert f"sts: {copy} may have trained on some of its dev rows" in "\n".join(first["notes"])
+    assert (second["notes"], second["distillation"]) == (first["notes"], first["distillation"])
     again = train(config, tmp_path / "run", distillation=told, progress=False, resume=True)
     assert again.folder == tmp_path / "run"
 

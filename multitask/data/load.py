@@ -81,6 +81,10 @@ def prepare(
         for name, dataset in datasets.items()
         if dataset.unlabelled
     ]
+    if config.train.hold_out and not result.held_with:
+        result.notes.append(
+            "train.hold_out holds nothing out, as all tasks have dev rows of their own (tasks.NAME.dev)"
+        )
     for together in dict.fromkeys(result.held_with.values()):
         _hold_out(result, together)
     for split in ("train", "dev"):

@@ -34,6 +34,13 @@ def test_read_split_gives_the_rows_of_prepare(with_dev: bool, make_config: Any) 
     assert {len(dataset) for dataset in prepared.train.values()} == {300 if with_dev else 270}
 
 
+def test_holding_out_what_has_dev_rows_of_its_own_is_said(make_config: Any) -> None:
+    note = "train.hold_out holds nothing out, as all tasks have dev rows of their own (tasks.NAME.dev)"
+    assert note in prepare(make_config("train.hold_out=true")).notes
+    for sets in ((), ("train.hold_out=true", "tasks.sts.dev=none")):
+        assert note not in prepare(make_config(*sets)).notes
+
+
 def test_a_split_without_a_file_is_named(make_config: Any) -> None:
     config = make_config()
     config = replace(config, tasks=tuple(replace(task, test=None) for task in config.tasks))

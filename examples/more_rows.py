@@ -70,7 +70,7 @@ def write_more_rows(
 
     :param weights: of the encoder that says which texts of a pair are near.
     :return: by task its file, and how many rows that has.
-    :raises DataError: for columns without names.
+    :raises DataError: for columns without names, and a task whose files are written in a format of their own.
     """
     files = {}
     try:
@@ -82,6 +82,9 @@ def write_more_rows(
         columns = run.config.task(name).text
         if any(column.isdecimal() for column in columns):
             raise DataError(f"tasks.{name}.text must be columns with names, got {', '.join(columns)}")
+        written = {key: value for key, value in run.config.task(name).format.to_dict().items() if value is not None}
+        if written:  # a student would read these rows so, too
+            raise DataError(f"tasks.{name}.format must be unset, got {written}")
         rows, rng = [example.texts for example in dataset.examples], np.random.default_rng(seed)
         count, texts = round(times * len(rows)), sorted({text for row in rows for text in row})
         if len(columns) == 1:

@@ -9,6 +9,7 @@ picture each run has a panel, each pair a line: the mean over the last --window 
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -119,4 +120,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"error: {error}")

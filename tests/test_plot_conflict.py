@@ -26,6 +26,9 @@ def test_runs_of_one_name_have_a_panel_each(root: Path, tmp_path: Path) -> None:
     assert len(list(ElementTree.parse(tmp_path / "picture.svg").iter("{http://www.w3.org/2000/svg}polyline"))) == 2
     done = subprocess.run([*words, "--window", "-1"], cwd=root, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].endswith("error: --window must be at least 1, got -1")
+    out = str(tmp_path / "none" / "picture.svg")
+    done = subprocess.run([*words[:-1], out], cwd=root, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines() == [f"error: [Errno 2] No such file or directory: '{out}'"]
 
 
 def test_conflicts_are_drawn_as_they_were_logged(root: Path, tmp_path: Path) -> None:

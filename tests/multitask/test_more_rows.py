@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from multitask import train
+from multitask import DataError, train
 
 
 @pytest.fixture
@@ -73,6 +73,15 @@ def test_rows_are_of_what_the_run_trained_on(
     assert not [line for line in found.splitlines() if frozenset(line.split("\t")) in pairs]
     again = names.write_more_rows(run, tmp_path / "again", weights=str(tiny_weights), times=2.0)
     assert all(again[name][0].read_bytes() == path.read_bytes() for name, (path, _) in files.items())
+
+
+def test_files_in_a_format_of_their_own_are_refused(
+    names: ModuleType, make_config: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    sets = ("train.rounds=1", "tasks.sst.format.encoding=utf-8")
+    run = train(make_config(*sets, epochs=1), tmp_path / "run", progress=False)
+    with pytest.raises(DataError, match=r"tasks.sst.format must be unset, got {'encoding': 'utf-8'}"):
+        names.write_more_rows(run, tmp_path / "rows", weights=str(tiny_weights))
 
 
 def test_what_can_not_be_is_one_sentence(root: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from more_rows import vectors_of
-from reproduction import COURSE, Result, predictions_of, read_result, read_rows
+from reproduction import predictions_of, read_dev, read_rows
+from reproduction_plan import COURSE, Result, read_result
 
 from minbert import MinbertError
 from multitask import DataError
@@ -82,7 +83,7 @@ def without_known(result: Result, data: Path, known: Mapping[str, np.ndarray]) -
     """Score a run: by task the number of known rows, the score of all rows and that of the others."""
     scores = {}
     for task, (*_, metric) in COURSE.items():
-        _, labels = read_rows(task, data, "dev")
+        _, labels = read_dev(task, data, [result])
         found, left = predictions_of(result, task), ~known[task]
         others = compute_metric(metric, found[left], labels[left])
         scores[task] = (int(known[task].sum()), compute_metric(metric, found, labels), others)

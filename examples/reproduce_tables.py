@@ -1,11 +1,12 @@
-"""Rebuild the published tables: train each row, keep its result as a file, and print ours beside the published scores.
+r"""Rebuild the published tables: train each row, keep its result as a file, and print ours beside the published scores.
 
     python examples/reproduce_tables.py --data data
 
 Trains what examples/results/plan.toml lists and has no result yet, hours in all; a run that was stopped goes on where
 it was. With --print it trains nothing. The published setting itself, on a GPU:
 
-    python examples/reproduce_tables.py --weights bert-base-uncased --device cuda --results results
+    python examples/reproduce_tables.py --weights bert-base-uncased --device cuda --results bert --runs runs/bert \
+        --only slt slt-concat mtl-clb-sep mtl-clb-concat mtl-slb-concat mtl-slb-concat-attn
 
 The data are the course's three: multitask fetch data --quora small writes them.
 """
@@ -16,20 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from reproduction import (
-    COURSE,
-    TASKS,
-    Claim,
-    Planned,
-    Result,
-    held_out_mean,
-    jobs_of,
-    predictions_of,
-    read_plan,
-    read_result,
-    read_rows,
-    run_job,
-)
+from reproduction import predictions_of, read_dev, run_job
+from reproduction_plan import COURSE, TASKS, Claim, Planned, Result, held_out_mean, jobs_of, read_plan, read_result
 
 from minbert import MinbertError
 from minbert.errors import listed
@@ -43,7 +32,7 @@ def resample(rows: Mapping[str, Sequence[Result]], data: Path) -> Sides:
     """Score all rows on the same resamples of each dev file, a row's seeds together."""
     sides: Sides = {}
     for number, (task, (*_, metric)) in enumerate(COURSE.items()):
-        _, labels = read_rows(task, data, "dev")
+        _, labels = read_dev(task, data, [result for results in rows.values() for result in results])
         predictions = [np.stack([predictions_of(each, task) for each in results]) for results in rows.values()]
         found = resampled_scores(metric, predictions, labels, (), 2000, np.random.default_rng(number))
         sides[task] = dict(zip(rows, found, strict=True))
@@ -90,6 +79,8 @@ def print_claims(claims: Sequence[Claim], sides: Sides) -> None:
             continue
         result = difference_of(found[claim.than], found[claim.better])
         verdict = "a tie" if result.tie else "confirmed" if result.low > 0 else "the contrary"
+        if np.isnan(result.low):
+            verdict = "undefined"
         interval = f"{result.low:+.3f} to {result.high:+.3f}"
         lines.append([claim.text, claim.better, claim.than, claim.task, f"{result.difference:+.3f}", interval, verdict])
     print_table(["claim", "row", "against", "score", "difference", "95 % interval", "so"], lines)
@@ -110,10 +101,19 @@ def print_screens(plan: Sequence[Planned], results: Path) -> None:
     print_table(["screen", "what it is", *TASKS, "mean", "minutes"], lines)
 
 
+def teachers_of(result: Result) -> Sequence[str]:
+    """Return the runs that a run learned from."""
+    return list((result.get("distill") or {"teachers": []})["teachers"])
+
+
 def print_best_epochs(rows: Mapping[str, Sequence[Result]]) -> None:
     """Print in which epoch each task's held-out score was best, by seed."""
     lines = []
-    for name, results in rows.items():
+    for name, seeds in rows.items():
+        # A teacher of another seed was trained on the student's held-out rows.
+        results = [each for each in seeds if all(name.endswith(f"-{each['seed']}") for name in teachers_of(each))]
+        if not results:
+            continue
         best = {
             task: [1 + int(np.argmax([epoch[task] for epoch in result["epochs"]])) for result in results]
             for task in TASKS
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     for row in plan:
         if not args.print and (args.only is None or row.name in args.only):
             for job in jobs_of(row, plan, args.results, args.weights):
-                run_job(job, args)
+                run_job(job, plan, args)
     print_tables(plan, claims, args.results, args.data)
     return 0
 

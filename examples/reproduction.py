@@ -1,4 +1,4 @@
-"""The trainings behind reproduce_tables.py: the plan's rows, one training for each seed, and what is kept of it.
+"""The trainings behind reproduce_tables.py: one for each seed of the plan's rows, and what is kept of it.
 
 The protocol of every run: a tenth of each training file is held out, by the seed. It alone chooses the epoch, the
 learning rates and whatever else is chosen. The dev files are read once, when the training is over.
@@ -11,120 +11,16 @@ import platform
 import shlex
 import sys
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from more_rows import write_more_rows
+from reproduction_plan import COURSE, TASKS, Job, Planned, Result, held_out_mean, jobs_of, read_result
 
 from multitask import DataError, Distillation, Run, RunConfig, build_config, train
 from multitask.cli.output import write_split
 from multitask.metrics import bootstrap_score, compute_metric
-
-# Of the course's tasks: the file's stem, the columns of texts and label, and the metric.
-COURSE = {
-    "sst": ("ids-sst", ("sentence",), "sentiment", "accuracy"),
-    "para": ("quora", ("sentence1", "sentence2"), "is_duplicate", "accuracy"),
-    "sts": ("sts", ("sentence1", "sentence2"), "similarity", "pearson"),
-}
-TASKS = tuple(COURSE)
-PUBLISHED_WEIGHTS = "bert-base-uncased"
-OURS = ("minilm", "mpnet")  # presets with weights of their own
-Result = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A row of the plan; see plan.toml."""
-
-    name: str
-    about: str
-    preset: str
-    seeds: Sequence[int]
-    set: Sequence[str] = ()
-    epochs: int | None = None
-    published: Sequence[float] | None = None
-    screen: bool = False
-    rates: Sequence[float] = ()
-    rate_of: str | None = None
-    predict: bool = False
-    log_conflict: bool = False
-    select: str = "auto"
-    distill: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Two rows of the plan that are to be compared, and what is claimed of them.
-
-    :param better: the name of one, ``than`` that of the other.
-    :param task: whose scores; "mean" for the mean of all three.
-    """
-
-    text: str
-    better: str
-    than: str
-    task: str
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training.
-
-    :param name: of its result, which is NAME-SEED.json.
-    :param sets: settings that differ from the preset's, as --set takes them.
-    """
-
-    name: str
-    preset: str
-    sets: tuple[str, ...]
-    seed: int
-    screen: bool
-    predict: bool = False
-    log_conflict: bool = False
-    select: str = "auto"
-    distill: Mapping[str, Any] | None = None
-
-    @property
-    def file(self) -> str:
-        """The name of its result file."""
-        return f"{self.name}-{self.seed}.json"
-
-
-def read_plan(path: Path) -> tuple[list[Planned], list[Claim]]:
-    """Read a plan file: its runs and its claims."""
-    plan = tomllib.loads(path.read_text("utf-8"))
-    return [Planned(**row) for row in plan["run"]], [Claim(**claim) for claim in plan.get("claim", [])]
-
-
-def rate_sets(rate: float) -> tuple[str, ...]:
-    """Set one learning rate for all tasks."""
-    return tuple(f"tasks.{name}.lr={rate:g}" for name in TASKS)
-
-
-def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) -> Iterator[Job]:
-    """Give a row's trainings, each when the results of those before it are there.
-
-    :param weights: take the place of the published ones.
-    """
-    sets = tuple(row.set)
-    if row.preset not in OURS and weights != PUBLISHED_WEIGHTS:
-        sets = (f"encoder.weights={weights}", *sets)
-        if row.epochs is not None:
-            sets = (*sets, f"train.epochs={row.epochs}")
-    screens = [Job(f"{row.name}-lr{rate:g}", row.preset, sets + rate_sets(rate), 1, True) for rate in row.rates]
-    yield from screens
-    tuned = next((other for other in plan if other.name == row.rate_of), row)
-    if tuned.rates:
-        means = [held_out_mean(read_result(results / f"{tuned.name}-lr{rate:g}-1.json")) for rate in tuned.rates]
-        sets += rate_sets(tuned.rates[means.index(max(means))])
-    for seed in row.seeds:
-        predict = row.predict and seed == row.seeds[0]
-        log_conflict = row.log_conflict and seed == row.seeds[-1]
-        yield Job(row.name, row.preset, sets, seed, row.screen, predict, log_conflict, row.select, row.distill)
 
 
 def read_rows(task: str, data: Path, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
@@ -135,24 +31,22 @@ def read_rows(task: str, data: Path, split: str) -> tuple[list[tuple[str, ...]],
     return [tuple(row[name] for name in texts) for row in rows], np.array([float(row[label]) for row in rows])
 
 
+def read_dev(task: str, data: Path, results: Iterable[Result]) -> tuple[list[tuple[str, ...]], np.ndarray]:
+    """Return the dev rows of a task; DataError if they can't be those that the results have scores of."""
+    texts, labels = read_rows(task, data, "dev")
+    for result in results:
+        if (rows := result["dev"][task]["rows"]) != len(labels):
+            raise DataError(
+                f"--data {data} must have the {rows} dev rows of {task} that {result['name']}-{result['seed']} was"
+                f" scored on, got {len(labels)}"
+            )
+    return texts, labels
+
+
 def predictions_of(result: Result, task: str) -> np.ndarray:
     """Return a run's predictions for the dev rows, (rows,)."""
     text = result["predictions"][task]
     return np.array([float(each) for each in (text.split() if COURSE[task][-1] == "pearson" else text)])
-
-
-def read_result(path: Path) -> Result:
-    """Read a result file."""
-    try:
-        result: Result = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} must be a result file ({error})") from None
-    return result
-
-
-def held_out_mean(result: Result) -> float:
-    """Return the mean score of the epoch that was kept, on the held-out rows."""
-    return float(result["epochs"][result["kept"] - 1]["mean"])
 
 
 def config_of(job: Job, data: Path) -> RunConfig:
@@ -177,7 +71,7 @@ def result_of(run: Run, job: Job, data: Path) -> Result:
     epochs: dict[int, dict[str, float]] = {}
     for line in lines:
         if line.get("split") == "dev":
-            epochs.setdefault(line["epoch"], {}).setdefault(line["task"], line["value"])
+            epochs.setdefault(line["epoch"], {}).setdefault(line["task"], line["value"] or 0.0)  # undefined is null
     for scores in epochs.values():
         scores["mean"] = sum(scores.values()) / len(scores)
     result = {
@@ -239,33 +133,55 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def distillation_of(job: Job, runs: Path, weights: str) -> Distillation | None:
-    """Build what a job learns from, and write the rows without labels that it asks for."""
+def distillation_of(job: Job, plan: Sequence[Planned], args: argparse.Namespace, weights: str) -> Distillation | None:
+    """Build what a job learns from: trains the teachers that are gone, and writes the rows without labels."""
     if job.distill is None:
         return None
-    settings = {**job.distill, "teachers": [runs / name for name in job.distill["teachers"]]}
-    times, folder = settings.pop("more_rows", None), runs / f"{job.name}-{job.seed}-rows"
-    if times is not None:
-        if not (runs / f"{job.name}-{job.seed}" / "teachers.safetensors").exists():  # else the teacher may be gone
-            write_more_rows(Run.load(settings["teachers"][0]), folder, weights=weights, times=times, seed=job.seed)
-        settings["unlabelled"] = {name: folder / f"{name}.tsv" for name in TASKS}
-    return Distillation(**settings)
+    settings = dict(job.distill)
+    teachers, times = [args.runs / name for name in settings.pop("teachers")], settings.pop("more_rows", None)
+    folder = args.runs / f"{job.name}-{job.seed}-rows-{times}"
+    if not (args.runs / f"{job.name}-{job.seed}" / "teachers.safetensors").exists():  # their answers
+        for name, _, seed in (teacher.name.rpartition("-") for teacher in teachers):
+            row = next(row for row in plan if row.name == name)
+            jobs = [each for each in jobs_of(row, plan, args.results, args.weights) if each.name == name]
+            train_job(next(each for each in jobs if str(each.seed) == seed), plan, args)
+        if times is not None:
+            write_more_rows(Run.load(teachers[0]), folder, weights=weights, times=times, seed=job.seed)
+    unlabelled = {} if times is None else {name: folder / f"{name}.tsv" for name in TASKS}
+    return Distillation(teachers=teachers, unlabelled=unlabelled, **settings)
 
 
-def run_job(job: Job, args: argparse.Namespace) -> None:
+def train_job(job: Job, plan: Sequence[Planned], args: argparse.Namespace) -> Run:
+    """Train what a job says, from where it was stopped, or load it if it is finished."""
+    out = args.runs / f"{job.name}-{job.seed}"
+    print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
+    config, resume = config_of(job, args.data), (out / "config.json").exists()
+    told = distillation_of(job, plan, args, str(config.encoder.weights))
+    return train(config, out, select=job.select, distillation=told, device=args.device, resume=resume)
+
+
+def check_result(result: Result, job: Job, place: Path, data: Path) -> None:
+    """Refuse a result of other settings than a job's, or of other dev rows."""
+    wanted = {"preset": job.preset, "set": list(job.sets), "select": job.select, "distill": job.distill}
+    found = {"select": "auto", "distill": None} | result
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise DataError(f"{place}: {key} must be {value}, got {found[key]}; name another folder with --results")
+    for task in result.get("dev", ()):
+        read_dev(task, data, [result])
+
+
+def run_job(job: Job, plan: Sequence[Planned], args: argparse.Namespace) -> None:
     """Train what a job says, unless its result is there, and write its result."""
     place = args.results / job.file
     if place.exists():
+        check_result(read_result(place), job, place, args.data)
         return
     needed = ([] if job.screen else ["dev"]) + (["test-student"] if job.predict else [])
     for file in [f"{stem}-{split}.csv" for stem, *_ in COURSE.values() for split in needed]:
         if not (args.data / file).exists():  # rather than after hours
             raise DataError(f"--data {args.data} must hold {file}, there is none")
-    out = args.runs / f"{job.name}-{job.seed}"
-    print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
-    config, resume = config_of(job, args.data), (out / "config.json").exists()
-    told = distillation_of(job, args.runs, str(config.encoder.weights))
-    run = train(config, out, select=job.select, distillation=told, device=args.device, resume=resume)
+    run = train_job(job, plan, args)
     result = result_of(run, job, args.data)
     args.results.mkdir(parents=True, exist_ok=True)
     if job.predict:

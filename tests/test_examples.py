@@ -33,7 +33,8 @@ NUMBERED = {
 }
 CALLBACKS = {"callbacks/to_csv.py", "callbacks/to_tensorboard.py"}
 PLUGINS = {f"plugins/{name}.py" for name in ("cagrad", "dwa")}  # run by tests/multitask/updates
-TABLES = {"contamination.py", "reproduce_tables.py", "reproduction.py"}  # run by tests/test_reproduction.py
+# Run by tests/test_reproduction.py.
+TABLES = {"contamination.py", "reproduce_tables.py", "reproduction.py", "reproduction_plan.py"}
 PICTURES = {"plot_conflict.py"}
 ROWS = {"more_rows.py"}
 SCRIPTS = BENCHMARK | NUMBERED | CALLBACKS | PLUGINS | TABLES | PICTURES | ROWS

@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+
+from multitask import DataError
 
 PLAN = """
 [[run]]
@@ -59,6 +62,13 @@ def names(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def plans(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What examples/reproduction_plan.py defines."""
+    monkeypatch.syspath_prepend(str(root / "examples"))
+    return importlib.import_module("reproduction_plan")
+
+
+@pytest.fixture
 def files(root: Path, tmp_path: Path) -> Path:
     """The sample rows, named as the course's files are."""
     for name, stem in (("sst", "ids-sst"), ("para", "quora"), ("sts", "sts")):
@@ -96,13 +106,20 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
         "tuned-lr0.001-1.json",
         "tuned-lr1e-05-1.json",
     ]
-    more = (files / "runs" / "student-1-rows" / "sts.tsv").read_text(encoding="utf-8")
+    more = (files / "runs" / "student-1-rows-0.5" / "sts.tsv").read_text(encoding="utf-8")
     assert len(more.splitlines()) == 1 + 54  # half of what is trained on, nine tenths of 120
     shutil.rmtree(files / "runs" / "small-1")
-    (results / "student-1.json").unlink()  # as if killed before it was written: the teacher is not needed any more
-    again = reproduce(root, *words)
-    assert again.returncode == 0, again.stderr
-    shutil.rmtree(files / "runs")
+    for teacher in (False, True):  # the student's result was not written; its teacher is needed for another student
+        (results / "student-1.json").unlink()
+        again = reproduce(root, *words)
+        assert again.returncode == 0, again.stderr
+        assert (files / "runs" / "small-1").exists() == teacher
+        for key in ("epochs", "dev", "predictions"):
+            assert (
+                json.loads((results / "student-1.json").read_bytes())[key] == json.loads(before["student-1.json"])[key]
+            )
+        shutil.rmtree(files / "runs")
+    (results / "student-1.json").write_bytes(before["student-1.json"])
     assert reproduce(root, *words).stdout == first.stdout
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
 
@@ -139,31 +156,58 @@ def test_what_is_not_there_is_one_sentence(root: Path, files: Path, tiny_weights
         assert message in found.stderr.splitlines()[-1]
 
 
-def test_every_row_of_the_plan_can_be_trained(root: Path, names: ModuleType, files: Path) -> None:
-    plan, claims = names.read_plan(root / "examples" / "results" / "plan.toml")
+def test_a_plan_that_names_what_is_not_there_is_refused(plans: ModuleType, tmp_path: Path) -> None:
+    row = '[[run]]\nname = "a"\nabout = ""\npreset = "minilm"\nseeds = [1]\n'
+    claim = '[[claim]]\ntext = ""\nbetter = "a"\nthan = "a"\ntask = "sst"\n'
+    for text, message in (
+        ("run = 3", "must be a plan"),
+        (row + "seed = 2", "must be a plan, .*'seed'"),
+        (row + 'rate_of = "b"', "rate_of must be one of a, got b"),
+        (row + 'distill = { teachers = ["b-1"] }', "a teacher must be one of a, got b"),
+        (row + claim.replace('than = "a"', 'than = "b"'), "a claim's row must be one of a, got b"),
+        (row + claim.replace("sst", "sts2"), "a claim's task must be one of sst, para, sts, mean, got sts2"),
+    ):
+        (tmp_path / "plan.toml").write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            plans.read_plan(tmp_path / "plan.toml")
+
+
+def test_a_result_of_other_settings_or_rows_is_refused(
+    root: Path, names: ModuleType, plans: ModuleType, files: Path
+) -> None:
+    place = root / "examples" / "results" / "tables" / "minilm-1.json"
+    result = plans.read_result(place)
+    job = plans.Job("minilm", "minilm", ("train.epochs=5",), 1, False)
+    with pytest.raises(DataError, match=r"minilm-1.json: set must be \['train.epochs=5'\], got \[\]; name another"):
+        names.check_result(result, job, place, files)
+    with pytest.raises(DataError, match="must have the 1101 dev rows of sst that minilm-1 was scored on, got 40"):
+        names.check_result(result, replace(job, sets=()), place, files)
+
+
+def test_every_row_of_the_plan_can_be_trained(root: Path, names: ModuleType, plans: ModuleType, files: Path) -> None:
+    plan, _ = plans.read_plan(root / "examples" / "results" / "plan.toml")
     for row in plan:
-        tuned = names.rate_sets(3e-5) if row.rates or row.rate_of else ()
-        job = names.Job(row.name, row.preset, (*row.set, *tuned), row.seeds[0], False)
+        tuned = plans.rate_sets(3e-5) if row.rates or row.rate_of else ()
+        job = plans.Job(row.name, row.preset, (*row.set, *tuned), row.seeds[0], False)
         config = names.config_of(job, files)
         assert all(task.dev is None and task.test for task in config.tasks)
         assert config.train.hold_out
     rows = {row.name: row for row in plan}
     assert len(rows) == len(plan)
     assert all(row.rate_of is None or rows[row.rate_of].rates for row in plan)
-    assert all({claim.better, claim.than} <= {*rows} and claim.task in (*names.TASKS, "mean") for claim in claims)
 
 
 def committed(root: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in sorted((root / "examples/results/tables").glob("*.json"))]
 
 
-def test_results_are_of_what_the_plan_says(root: Path, names: ModuleType) -> None:
-    plan, _ = names.read_plan(root / "examples" / "results" / "plan.toml")
+def test_results_are_of_what_the_plan_says(root: Path, plans: ModuleType) -> None:
+    plan, _ = plans.read_plan(root / "examples" / "results" / "plan.toml")
     folder = root / "examples" / "results" / "tables"
     wanted: dict[str, Any] = {}
     for row in plan:
         try:
-            for job in names.jobs_of(row, plan, folder, "all-minilm-l6-v2"):
+            for job in plans.jobs_of(row, plan, folder, "all-minilm-l6-v2"):
                 wanted[job.file] = job
         except FileNotFoundError:  # its screens are not all there yet
             continue

@@ -1,0 +1,140 @@
+"""What reproduce_tables.py trains: the plan's rows, and the trainings of each."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minbert.errors import listed
+from multitask import DataError
+
+# Of the course's tasks: the file's stem, the columns of texts and label, and the metric.
+COURSE = {
+    "sst": ("ids-sst", ("sentence",), "sentiment", "accuracy"),
+    "para": ("quora", ("sentence1", "sentence2"), "is_duplicate", "accuracy"),
+    "sts": ("sts", ("sentence1", "sentence2"), "similarity", "pearson"),
+}
+TASKS = tuple(COURSE)
+PUBLISHED_WEIGHTS = "bert-base-uncased"
+OURS = ("minilm", "mpnet")  # presets with weights of their own
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A row of the plan; see plan.toml."""
+
+    name: str
+    about: str
+    preset: str
+    seeds: Sequence[int]
+    set: Sequence[str] = ()
+    epochs: int | None = None
+    published: Sequence[float] | None = None
+    screen: bool = False
+    rates: Sequence[float] = ()
+    rate_of: str | None = None
+    predict: bool = False
+    log_conflict: bool = False
+    select: str = "auto"
+    distill: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Two rows of the plan that are to be compared, and what is claimed of them.
+
+    :param better: the name of one, ``than`` that of the other.
+    :param task: whose scores; "mean" for the mean of all three.
+    """
+
+    text: str
+    better: str
+    than: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    :param name: of its result, which is NAME-SEED.json.
+    :param sets: settings that differ from the preset's, as --set takes them.
+    """
+
+    name: str
+    preset: str
+    sets: tuple[str, ...]
+    seed: int
+    screen: bool
+    predict: bool = False
+    log_conflict: bool = False
+    select: str = "auto"
+    distill: Mapping[str, Any] | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its result file."""
+        return f"{self.name}-{self.seed}.json"
+
+
+def read_plan(path: Path) -> tuple[list[Planned], list[Claim]]:
+    """Read a plan file: its runs and its claims; DataError for what can't be one."""
+    try:
+        plan = tomllib.loads(path.read_text("utf-8"))
+        rows, claims = [Planned(**row) for row in plan["run"]], [Claim(**claim) for claim in plan.get("claim", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} must be a plan, with [[run]] and [[claim]] ({error})") from None
+    named = [("rate_of", row.rate_of) for row in rows if row.rate_of is not None]
+    named += [("a teacher", name.rpartition("-")[0]) for row in rows if row.distill for name in row.distill["teachers"]]
+    named += [("a claim's row", name) for claim in claims for name in (claim.better, claim.than)]
+    for what, name in named:
+        if name not in (names := [row.name for row in rows]):
+            raise DataError(f"{path}: {what} must be one of {listed(names)}, got {name}")
+    for claim in claims:
+        if claim.task not in (*TASKS, "mean"):
+            raise DataError(f"{path}: a claim's task must be one of {listed((*TASKS, 'mean'))}, got {claim.task}")
+    return rows, claims
+
+
+def rate_sets(rate: float) -> tuple[str, ...]:
+    """Set one learning rate for all tasks."""
+    return tuple(f"tasks.{name}.lr={rate:g}" for name in TASKS)
+
+
+def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) -> Iterator[Job]:
+    """Give a row's trainings, each when the results of those before it are there.
+
+    :param weights: take the place of the published ones.
+    """
+    sets = tuple(row.set)
+    if row.preset not in OURS and weights != PUBLISHED_WEIGHTS:
+        sets = (f"encoder.weights={weights}", *sets)
+        if row.epochs is not None:
+            sets = (*sets, f"train.epochs={row.epochs}")
+    screens = [Job(f"{row.name}-lr{rate:g}", row.preset, sets + rate_sets(rate), 1, True) for rate in row.rates]
+    yield from screens
+    tuned = next((other for other in plan if other.name == row.rate_of), row)
+    if tuned.rates:
+        means = [held_out_mean(read_result(results / f"{tuned.name}-lr{rate:g}-1.json")) for rate in tuned.rates]
+        sets += rate_sets(tuned.rates[means.index(max(means))])
+    for seed in row.seeds:
+        predict = row.predict and seed == row.seeds[0]
+        log_conflict = row.log_conflict and seed == row.seeds[-1]
+        yield Job(row.name, row.preset, sets, seed, row.screen, predict, log_conflict, row.select, row.distill)
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file."""
+    try:
+        result: Result = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} must be a result file ({error})") from None
+    return result
+
+
+def held_out_mean(result: Result) -> float:
+    """Return the mean score of the epoch that was kept, on the held-out rows."""
+    return float(result["epochs"][result["kept"] - 1]["mean"])

@@ -21,6 +21,7 @@ from multitask.evaluation import outputs_of
 from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.distillation import Distillation, SoftTargets
 from multitask.settings.task import Task
+from multitask.training.identity import known_identity
 from multitask.training.origin import Origin
 
 __all__ = ["CACHE", "Teaching"]
@@ -56,7 +57,8 @@ class Teaching:
         check_known("a task of distillation.unlabelled", settings.unlabelled, self._tasks)
         self._teachers: list[Origin] = []
         teachers = []
-        before = _recorded_teachers(out) if resume else {}
+        # Without a checkpoint the run starts anew, and they answer anew.
+        before = _recorded_teachers(out) if resume and known_identity(out) is not None else {}
         held_with = {name: names for name, names in prepared.held_with.items() if len(prepared.dev[name])}
         for folder in map(Path, settings.teachers):
             known = before.get(str(folder.resolve()))

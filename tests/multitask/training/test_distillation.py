@@ -143,6 +143,23 @@ def test_a_resumed_run_ends_in_the_same_bytes_and_asks_no_teacher_again(
     assert again.folder == tmp_path / "run"
 
 
+def test_a_run_without_a_checkpoint_needs_its_teacher(
+    make_config: MakeConfig, teachers: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, out, config = tmp_path / "teacher", tmp_path / "run", make_config(epochs=1)
+    shutil.copytree(teachers[0], copy)
+    with monkeypatch.context() as patch:  # killed in its first round, when its record and the answers are there
+        patch.setattr(session.Session, "_train_epoch", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, out, distillation=learning((copy,)), progress=False)
+    answers = (out / "teachers.safetensors").read_bytes()
+    assert (out / "record.json").exists()
+    shutil.rmtree(copy)
+    with pytest.raises(RunError, match=f"{copy}"):
+        train(config, out, distillation=learning((copy,)), progress=False, resume=True)
+    assert (out / "teachers.safetensors").read_bytes() == answers
+
+
 def test_what_is_learned_must_not_change(
     make_config: MakeConfig, teachers: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,8 @@
 
 Of a task with one text: spans of its texts, from three words on, after the n-gram sampling of Tang et al. 2019 (arXiv
 1903.12136, section 3.2). Of one with two: each text beside one of its ten nearest, by the cosine of the encoder's mean
-vectors: the semantic search of Thakur et al. 2021 (Augmented SBERT, arXiv 2010.08240, section 3.1). Texts of rows that
-the run holds out are not used, and pairs that are training or dev rows are left out. Writes OUT/TASK.tsv and prints how
+vectors: the semantic search of Thakur et al. 2021 (Augmented SBERT, arXiv 2010.08240, section 3.1). Only texts of the
+run's training rows are used, and pairs that are training or dev rows are left out. Writes OUT/TASK.tsv and prints how
 many rows each file has. Takes a minute for 40,000 texts on two cores.
 """
 
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the files")
     parser.add_argument("--weights", default="all-minilm-l6-v2", help="encoder that says what is near (%(default)s)")
     parser.add_argument(
-        "--times", type=float, default=1.0, help="at most so many rows for each training row (%(default)s)"
+        "--times", type=float, default=1.0, help="at most this many rows for each training row (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
     parser.add_argument("--data", type=Path, help="folder of the training files, if they moved")

@@ -21,6 +21,7 @@ from reproduction_plan import COURSE, TASKS, Job, Planned, Result, held_out_mean
 from multitask import DataError, Distillation, Run, RunConfig, build_config, train
 from multitask.cli.output import write_split
 from multitask.metrics import bootstrap_score, compute_metric
+from multitask.training.identity import known_identity
 
 
 def read_rows(task: str, data: Path, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
@@ -140,11 +141,14 @@ def distillation_of(job: Job, plan: Sequence[Planned], args: argparse.Namespace,
     settings = dict(job.distill)
     teachers, times = [args.runs / name for name in settings.pop("teachers")], settings.pop("more_rows", None)
     folder = args.runs / f"{job.name}-{job.seed}-rows-{times}"
-    if not (args.runs / f"{job.name}-{job.seed}" / "teachers.safetensors").exists():  # their answers
+    if known_identity(args.runs / f"{job.name}-{job.seed}") is None:  # else it has their answers
         for name, _, seed in (teacher.name.rpartition("-") for teacher in teachers):
             row = next(row for row in plan if row.name == name)
-            jobs = [each for each in jobs_of(row, plan, args.results, args.weights) if each.name == name]
-            train_job(next(each for each in jobs if str(each.seed) == seed), plan, args)
+            for each in jobs_of(row, plan, args.results, args.weights):
+                if each.name != name:  # a screen, which helps to choose the rate
+                    run_job(each, plan, args)
+                elif str(each.seed) == seed:
+                    train_job(each, plan, args)
         if times is not None:
             write_more_rows(Run.load(teachers[0]), folder, weights=weights, times=times, seed=job.seed)
     unlabelled = {} if times is None else {name: folder / f"{name}.tsv" for name in TASKS}

@@ -87,12 +87,13 @@ def read_plan(path: Path) -> tuple[list[Planned], list[Claim]]:
         rows, claims = [Planned(**row) for row in plan["run"]], [Claim(**claim) for claim in plan.get("claim", [])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} must be a plan, with [[run]] and [[claim]] ({error})") from None
-    named = [("rate_of", row.rate_of) for row in rows if row.rate_of is not None]
-    named += [("a teacher", name.rpartition("-")[0]) for row in rows if row.distill for name in row.distill["teachers"]]
-    named += [("a claim's row", name) for claim in claims for name in (claim.better, claim.than)]
-    for what, name in named:
-        if name not in (names := [row.name for row in rows]):
-            raise DataError(f"{path}: {what} must be one of {listed(names)}, got {name}")
+    names, runs = [row.name for row in rows], [f"{row.name}-{seed}" for row in rows for seed in row.seeds]
+    named = [("rate_of", row.rate_of, names) for row in rows if row.rate_of is not None]
+    named += [("a teacher", name, runs) for row in rows if row.distill for name in row.distill["teachers"]]
+    named += [("a claim's row", name, names) for claim in claims for name in (claim.better, claim.than)]
+    for what, name, known in named:
+        if name not in known:
+            raise DataError(f"{path}: {what} must be one of {listed(known)}, got {name}")
     for claim in claims:
         if claim.task not in (*TASKS, "mean"):
             raise DataError(f"{path}: a claim's task must be one of {listed((*TASKS, 'mean'))}, got {claim.task}")

@@ -163,7 +163,7 @@ def test_a_plan_that_names_what_is_not_there_is_refused(plans: ModuleType, tmp_p
         ("run = 3", "must be a plan"),
         (row + "seed = 2", "must be a plan, .*'seed'"),
         (row + 'rate_of = "b"', "rate_of must be one of a, got b"),
-        (row + 'distill = { teachers = ["b-1"] }', "a teacher must be one of a, got b"),
+        (row + 'distill = { teachers = ["b-1"] }', "a teacher must be one of a-1, got b-1"),
         (row + claim.replace('than = "a"', 'than = "b"'), "a claim's row must be one of a, got b"),
         (row + claim.replace("sst", "sts2"), "a claim's task must be one of sst, para, sts, mean, got sts2"),
     ):

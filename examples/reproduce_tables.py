@@ -78,9 +78,8 @@ def print_claims(claims: Sequence[Claim], sides: Sides) -> None:
             lines.append([claim.text, claim.better, claim.than, claim.task, "", "", "not run"])
             continue
         result = difference_of(found[claim.than], found[claim.better])
-        verdict = "a tie" if result.tie else "confirmed" if result.low > 0 else "the contrary"
-        if np.isnan(result.low):
-            verdict = "undefined"
+        apart = "confirmed" if result.low > 0 else "the contrary" if result.high < 0 else "undefined"
+        verdict = "a tie" if result.tie else apart
         interval = f"{result.low:+.3f} to {result.high:+.3f}"
         lines.append([claim.text, claim.better, claim.than, claim.task, f"{result.difference:+.3f}", interval, verdict])
     print_table(["claim", "row", "against", "score", "difference", "95 % interval", "so"], lines)
@@ -101,17 +100,16 @@ def print_screens(plan: Sequence[Planned], results: Path) -> None:
     print_table(["screen", "what it is", *TASKS, "mean", "minutes"], lines)
 
 
-def teachers_of(result: Result) -> Sequence[str]:
-    """Return the runs that a run learned from."""
-    return list((result.get("distill") or {"teachers": []})["teachers"])
-
-
 def print_best_epochs(rows: Mapping[str, Sequence[Result]]) -> None:
     """Print in which epoch each task's held-out score was best, by seed."""
     lines = []
     for name, seeds in rows.items():
         # A teacher of another seed was trained on the student's held-out rows.
-        results = [each for each in seeds if all(name.endswith(f"-{each['seed']}") for name in teachers_of(each))]
+        results = [
+            each
+            for each in seeds
+            if all(run.endswith(f"-{each['seed']}") for run in each.get("distill", {}).get("teachers", ()))
+        ]
         if not results:
             continue
         best = {

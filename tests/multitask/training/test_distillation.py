@@ -90,9 +90,8 @@ def test_rows_without_labels_count_among_those_that_are_drawn_from(
     told = learning(teachers, unlabelled={"sst": unlabelled})
     train(make_config("train.rounds=32", *sizes, epochs=1), tmp_path / "run", distillation=told, progress=False)
     notes = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))["notes"]
-    assert not [
-        note for note in notes if "passed over" in note
-    ]  # 320 rows of sst are, of 300 with labels and 30 without
+    # 320 rows of sst are drawn, of 300 with labels and 30 without.
+    assert not [note for note in notes if "passed over" in note]
 
 
 def test_a_student_comes_near_its_teacher_without_a_single_label(

@@ -1,13 +1,17 @@
 """Whether a run may continue in a folder: what it was trained from, compared with what it is to be trained from."""
 
 import json
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from minbert.files.storage import sha256_of
+from multitask.data.batches import TaskData
 from multitask.data.memory import Given
 from multitask.distributed import gathered, rank, size
 from multitask.errors import ConfigError, RunError
@@ -27,6 +31,7 @@ __all__ = [
     "refuse_different_starts",
     "refuse_differences",
     "refuse_to_overwrite",
+    "tokens_of",
 ]
 
 
@@ -84,6 +89,14 @@ def plugins_of(config: RunConfig, select: str) -> Parts:
     """Describe the user's parts that a run takes: see plugins.own_parts."""
     metric = Selection.parse(select, config.tasks).metric
     return own_parts(config.encoder, config.train, *config.tasks, metrics=[] if metric is None else [metric])
+
+
+def tokens_of(train: Mapping[str, TaskData]) -> str:
+    """Return the SHA-256 of the tokens of each task's first training rows, which tells another tokenizer."""
+    digest = sha256()
+    for rows in train.values():
+        digest.update(rows.texts.tokens(np.arange(min(len(rows), 100))).input_ids.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def refuse_to_overwrite(out: Path, config: RunConfig, origin: str | None = None) -> None:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from multitask.training.checkpoints import (
     save_checkpoint,
 )
 from multitask.training.decisions import pooling_notes, selection_for, training_notes
-from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts
+from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts, tokens_of
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.origin import Origin, Start, keep_thresholds
 from multitask.training.progress import Reporter
@@ -90,6 +91,7 @@ class Session:
         self.stepper = Stepper(self.model, config.train, order_rng, self.dtype)
         self.train_data = self._tokenized(prepared.train, ahead=False)
         self.dev_data = self._tokenized(prepared.dev, ahead=True)
+        self.tokens = tokens_of(self.train_data)
         self.selection = selection_for(identity["select"], prepared)
         self.environment = environment_of(self.dtype)
         self.record = opening_record(
@@ -131,6 +133,8 @@ class Session:
             return {}
         state = read_state(folder)
         refuse_changes(self.out, state["identity"], self.identity)
+        if state.get("tokens", self.tokens) != self.tokens:  # older checkpoints don't say
+            raise RunError(f"{self.out}: to be resumed, it must have the tokenizer of its training so far, got another")
         restore_checkpoint(folder, self.model, self.stepper, state)
         self.state = TrainState(state["epoch"], state["round"])
         self.scored, self.best = state["scored"], -math.inf if state["best"] is None else state["best"]
@@ -198,11 +202,8 @@ class Session:
 
     def _is_over(self) -> bool:
         """Return whether there is nothing left to train."""
-        if self.state.epoch == self.config.train.epochs:
-            return True
-        if self.ended is None and self.state.epoch and not self.state.round:
-            self._end_if_time_is_up()
-        return self.ended is not None
+        over = self.state.epoch == self.config.train.epochs or self.ended is not None
+        return over or (self.state.epoch > 0 and self.state.round == 0 and self._end_if_time_is_up())
 
     def _end_if_time_is_up(self) -> bool:
         """End the training if its minutes are over; all processes get the same answer."""
@@ -275,8 +276,7 @@ class Session:
     def _save(self, keep: int) -> None:
         """Save a checkpoint; _restore reads its state."""
         state = {
-            "epoch": self.state.epoch,
-            "round": self.state.round,
+            **asdict(self.state),
             "scored": self.scored,
             "best": None if math.isinf(self.best) else self.best,
             "since_best": self.since_best,
@@ -285,9 +285,8 @@ class Session:
             "log_lengths": {"metrics": self.metrics.length(), "timing": self.timing.length()},
             "identity": self.identity,
             "environment": self.environment,
-            "from": self.record["from"],
-            "resumed_with_changes": self.record["resumed_with_changes"],
-            "cross_validated": self.record["cross_validated"],
+            "tokens": self.tokens,
+            **{key: self.record[key] for key in ("from", "resumed_with_changes", "cross_validated")},
         }
         save_checkpoint(
             self.out / "checkpoints",

@@ -20,8 +20,8 @@ SETS = ("train.rounds=5", "train.warmup=0.7", "tasks.sst.dropout=0.2")
 
 @pytest.fixture
 def short_config(make_config: MakeConfig) -> MakeConfig:
-    """A function of ``--set`` assignments: two epochs of five rounds."""
-    return lambda *sets: make_config(*SETS, *sets)
+    """A function of ``--set`` assignments and the options of make_config: two epochs of five rounds."""
+    return lambda *sets, **options: make_config(*SETS, *sets, **options)
 
 
 @pytest.fixture(scope="session")

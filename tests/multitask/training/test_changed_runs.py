@@ -43,6 +43,22 @@ def test_changed_data_is_refused(train: Train, stopped_run: Train, short_config:
         train(config, tmp_path / "run", resume=True)
 
 
+def test_another_tokenizer_in_the_weights_folder_is_refused(
+    train: Train, stopped_run: Train, short_config: MakeConfig, tiny_weights: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(tiny_weights, weights)
+    config = short_config(weights=weights)
+    stopped_run(config, tmp_path / "run")
+    tokens = (weights / "vocab.txt").read_text().splitlines()
+    special = [token for token in tokens if token.startswith("[")]
+    others = [token for token in tokens if token not in special]
+    (weights / "tokenizer.json").unlink(missing_ok=True)
+    (weights / "vocab.txt").write_text("\n".join([*special, *reversed(others)]) + "\n")
+    with pytest.raises(RunError, match="run: to be resumed, it must have the tokenizer of its training so far"):
+        train(config, tmp_path / "run", resume=True)
+
+
 def test_a_flipped_bit_of_a_checkpoint_is_refused(
     train: Train, stopped_run: Train, short_config: MakeConfig, tmp_path: Path
 ) -> None:

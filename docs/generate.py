@@ -33,7 +33,7 @@ COMMANDS = """\
 | 0 | done |
 | 1 | trouble with data, weights or a run; one line on standard error says what |
 | 2 | wrong usage or settings |
-| 130, 143 | interrupted (Ctrl-C), terminated (SIGTERM); `train --resume` goes on from there |
+| 130, 143 | interrupted (Ctrl-C), terminated (SIGTERM); the same command with `--resume` goes on (`sweep` without) |
 | 141 | the reader of the output has left, as in `... \\| head` |
 
 A traceback is a bug, unless it ends in a part of your own: please report it.
@@ -51,7 +51,8 @@ A TOML file with tasks names all tasks of the run. A task with the name of one o
 so an empty `[tasks.para]` trains the preset's `para` alone. A file without tasks keeps all of the preset's.
 
 Without `--preset` the weights that are named choose it: `mpnet` for all-mpnet-base-v2, for all others `{preset}`, whose
-values are the defaults below. The value `"none"` unsets a setting that may be unset.
+values are the defaults below, except that its own three tasks have `start`, `input`, `batch_size` and `decoder_lr` of
+their own. The value `"none"` unsets a setting that may be unset.
 
 {tables}
 ## Presets

@@ -6,10 +6,11 @@ Prints a table: by task, number of rows and method the mean score over several d
 error, and how far train is above the probe on the same draws. What the line above asks for takes a minute or two on two
 cores; all tasks and ten draws take hours, and --results keeps what is done for a later call to go on from.
 
-The files are the course's three: multitask fetch data --quora small writes them. sst5 and sst2 (classes 0 and 1 against
-3 and 4) draw so many rows a class, para and sts so many rows in all. Scored is the whole dev file: accuracy, for sts
-Pearson's correlation. The rule was fixed before any default of train was tuned: rows are drawn without replacement by
-numpy's default_rng((draw, rows)), training's seed is the draw; draws 1 to 5 are for tuning, 6 to 10 for the report.
+The files are the course's three: multitask fetch data --quora small writes them. Needs pandas (pip install -c
+constraints.txt '.[examples]'). sst5 and sst2 (classes 0 and 1 against 3 and 4) draw so many rows a class, para and sts
+so many rows in all. Scored is the whole dev file: accuracy, for sts Pearson's correlation. The rule was fixed before
+any default of train was tuned: rows are drawn without replacement by numpy's default_rng((draw, rows)), training's seed
+is the draw; draws 1 to 5 are for tuning, 6 to 10 for the report.
 
 - probe: L2-normalised mean vectors of the frozen encoder, for a pair [u, v, |u - v|, u * v], under logistic regression
   (C = 1) or ridge regression (alpha = 1), scikit-learn's defaults.

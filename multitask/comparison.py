@@ -98,8 +98,8 @@ def paired_difference(
 
     :param metric: as in compute_metric, and ``classes``; of an error, such as ``mae``, a negative difference is the
         better one.
-    :param first: predictions (rows,), or (seeds, rows) of several seeds, whose scores are averaged within each
-        resample; for any number of classes a row, (rows, classes) or (seeds, rows, classes).
+    :param first: predictions, numbers or class indices, (rows,), or (seeds, rows) of several seeds, whose scores are
+        averaged within each resample; for any number of classes a row, (rows, classes) or (seeds, rows, classes).
     :param second: the same, of any number of seeds.
     :param labels: (rows,) or (rows, classes).
     :param resamples: how many; those for which a side is undefined (all values equal) are left out.

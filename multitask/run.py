@@ -75,8 +75,11 @@ class Run:
     ) -> Self:
         """Load the best epoch so far of a run folder.
 
+        :param device: as in ``train``.
         :param given: rows in memory that it was trained with; evaluate takes a user's own.
         :param precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` instead of what the run was trained with.
+        :raises ConfigError: for a device or precision that is not allowed, or not there.
+        :raises WeightsError: for weights that are broken.
         :raises RunError: for a folder that holds no run, or a broken one, or without a part of one's own that it needs.
         """
         folder = Path(folder)
@@ -97,6 +100,9 @@ class Run:
         :param data: a folder with the files of the configuration, if they moved; or rows in memory by task,
             ``{"topic": rows}``, or by task and split as for ``train``, to be taken instead of files.
         :param bad_rows: as in ``train``.
+        :return: each task's score, by name.
+        :raises ConfigError: for an unknown split, or a task that has none.
+        :raises DataError: for files and rows that can't be used.
         """
         datasets = read_rows(self.folder, self.config, split, data=data, bad_rows=bad_rows, given=self.given)
         rows = to_task_data(datasets, self.model.tasks, self.tokenizer, self.model.max_length)

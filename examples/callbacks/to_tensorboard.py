@@ -1,4 +1,7 @@
-"""Train, and show losses and dev scores by `tensorboard --logdir runs`; settings may follow: train.epochs=1."""
+"""Train, and show losses and dev scores by `tensorboard --logdir runs`; settings may follow: train.epochs=1.
+
+Needs tensorboard: pip install -c constraints.txt '.[examples]'.
+"""
 
 import sys
 from collections.abc import Mapping

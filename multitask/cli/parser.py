@@ -136,6 +136,6 @@ def _add_fetch(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--quora",
         default="full",
         choices=["full", "small"],
-        help="full: the course's own split; small: 14,214 / 3,000 / 3,000 pairs cut from its dev file",
+        help="full, the default: the course's own split; small: 14,214 / 3,000 / 3,000 pairs cut from its dev file",
     )
     data.add_argument("--quiet", action="store_true", help="no progress bars")

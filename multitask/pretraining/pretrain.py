@@ -28,7 +28,8 @@ class Pretrained:
     """What a pretraining left.
 
     :param folder: weights with their head, tokenizer, pretraining.json and pretraining.jsonl.
-    :param scores: on the texts held out, before the training and after each epoch.
+    :param scores: on the texts held out, before the training and after each epoch: of ``n`` masked tokens the mean
+        cross-entropy ``loss`` in nats, the ``accuracy`` as a share, and ``perplexity``.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ def pretrain(
         returns a finished one as it is.
     :param save_every: steps between checkpoints; there is one after each epoch, too.
     :param progress: show what is read, bars and scores on standard error.
+    :return: the folder, and the scores on the texts held out.
     :raises ConfigError: for a setting that is not allowed, and for a table without ``text``.
     :raises DataError: for files that can't be read.
     :raises RunError: for a folder that is in use, changed settings or files, a loss that is not finite.

@@ -38,6 +38,8 @@ class Distillation:
 
     :param teachers: run folders; a task learns the mean outputs of those that have it.
     :param unlabelled: by task a file of further rows, whose labels, if there are any, are not read.
+    :param temperature: divides the logits of teachers and student, 0.01 to 100.
+    :param teacher_weight: share of a row's loss that is the distance to the teachers' outputs, 0 to 1.
     :raises ConfigError: for a value that is not allowed.
     """
 
@@ -45,14 +47,14 @@ class Distillation:
     unlabelled: Mapping[str, str | Path] = field(default_factory=dict)
     temperature: float = setting(
         "divides the logits of teachers and student before they are compared, from 0.01 to 100; the higher, the more of"
-        " the classes that are unlikely is learned",
+        " the classes that are unlikely is learned (2)",
         partial(check_number, low=0.01, high=100.0),
         default=2.0,
         option=True,
     )
     teacher_weight: float = setting(
         "share of a row's loss that is the distance to the teachers' outputs, from 0 to 1; the label's loss has the"
-        " rest",
+        " rest (0.9)",
         partial(check_number, high=1.0),
         default=0.9,
         option=True,

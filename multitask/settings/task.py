@@ -37,7 +37,7 @@ INPUTS = {"joint": 1, "separate": 2, "both": 3}  # the texts that a pair is enco
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task of a run, checked on construction; each setting's help says what it is.
+    """One task of a run, checked on construction; docs/settings.md says what each setting is.
 
     Sequences are kept as tuples, paths as absolute ones. What is left out is as in a TOML file with the default preset.
 

@@ -101,7 +101,9 @@ def compare(
     :param bad_rows: as in ``train``.
     :param device: of runs that are loaded from folders, and ``precision``, as in Run.load.
     :param resamples: of the rows, and ``seed`` theirs.
+    :return: by task, and of their plain mean, each side's score and its difference to the first side's.
     :raises ConfigError: for fewer than two runs, and whatever is no list of them.
+    :raises DataError: for files and rows that can't be used.
     :raises RunError: where runs have no task in common, or differ in a task's metric, labels or rows; it says in what.
     """
     sides: list[Any] = [[side] if isinstance(side, AnyRun) else side for side in runs] if _is_list(runs) else [runs]

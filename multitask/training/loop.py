@@ -41,7 +41,9 @@ class TrainState:
 class RoundRecord:
     """A round that was trained, counted over the run from 1, and what each task did in it.
 
-    cosines: between the tasks' gradients of the encoder, with ``train.log_conflict``.
+    :param tasks: by task the rows, loss, learning rate of the encoder and norm of the gradient of its step.
+    :param seconds: that the round took.
+    :param cosines: between the tasks' gradients of the encoder, with ``train.log_conflict``.
     """
 
     number: int

@@ -60,6 +60,7 @@ def train(
     Within ``distributed.process_group()`` all processes train together, each on its share of every batch, which is
     ``batch_size`` rows a process; all have to see the folder, the main one writes it.
 
+    :param config: from build_config, or a RunConfig; else ``tasks``, or ``from_run``.
     :param out: ``runs/`` and the preset's name, unless told; without a preset ``runs/own``.
     :param data: rows in memory by task and split, ``{"topic": {"train": rows, "dev": rows}}``, for splits without a
         file: lists of dicts, pandas DataFrames, datasets.Dataset or any iterable of mappings.
@@ -69,6 +70,7 @@ def train(
         have the same name, labels and form; given alone, its tasks and settings, too, over which ``settings``,
         ``epochs`` and ``data`` are put. The optimizers begin anew.
     :param distillation: runs whose outputs are learned beside the labels, also on rows without any.
+    :param device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``, the first there is of CUDA, MPS and CPU.
     :param select: the dev score that says which epoch is kept in ``best/``: ``"mean"``, a task or TASK.METRIC; or
         ``"last"``, the last one; ``"auto"`` is the mean if each task has 100 dev rows, else the last.
     :param limit: take at most so many training and dev rows of each task, drawn by the seed.
@@ -87,6 +89,9 @@ def train(
         calls it.
     :param on_epoch: called in the same way with each epoch's dev scores, {task: Score}.
     :return: the run of the best epoch.
+    :raises ConfigError: for settings that are not allowed.
+    :raises DataError: for files and rows that can't be used.
+    :raises WeightsError: for weights that are missing or broken.
     :raises RunError: for a folder that is in use, changed settings, files or rows, a loss that is not finite.
     :raises StoppedError: after SIGTERM, SIGINT or a callback's "stop", when the state has been saved.
     """

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from reproduction import predictions_of, read_dev, run_job
+from reproduction import check_result, config_of, predictions_of, read_dev, run_job
 from reproduction_plan import COURSE, TASKS, Claim, Planned, Result, held_out_mean, jobs_of, read_plan, read_result
 
 from minbert import MinbertError
@@ -121,6 +121,16 @@ def print_best_epochs(rows: Mapping[str, Sequence[Result]]) -> None:
     print_table(["row", "epochs", *TASKS], lines)
 
 
+def check(plan: Sequence[Planned], chosen: Sequence[Planned], args: argparse.Namespace) -> None:
+    """Hold results against the plan, and what is to be trained against the settings there are, before hours."""
+    for row in plan:
+        for job in jobs_of(row, plan, args.results, args.weights):
+            if (place := args.results / job.file).exists():
+                check_result(read_result(place), job, place, args.data)
+            elif row in chosen:
+                config_of(job, args.data)
+
+
 def print_tables(plan: Sequence[Planned], claims: Sequence[Claim], results: Path, data: Path) -> None:
     """Print all that there is a result of."""
     rows = {}
@@ -158,10 +168,11 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in args.only or () if name not in names]
     if unknown:
         parser.error(f"--only must be rows of {args.plan}, {listed(names)}, got {listed(unknown)}")
-    for row in plan:
-        if not args.print and (args.only is None or row.name in args.only):
-            for job in jobs_of(row, plan, args.results, args.weights):
-                run_job(job, plan, args)
+    chosen = [row for row in plan if not args.print and (args.only is None or row.name in args.only)]
+    check(plan, chosen, args)
+    for row in chosen:
+        for job in jobs_of(row, plan, args.results, args.weights):
+            run_job(job, plan, args)
     print_tables(plan, claims, args.results, args.data)
     return 0
 

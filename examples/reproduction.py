@@ -141,7 +141,9 @@ def distillation_of(job: Job, plan: Sequence[Planned], args: argparse.Namespace,
     settings = dict(job.distill)
     teachers, times = [args.runs / name for name in settings.pop("teachers")], settings.pop("more_rows", None)
     folder = args.runs / f"{job.name}-{job.seed}-rows-{times}"
-    if known_identity(args.runs / f"{job.name}-{job.seed}") is None:  # else it has their answers
+    unlabelled = {} if times is None else {name: folder / f"{name}.tsv" for name in TASKS}
+    known = known_identity(args.runs / f"{job.name}-{job.seed}") is not None  # then it has the teachers' answers
+    if not known or not all(file.exists() for file in unlabelled.values()):
         for name, _, seed in (teacher.name.rpartition("-") for teacher in teachers):
             row = next(row for row in plan if row.name == name)
             for each in jobs_of(row, plan, args.results, args.weights):
@@ -151,7 +153,6 @@ def distillation_of(job: Job, plan: Sequence[Planned], args: argparse.Namespace,
                     train_job(each, plan, args)
         if times is not None:
             write_more_rows(Run.load(teachers[0]), folder, weights=weights, times=times, seed=job.seed)
-    unlabelled = {} if times is None else {name: folder / f"{name}.tsv" for name in TASKS}
     return Distillation(teachers=teachers, unlabelled=unlabelled, **settings)
 
 
@@ -159,9 +160,9 @@ def train_job(job: Job, plan: Sequence[Planned], args: argparse.Namespace) -> Ru
     """Train what a job says, from where it was stopped, or load it if it is finished."""
     out = args.runs / f"{job.name}-{job.seed}"
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
-    config, resume = config_of(job, args.data), (out / "config.json").exists()
+    config = config_of(job, args.data)
     told = distillation_of(job, plan, args, str(config.encoder.weights))
-    return train(config, out, select=job.select, distillation=told, device=args.device, resume=resume)
+    return train(config, out, select=job.select, distillation=told, device=args.device, resume=True)
 
 
 def check_result(result: Result, job: Job, place: Path, data: Path) -> None:
@@ -170,7 +171,7 @@ def check_result(result: Result, job: Job, place: Path, data: Path) -> None:
     found = {"select": "auto", "distill": None} | result
     for key, value in wanted.items():
         if found[key] != value:
-            raise DataError(f"{place}: {key} must be {value}, got {found[key]}; name another folder with --results")
+            raise DataError(f"{place}: {key} must be {value}, got {found[key]}; name its --weights or other --results")
     for task in result.get("dev", ()):
         read_dev(task, data, [result])
 

@@ -85,15 +85,23 @@ def read_plan(path: Path) -> tuple[list[Planned], list[Claim]]:
     try:
         plan = tomllib.loads(path.read_text("utf-8"))
         rows, claims = [Planned(**row) for row in plan["run"]], [Claim(**claim) for claim in plan.get("claim", [])]
+        runs = [[f"{row.name}-{seed:d}" for seed in row.seeds] for row in rows]
+        teachers = [row.distill["teachers"] if row.distill else [] for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} must be a plan, with [[run]] and [[claim]] ({error})") from None
-    names, runs = [row.name for row in rows], [f"{row.name}-{seed}" for row in rows for seed in row.seeds]
+    names = [row.name for row in rows]
+    for place, row in enumerate(rows):
+        if row.name in names[:place]:
+            raise DataError(f"{path}: a row's name must be its own, got {row.name} twice")
+        if row.screen and list(row.seeds) != [1]:
+            raise DataError(f"{path}: a screen's seeds must be [1], got {list(row.seeds)} for {row.name}")
     named = [("rate_of", row.rate_of, names) for row in rows if row.rate_of is not None]
-    named += [("a teacher", name, runs) for row in rows if row.distill for name in row.distill["teachers"]]
     named += [("a claim's row", name, names) for claim in claims for name in (claim.better, claim.than)]
+    for place, of_row in enumerate(teachers):
+        named += [("a teacher", name, sum(runs[:place], [])) for name in of_row]
     for what, name, known in named:
         if name not in known:
-            raise DataError(f"{path}: {what} must be one of {listed(known)}, got {name}")
+            raise DataError(f"{path}: {what} must be one of {listed(known) if known else 'the rows above'}, got {name}")
     for claim in claims:
         if claim.task not in (*TASKS, "mean"):
             raise DataError(f"{path}: a claim's task must be one of {listed((*TASKS, 'mean'))}, got {claim.task}")
@@ -106,25 +114,36 @@ def rate_sets(rate: float) -> tuple[str, ...]:
 
 
 def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) -> Iterator[Job]:
-    """Give a row's trainings, each when the results of those before it are there.
+    """Give a row's trainings, among them the screens that choose its rate; those after them only with their results.
 
     :param weights: take the place of the published ones.
     """
-    sets = tuple(row.set)
-    if row.preset not in OURS and weights != PUBLISHED_WEIGHTS:
-        sets = (f"encoder.weights={weights}", *sets)
-        if row.epochs is not None:
-            sets = (*sets, f"train.epochs={row.epochs}")
-    screens = [Job(f"{row.name}-lr{rate:g}", row.preset, sets + rate_sets(rate), 1, True) for rate in row.rates]
-    yield from screens
+    sets = _sets(row, weights)
     tuned = next((other for other in plan if other.name == row.rate_of), row)
-    if tuned.rates:
-        means = [held_out_mean(read_result(results / f"{tuned.name}-lr{rate:g}-1.json")) for rate in tuned.rates]
+    screens = [
+        Job(f"{tuned.name}-lr{rate:g}", tuned.preset, _sets(tuned, weights) + rate_sets(rate), 1, True)
+        for rate in tuned.rates
+    ]
+    yield from screens
+    if screens:
+        found = [results / screen.file for screen in screens]
+        if not all(path.exists() for path in found):
+            return
+        means = [held_out_mean(read_result(path)) for path in found]
         sets += rate_sets(tuned.rates[means.index(max(means))])
     for seed in row.seeds:
         predict = row.predict and seed == row.seeds[0]
         log_conflict = row.log_conflict and seed == row.seeds[-1]
         yield Job(row.name, row.preset, sets, seed, row.screen, predict, log_conflict, row.select, row.distill)
+
+
+def _sets(row: Planned, weights: str) -> tuple[str, ...]:
+    """Return what a row changes of its preset, on these weights."""
+    if row.preset in OURS or weights == PUBLISHED_WEIGHTS:
+        return tuple(row.set)
+    # With the published weights, also from a folder of theirs, the preset's epochs count.
+    cut = row.epochs is not None and Path(weights).name != PUBLISHED_WEIGHTS
+    return (f"encoder.weights={weights}", *row.set, *([f"train.epochs={row.epochs}"] if cut else []))
 
 
 def read_result(path: Path) -> Result:

@@ -119,6 +119,8 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
                 json.loads((results / "student-1.json").read_bytes())[key] == json.loads(before["student-1.json"])[key]
             )
         shutil.rmtree(files / "runs")
+        (files / "runs" / "student-1").mkdir(parents=True)  # what a kill before the first round leaves
+        (files / "runs" / "student-1" / "teachers.safetensors").write_bytes(b"cut")
     (results / "student-1.json").write_bytes(before["student-1.json"])
     assert reproduce(root, *words).stdout == first.stdout
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
@@ -163,7 +165,12 @@ def test_a_plan_that_names_what_is_not_there_is_refused(plans: ModuleType, tmp_p
         ("run = 3", "must be a plan"),
         (row + "seed = 2", "must be a plan, .*'seed'"),
         (row + 'rate_of = "b"', "rate_of must be one of a, got b"),
-        (row + 'distill = { teachers = ["b-1"] }', "a teacher must be one of a-1, got b-1"),
+        (row.replace("[1]", "3"), "must be a plan, .*'int' object is not iterable"),
+        (row + "distill = { more_rows = 1 }", "must be a plan, .*'teachers'"),
+        (row + row, "a row's name must be its own, got a twice"),
+        (row.replace("[1]", "[2]") + "screen = true", r"a screen's seeds must be \[1\], got \[2\] for a"),
+        (row + row.replace('"a"', '"b"') + 'distill = { teachers = ["b-1"] }', "a teacher must be one of a-1, got b-1"),
+        (row + 'distill = { teachers = ["a-1"] }', "a teacher must be one of the rows above, got a-1"),
         (row + claim.replace('than = "a"', 'than = "b"'), "a claim's row must be one of a, got b"),
         (row + claim.replace("sst", "sts2"), "a claim's task must be one of sst, para, sts, mean, got sts2"),
     ):
@@ -172,13 +179,68 @@ def test_a_plan_that_names_what_is_not_there_is_refused(plans: ModuleType, tmp_p
             plans.read_plan(tmp_path / "plan.toml")
 
 
+def test_the_trainings_of_a_row(plans: ModuleType, tmp_path: Path) -> None:
+    published = plans.Planned("mtl", "", "mtl-slb-concat", seeds=[1], set=["train.clip=1"], epochs=5)
+    for weights, sets in (
+        ("bert-base-uncased", ("train.clip=1",)),
+        ("google-bert/bert-base-uncased", ("encoder.weights=google-bert/bert-base-uncased", "train.clip=1")),
+        ("all-minilm-l6-v2", ("encoder.weights=all-minilm-l6-v2", "train.clip=1", "train.epochs=5")),
+    ):
+        (job,) = plans.jobs_of(published, [published], tmp_path, weights)
+        assert job.sets == sets
+    tuned = plans.Planned("tuned", "", "minilm", seeds=[1, 2], rates=[1e-5, 1e-4], predict=True, log_conflict=True)
+    other = plans.Planned("other", "", "minilm", seeds=[1], rate_of="tuned", set=["train.moments=shared"])
+    plan, weights = [tuned, other], "all-minilm-l6-v2"
+    screens = list(plans.jobs_of(other, plan, tmp_path, weights))  # without their results no more is known
+    assert [(job.file, job.screen) for job in screens] == [
+        ("tuned-lr1e-05-1.json", True),
+        ("tuned-lr0.0001-1.json", True),
+    ]
+    for screen, mean in zip(screens, (0.5, 0.4), strict=True):
+        (tmp_path / screen.file).write_text(json.dumps({"epochs": [{"mean": mean}, {"mean": 0.9}], "kept": 1}))
+    assert list(plans.jobs_of(other, plan, tmp_path, weights))[:2] == screens
+    assert list(plans.jobs_of(other, plan, tmp_path, weights))[2].sets == (*other.set, *plans.rate_sets(1e-5))
+    trained = list(plans.jobs_of(tuned, plan, tmp_path, weights))[2:]
+    assert [(job.seed, job.predict, job.log_conflict) for job in trained] == [(1, True, False), (2, False, True)]
+
+
+def test_a_screen_has_half_the_rounds(names: ModuleType, plans: ModuleType, files: Path) -> None:
+    sets = tuple(f"tasks.{task}.batch_size={size}" for task, size in zip(names.TASKS, (9, 6, 10), strict=True))
+    config = names.config_of(plans.Job("a", "minilm", sets, 1, screen=True), files)
+    assert config.train.rounds == 5  # 108 of 120 rows in batches of 10 are ten rounds
+    assert names.config_of(plans.Job("a", "minilm", sets, 1, screen=False), files).train.rounds is None
+
+
+def test_results_and_settings_are_checked_before_the_first_training(
+    root: Path, files: Path, tiny_weights: Path
+) -> None:
+    (plan := files / "plan.toml").write_text(PLAN.format(weights=tiny_weights), encoding="utf-8")
+    words = ["--data", files, "--plan", plan, "--results", files / "results", "--runs", files / "runs"]
+    plan.write_text(
+        plan.read_text("utf-8").replace('"train.epochs=1", "encoder', '"train.epcohs=1", "encoder'), "utf-8"
+    )
+    late = reproduce(root, *words)
+    assert "got 'epcohs' (did you mean epochs?)" in late.stderr.splitlines()[-1]
+    place = files / "results" / "minilm-1.json"
+    place.parent.mkdir(exist_ok=True)
+    shutil.copy(root / "examples" / "results" / "tables" / "minilm-1.json", place)
+    row = '[[run]]\nname = "minilm"\nabout = ""\npreset = "minilm"\nseeds = [1]\nset = ["train.epochs=5"]\n'
+    plan.write_text(row, encoding="utf-8")
+    for more in ([], ["--print"]):
+        other = reproduce(root, *words, *more)
+        assert other.stderr.splitlines()[-1].startswith(f"error: {place}: set must be ['train.epochs=5'], got []")
+    assert not (files / "runs").exists()
+
+
 def test_a_result_of_other_settings_or_rows_is_refused(
     root: Path, names: ModuleType, plans: ModuleType, files: Path
 ) -> None:
     place = root / "examples" / "results" / "tables" / "minilm-1.json"
     result = plans.read_result(place)
     job = plans.Job("minilm", "minilm", ("train.epochs=5",), 1, False)
-    with pytest.raises(DataError, match=r"minilm-1.json: set must be \['train.epochs=5'\], got \[\]; name another"):
+    with pytest.raises(
+        DataError, match=r"minilm-1.json: set must be \['train.epochs=5'\], got \[\]; name its --weights"
+    ):
         names.check_result(result, job, place, files)
     with pytest.raises(DataError, match="must have the 1101 dev rows of sst that minilm-1 was scored on, got 40"):
         names.check_result(result, replace(job, sets=()), place, files)
@@ -206,11 +268,7 @@ def test_results_are_of_what_the_plan_says(root: Path, plans: ModuleType) -> Non
     folder = root / "examples" / "results" / "tables"
     wanted: dict[str, Any] = {}
     for row in plan:
-        try:
-            for job in plans.jobs_of(row, plan, folder, "all-minilm-l6-v2"):
-                wanted[job.file] = job
-        except FileNotFoundError:  # its screens are not all there yet
-            continue
+        wanted |= {job.file: job for job in plans.jobs_of(row, plan, folder, "all-minilm-l6-v2")}
     for path in folder.glob("*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
         stem, _, seed = path.stem.rpartition("-")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from minbert.errors import InputError
+from minbert.errors import InputError, listed
 from multitask.metrics import METRICS, Values, scorer
 from multitask.resampling import Floats, draw_rows
 from multitask.settings.checks import shown
@@ -114,7 +114,8 @@ def paired_mean_difference(tasks: Sequence[Pair], *, resamples: int = RESAMPLES,
 
     An undefined score, of a resample as well, counts as 0, as in a run's own mean.
 
-    :raises InputError: without tasks, for a metric of which less is better, and as in paired_difference.
+    :raises InputError: without tasks, for a metric of which less is better, where a side's tasks have different numbers
+        of seeds, and as in paired_difference.
     """
     lower = next((pair.metric for pair in tasks if not METRICS.greater_is_better(pair.metric)), None)
     if not tasks or lower is not None:
@@ -124,6 +125,10 @@ def paired_mean_difference(tasks: Sequence[Pair], *, resamples: int = RESAMPLES,
         resampled_scores(pair.metric, [pair.first, pair.second], pair.labels, pair.classes, resamples, generator)
         for pair, generator in zip(tasks, generators, strict=True)
     ]
+    for name, seeds in zip(("first", "second"), zip(*sides, strict=True), strict=True):
+        counts = list(dict.fromkeys(len(task.seeds) for task in seeds))
+        if len(counts) > 1:
+            raise InputError(f"{name} must have equally many seeds in all tasks, got {listed(counts, join=' and ')}")
     first, second = (mean_of(side) for side in zip(*sides, strict=True))
     return difference_of(first, second)
 

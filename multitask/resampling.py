@@ -166,8 +166,11 @@ def _resample_confusion(
     # Drawing n rows and counting them in the confusion matrix is a multinomial draw.
     classes, confusion = confusion_of(predicted, wanted)
     shares = confusion.ravel() / confusion.sum()
-    counts = generator.multinomial(len(predicted), shares, resamples)
-    return formula(classes, counts.reshape(resamples, *confusion.shape).astype(np.float64))
+    drawn = []
+    for start in range(0, resamples, batch := max(1, BATCH_VALUES // confusion.size)):
+        counts = generator.multinomial(len(predicted), shares, min(batch, resamples - start)).astype(np.float64)
+        drawn.append(formula(classes, counts.reshape(-1, *confusion.shape)))
+    return np.concatenate(drawn)
 
 
 def _resample_correlation(
@@ -273,10 +276,17 @@ def row_scorer(
         ranks = prepare(predicted), prepare(wanted)
         return lambda draws: _as_nan(correlate(*(side[draws.rows] for side in ranks)))
     if formula is not None:
-        classes, cells = _cells_of(predicted, wanted)
-        size = len(classes)
-        return lambda draws: formula(classes, _counted(cells[draws.rows], size**2).reshape(-1, size, size))
+        return partial(_score_confusions, formula, *_cells_of(predicted, wanted))
     return lambda draws: np.array([metric(predicted[rows], wanted[rows]) for rows in draws.rows], dtype=np.float64)
+
+
+def _score_confusions(
+    formula: Callable[[Floats, Floats], Floats], classes: Floats, cells: Rows, draws: Draws
+) -> Floats:
+    """Apply a formula to the confusion matrices of draws: (resamples,), a batch of them at a time."""
+    size, batch = len(classes), max(1, BATCH_VALUES // len(classes) ** 2)
+    parts = (cells[draws.rows[start : start + batch]] for start in range(0, len(draws.rows), batch))
+    return np.concatenate([formula(classes, _counted(part, size**2).reshape(-1, size, size)) for part in parts])
 
 
 def _pearson_of(predicted: Floats, wanted: Floats, draws: Draws) -> Floats:

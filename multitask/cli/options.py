@@ -63,10 +63,10 @@ def add_bad_rows(command: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_limit(command: argparse.ArgumentParser) -> None:
-    """Add ``--limit``."""
+def add_limit(command: argparse.ArgumentParser, but: str = "") -> None:
+    """Add ``--limit``; ``but`` ends its help."""
     command.add_argument(
-        "--limit", type=at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed"
+        "--limit", type=at_least(1), metavar="ROWS", help="use this many rows of each task, drawn by the seed" + but
     )
 
 

@@ -26,7 +26,7 @@ def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("file", type=Path, metavar="FILE.toml", help="tasks and settings, with a table [sweep]")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder of the run folders")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the preset's data files (data)")
-    add_limit(parser)
+    add_limit(parser, "; the comparison scores all dev rows")
     add_bad_rows(parser, "missing")
     add_select(parser)
     add_save_every(parser)

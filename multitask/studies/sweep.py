@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from multitask.data.examples import OnBad
 from multitask.data.load import prepare
 from multitask.distributed import is_main
 from multitask.errors import DataError, StoppedError
+from multitask.model.build import build_model
 from multitask.settings.sweep import Sweep
 from multitask.studies.compare_runs import Comparison, Member, compare_sides, read_member, refuse_other_rows
 from multitask.training.decisions import selection_for
@@ -19,6 +22,7 @@ from multitask.training.identity import (
 )
 from multitask.training.loop import build_sampler
 from multitask.training.train import train
+from multitask.updates.stepper import Stepper
 
 __all__ = ["run_sweep"]
 
@@ -75,7 +79,7 @@ def run_sweep(
 
 
 def _check(sweep: Sweep, select: str, limit: int | None, bad_rows: OnBad) -> None:
-    """Read the rows of each setting for the first seed: what can't be trained or compared is refused before hours."""
+    """Read rows and build models for the first seed: what can't be trained or compared is refused before hours."""
     members = []
     for name, (_, config) in zip(sweep.settings, sweep.runs(), strict=False):  # those of the first seed come first
         prepared = prepare(config, limit=limit, bad_rows=bad_rows)
@@ -87,6 +91,7 @@ def _check(sweep: Sweep, select: str, limit: int | None, bad_rows: OnBad) -> Non
                 f"{sweep.path}: a task must have dev rows for settings to be compared (tasks.NAME.dev, or"
                 " train.hold_out), got none"
             )
+        Stepper(build_model(prepared.config)[0], config.train, np.random.default_rng())
         members.append([Member(name, prepared.config, rows)])
     refuse_other_rows(members, "dev", advice="; a dev file (tasks.NAME.dev) is the same for all settings")
 

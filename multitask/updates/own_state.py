@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from multitask.errors import RunError
@@ -47,13 +48,14 @@ class OwnState:
 def _content(value: Any) -> Any:
     """Return what can be compared: of numbers, words, tensors and what holds them all, of anything else its type."""
     if isinstance(value, Tensor):
-        value = value.detach().cpu().float().numpy()
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return value.dtype, value.shape, content
     if isinstance(value, np.ndarray):
-        return value.shape, value.tobytes()
+        return value.dtype, value.shape, value.tobytes()
     if isinstance(value, Mapping):
         return [(_content(key), _content(entry)) for key, entry in value.items()]
     if isinstance(value, list | tuple | set | frozenset) or type(value).__name__ == "deque":
         return [_content(entry) for entry in value]
-    if isinstance(value, bool | int | float | complex | str | bytes | None):
+    if isinstance(value, bool | int | float | complex | str | bytes | np.generic | None):
         return repr(value)
     return type(value)

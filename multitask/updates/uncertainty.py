@@ -16,7 +16,7 @@ class Uncertainty(Objective):
 
     Source: Kendall, Gal and Cipolla 2018 (arXiv 1705.07115), equation 7, with s = log sigma^2, which is what their
     section 3.2 trains: the sum of exp(-s) / 2 * loss + s / 2. Their equation 10 has no half before the loss of a
-    classification: the same objective up to a constant, if its s starts at -log 2 instead of 0.
+    classification: the same objective up to a constant, if the s here starts at -log 2 instead of 0.
     """
 
     lr = 1e-3  # of the log variances

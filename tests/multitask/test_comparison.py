@@ -10,7 +10,8 @@ from scipy.stats import bootstrap
 from minbert.errors import InputError
 from multitask import Difference, paired_difference
 from multitask.comparison import Pair, paired_mean_difference, resampled_scores
-from multitask.metrics import METRICS, compute_metric
+from multitask.metrics import METRICS, bootstrap_score, compute_metric
+from multitask.resampling import Draws, row_scorer
 
 
 def classes_of(generator: np.random.Generator, rows: int, right: float, labels: np.ndarray, count: int) -> np.ndarray:
@@ -50,6 +51,19 @@ def test_the_interval_of_classes_is_scipys(metric: str) -> None:
     assert found.difference == compute_metric(metric, second, labels) - compute_metric(metric, first, labels)
     assert [found.low, found.high] == pytest.approx(scipys(metric, first, second, labels), abs=0.01)
     assert not found.tie
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "mcc"])
+def test_many_classes_are_resampled_a_few_matrices_at_a_time(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix of 150 classes for each of 2,000 resamples would be 360 MB."""
+    generator = np.random.default_rng(0)
+    labels, found = generator.integers(0, 150, (2, 1000))
+    rows = Draws(generator.integers(0, 1000, (50, 1000)))
+    at_once = row_scorer(metric, METRICS[metric], 1, found, labels)(rows)
+    whole = bootstrap_score(metric, found, labels, resamples=50)
+    monkeypatch.setattr("multitask.resampling.BATCH_VALUES", 3 * 150**2)
+    assert np.array_equal(row_scorer(metric, METRICS[metric], 1, found, labels)(rows), at_once)
+    assert bootstrap_score(metric, found, labels, resamples=50) == whole
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman", "mae"])
@@ -210,3 +224,6 @@ def test_what_can_not_be_compared_is_refused() -> None:
         paired_mean_difference([Pair("mae", [1.0], [1.0], [1.0])])
     with pytest.raises(InputError, match="tasks must be some, .* got none"):
         paired_mean_difference([])
+    one, two = Pair("accuracy", [1], [1], [1]), Pair("accuracy", [1], [[1], [0]], [1])
+    with pytest.raises(InputError, match="second must have equally many seeds in all tasks, got 1 and 2"):
+        paired_mean_difference([one, two])

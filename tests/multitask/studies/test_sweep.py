@@ -167,6 +167,14 @@ def test_what_can_not_be_compared_is_refused_before_the_first_training(
         (SETTINGS, {"train": str(tmp_path / "gone.csv")}, [], 1, "gone.csv does not exist"),
         (SETTINGS + '"tasks.para.batch_size" = 200', {}, [], 2, "task para must have at least 400 rows for 2 rounds"),
         (SETTINGS, {}, ["--select", "nope"], 2, "select must be one of auto, last, mean, sst, para"),
+        (
+            SETTINGS + '"tasks.para.lr" = 1e-3\n"train.update" = "pcgrad"',
+            {},
+            [],
+            2,
+            "must be equal for all tasks of one enc",
+        ),
+        (SETTINGS + '"encoder.weights" = "all-mpnet-base-v3"', {}, [], 1, "all-mpnet-base-v3"),
         (SETTINGS.replace('= "mean"', '= "maen"'), {}, [], 2, "sweep.settings.mean: tasks.sst.pooling must be one of"),
     ):
         assert sweep(study(settings, **keys), *options) == status

@@ -58,6 +58,16 @@ def test_a_signal_during_the_last_scoring_leaves_a_run_to_finish(
     assert contents(tmp_path / "run") == expected
 
 
+@pytest.mark.parametrize("update", ["uncertainty", "famo", "upgrad"])
+def test_an_update_with_state_of_its_own_resumes_to_the_same_bytes(
+    train: Train, stopped_run: Train, contents: ContentsOf, whole: Whole, update: str, tmp_path: Path
+) -> None:
+    config, expected = whole(update)
+    stopped_run(config, tmp_path / "run", 4 * 7 + 4)
+    train(config, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == expected
+
+
 @pytest.mark.parametrize("setting", ["train.moments=shared", "encoder.checkpoint_layers=true"])
 def test_settings_that_save_memory_resume_to_the_same_bytes(
     train: Train, stopped_run: Train, contents: ContentsOf, whole: Whole, setting: str, tmp_path: Path

@@ -135,6 +135,14 @@ def changes_an_array(update: Any, losses: Any) -> None:
     update.weights[0] += 1
 
 
+def changes_a_numpy_number(update: Any, losses: Any) -> None:
+    update.rounds += 1
+
+
+def changes_what_float32_does_not_hold(update: Any, losses: Any) -> None:
+    update.exact = update.exact + 1e-12
+
+
 def changes_what_is_not_persistent(update: Any, losses: Any) -> None:
     update.lost += 1
 
@@ -148,7 +156,8 @@ class Keeper(Objective):
 
     def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
         super().__init__(tasks, rng)
-        self.weights = np.ones(3)
+        self.weights, self.rounds = np.ones(3), np.int64(0)
+        self.exact = torch.ones((), dtype=torch.float64)
         self.register_buffer("seen", torch.zeros(1))
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("lost", torch.zeros(()), persistent=False)
@@ -164,6 +173,8 @@ class Keeper(Objective):
     [
         (keeps_a_list, r"must keep its state in parameters and buffers .*, got history, which changed"),
         (changes_an_array, r"must keep its state in parameters and buffers .*, got weights, which changed"),
+        (changes_a_numpy_number, r"must keep its state in parameters and buffers .*, got rounds, which changed"),
+        (changes_what_float32_does_not_hold, r"must keep its state in parameters .*, got exact, which changed"),
         (changes_what_is_not_persistent, r"must keep its state in parameters and buffers .*, got lost, which changed"),
         (grows_a_buffer, ""),
         (lambda update, losses: None, ""),

@@ -17,8 +17,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from reproduction import check_result, config_of, predictions_of, read_dev, run_job
-from reproduction_plan import COURSE, TASKS, Claim, Planned, Result, held_out_mean, jobs_of, read_plan, read_result
+from reproduction import check_job, check_result, predictions_of, read_dev, run_job
+from reproduction_plan import (
+    COURSE,
+    TASKS,
+    Claim,
+    Job,
+    Planned,
+    Result,
+    held_out_mean,
+    jobs_of,
+    read_plan,
+    read_result,
+    sets_of,
+)
 
 from minbert import MinbertError
 from minbert.errors import listed
@@ -127,8 +139,9 @@ def check(plan: Sequence[Planned], chosen: Sequence[Planned], args: argparse.Nam
         for job in jobs_of(row, plan, args.results, args.weights):
             if (place := args.results / job.file).exists():
                 check_result(read_result(place), job, place, args.data)
-            elif row in chosen:
-                config_of(job, args.data)
+        if row in chosen and not all((args.results / f"{row.name}-{seed}.json").exists() for seed in row.seeds):
+            sets = sets_of(row, args.weights)  # its rate may not be known yet
+            check_job(Job(row.name, row.preset, sets, 1, row.screen, row.predict, False, row.select, row.distill), args)
 
 
 def print_tables(plan: Sequence[Planned], claims: Sequence[Claim], results: Path, data: Path) -> None:

@@ -20,6 +20,7 @@ from reproduction_plan import COURSE, TASKS, Job, Planned, Result, held_out_mean
 
 from multitask import DataError, Distillation, Run, RunConfig, build_config, train
 from multitask.cli.output import write_split
+from multitask.evaluation import Selection
 from multitask.metrics import bootstrap_score, compute_metric
 from multitask.training.identity import known_identity
 
@@ -167,7 +168,8 @@ def train_job(job: Job, plan: Sequence[Planned], args: argparse.Namespace) -> Ru
 
 def check_result(result: Result, job: Job, place: Path, data: Path) -> None:
     """Refuse a result of other settings than a job's, or of other dev rows."""
-    wanted = {"preset": job.preset, "set": list(job.sets), "select": job.select, "distill": job.distill}
+    wanted: Result = {key: getattr(job, key) for key in ("preset", "screen", "select", "distill")}
+    wanted["set"] = list(job.sets)
     found = {"select": "auto", "distill": None} | result
     for key, value in wanted.items():
         if found[key] != value:
@@ -176,16 +178,28 @@ def check_result(result: Result, job: Job, place: Path, data: Path) -> None:
         read_dev(task, data, [result])
 
 
+def check_job(job: Job, args: argparse.Namespace) -> None:
+    """Refuse settings of a job that can't be trained, and files that are not there, rather than after hours."""
+    config = config_of(job, args.data)
+    Selection.parse(job.select, config.tasks)
+    if job.distill is not None:
+        try:
+            Distillation(**{key: value for key, value in job.distill.items() if key != "more_rows"})
+        except TypeError as error:
+            raise DataError(f"{job.name}: distill must have settings of multitask distill ({error})") from None
+    needed = ([] if job.screen else ["dev"]) + (["test-student"] if job.predict else [])
+    for file in [f"{stem}-{split}.csv" for stem, *_ in COURSE.values() for split in needed]:
+        if not (args.data / file).exists():
+            raise DataError(f"--data {args.data} must hold {file}, there is none")
+
+
 def run_job(job: Job, plan: Sequence[Planned], args: argparse.Namespace) -> None:
     """Train what a job says, unless its result is there, and write its result."""
     place = args.results / job.file
     if place.exists():
         check_result(read_result(place), job, place, args.data)
         return
-    needed = ([] if job.screen else ["dev"]) + (["test-student"] if job.predict else [])
-    for file in [f"{stem}-{split}.csv" for stem, *_ in COURSE.values() for split in needed]:
-        if not (args.data / file).exists():  # rather than after hours
-            raise DataError(f"--data {args.data} must hold {file}, there is none")
+    check_job(job, args)
     run = train_job(job, plan, args)
     result = result_of(run, job, args.data)
     args.results.mkdir(parents=True, exist_ok=True)

@@ -87,6 +87,9 @@ def read_plan(path: Path) -> tuple[list[Planned], list[Claim]]:
         rows, claims = [Planned(**row) for row in plan["run"]], [Claim(**claim) for claim in plan.get("claim", [])]
         runs = [[f"{row.name}-{seed:d}" for seed in row.seeds] for row in rows]
         teachers = [row.distill["teachers"] if row.distill else [] for row in rows]
+        lists = [given for row in rows for given in (row.set, row.rates) if not isinstance(given, list | tuple)]
+        if lists:
+            raise TypeError(f"set and rates must be lists, got {lists[0]!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} must be a plan, with [[run]] and [[claim]] ({error})") from None
     names = [row.name for row in rows]
@@ -95,13 +98,16 @@ def read_plan(path: Path) -> tuple[list[Planned], list[Claim]]:
             raise DataError(f"{path}: a row's name must be its own, got {row.name} twice")
         if row.screen and list(row.seeds) != [1]:
             raise DataError(f"{path}: a screen's seeds must be [1], got {list(row.seeds)} for {row.name}")
-    named = [("rate_of", row.rate_of, names) for row in rows if row.rate_of is not None]
+        if row.rates and row.rate_of is not None:
+            raise DataError(f"{path}: a row must have rates or rate_of, got both for {row.name}")
+    tuned = [row.name for row in rows if row.rates]
+    named = [("rate_of", row.rate_of, tuned) for row in rows if row.rate_of is not None]
     named += [("a claim's row", name, names) for claim in claims for name in (claim.better, claim.than)]
     for place, of_row in enumerate(teachers):
-        named += [("a teacher", name, sum(runs[:place], [])) for name in of_row]
+        named += [("a teacher, of a row above,", name, sum(runs[:place], [])) for name in of_row]
     for what, name, known in named:
         if name not in known:
-            raise DataError(f"{path}: {what} must be one of {listed(known) if known else 'the rows above'}, got {name}")
+            raise DataError(f"{path}: {what} must be one of {listed(known)}, got {name}")
     for claim in claims:
         if claim.task not in (*TASKS, "mean"):
             raise DataError(f"{path}: a claim's task must be one of {listed((*TASKS, 'mean'))}, got {claim.task}")
@@ -118,10 +124,10 @@ def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) 
 
     :param weights: take the place of the published ones.
     """
-    sets = _sets(row, weights)
+    sets = sets_of(row, weights)
     tuned = next((other for other in plan if other.name == row.rate_of), row)
     screens = [
-        Job(f"{tuned.name}-lr{rate:g}", tuned.preset, _sets(tuned, weights) + rate_sets(rate), 1, True)
+        Job(f"{tuned.name}-lr{rate:g}", tuned.preset, sets_of(tuned, weights) + rate_sets(rate), 1, True)
         for rate in tuned.rates
     ]
     yield from screens
@@ -137,7 +143,7 @@ def jobs_of(row: Planned, plan: Sequence[Planned], results: Path, weights: str) 
         yield Job(row.name, row.preset, sets, seed, row.screen, predict, log_conflict, row.select, row.distill)
 
 
-def _sets(row: Planned, weights: str) -> tuple[str, ...]:
+def sets_of(row: Planned, weights: str) -> tuple[str, ...]:
     """Return what a row changes of its preset, on these weights."""
     if row.preset in OURS or weights == PUBLISHED_WEIGHTS:
         return tuple(row.set)

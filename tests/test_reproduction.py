@@ -88,11 +88,17 @@ def test_what_has_a_result_is_not_trained_again(root: Path, files: Path, tiny_we
     results = files / "results"
     words = ["--data", files, "--plan", plan, "--results", results, "--runs", files / "runs"]
     dev = [path.rename(path.with_suffix(".away")) for path in files.glob("*-dev.csv")]
-    screens = reproduce(root, *words, "--only", "tuned")  # stops at the first run that reads the dev files
+    missing = reproduce(root, *words, "--only", "tuned")
+    assert missing.stderr.splitlines()[-1] == f"error: --data {files} must hold ids-sst-dev.csv, there is none"
+    assert not results.exists()
+    for path in dev:
+        path.with_suffix(".csv").mkdir()
+    screens = reproduce(root, *words, "--only", "tuned")  # stops where the dev files are read
     assert screens.returncode == 1
-    assert screens.stderr.splitlines()[-1] == f"error: --data {files} must hold ids-sst-dev.csv, there is none"
+    assert screens.stderr.splitlines()[-1] == f"error: [Errno 21] Is a directory: '{files / 'ids-sst-dev.csv'}'"
     assert sorted(path.name for path in results.iterdir()) == ["tuned-lr0.001-1.json", "tuned-lr1e-05-1.json"]
     for path in dev:
+        path.with_suffix(".csv").rmdir()
         path.rename(path.with_suffix(".csv"))
     first = reproduce(root, *words)
     assert first.returncode == 0, first.stderr
@@ -164,13 +170,19 @@ def test_a_plan_that_names_what_is_not_there_is_refused(plans: ModuleType, tmp_p
     for text, message in (
         ("run = 3", "must be a plan"),
         (row + "seed = 2", "must be a plan, .*'seed'"),
-        (row + 'rate_of = "b"', "rate_of must be one of a, got b"),
+        (row + 'rate_of = "a"', "rate_of must be one of none, got a"),
+        (row + 'rates = [1e-5]\nrate_of = "a"', "a row must have rates or rate_of, got both for a"),
+        (row + "rates = 3", "must be a plan, .*set and rates must be lists, got 3"),
+        (row + 'set = "train.epochs=1"', "set and rates must be lists, got 'train.epochs=1'"),
         (row.replace("[1]", "3"), "must be a plan, .*'int' object is not iterable"),
         (row + "distill = { more_rows = 1 }", "must be a plan, .*'teachers'"),
         (row + row, "a row's name must be its own, got a twice"),
         (row.replace("[1]", "[2]") + "screen = true", r"a screen's seeds must be \[1\], got \[2\] for a"),
-        (row + row.replace('"a"', '"b"') + 'distill = { teachers = ["b-1"] }', "a teacher must be one of a-1, got b-1"),
-        (row + 'distill = { teachers = ["a-1"] }', "a teacher must be one of the rows above, got a-1"),
+        (
+            row + row.replace('"a"', '"b"') + 'distill = { teachers = ["b-1"] }',
+            "a teacher, .*, must be one of a-1, got b-1",
+        ),
+        (row + 'distill = { teachers = ["a-1"] }', "a teacher, of a row above, must be one of none, got a-1"),
         (row + claim.replace('than = "a"', 'than = "b"'), "a claim's row must be one of a, got b"),
         (row + claim.replace("sst", "sts2"), "a claim's task must be one of sst, para, sts, mean, got sts2"),
     ):
@@ -221,8 +233,24 @@ def test_results_and_settings_are_checked_before_the_first_training(
     )
     late = reproduce(root, *words)
     assert "got 'epcohs' (did you mean epochs?)" in late.stderr.splitlines()[-1]
+    assert not (files / "results").exists()
+    for more, message in (
+        ('rate_of = "tuned"\nset = ["train.epcohs=1"]', "got 'epcohs' (did you mean epochs?)"),
+        ('select = "lats"', "select must be one of auto, last, mean, sst, para"),
+        (
+            'distill = { teachers = ["small-1"], temprature = 3 }',
+            "error: late: distill must have settings of multitask",
+        ),
+        (
+            'distill = { teachers = ["small-1"], temperature = 0 }',
+            "temperature must be finite and at least 0.01 and at most 100, got 0",
+        ),
+    ):
+        row = f'\n[[run]]\nname = "late"\nabout = ""\npreset = "minilm"\nseeds = [1]\n{more}\n'
+        plan.write_text(PLAN.format(weights=tiny_weights) + row, encoding="utf-8")
+        assert message in reproduce(root, *words).stderr.splitlines()[-1]
     place = files / "results" / "minilm-1.json"
-    place.parent.mkdir(exist_ok=True)
+    place.parent.mkdir()
     shutil.copy(root / "examples" / "results" / "tables" / "minilm-1.json", place)
     row = '[[run]]\nname = "minilm"\nabout = ""\npreset = "minilm"\nseeds = [1]\nset = ["train.epochs=5"]\n'
     plan.write_text(row, encoding="utf-8")
@@ -244,6 +272,8 @@ def test_a_result_of_other_settings_or_rows_is_refused(
         names.check_result(result, job, place, files)
     with pytest.raises(DataError, match="must have the 1101 dev rows of sst that minilm-1 was scored on, got 40"):
         names.check_result(result, replace(job, sets=()), place, files)
+    with pytest.raises(DataError, match="minilm-1.json: screen must be True, got False; name its"):
+        names.check_result(result, replace(job, sets=(), screen=True), place, files)
 
 
 def test_every_row_of_the_plan_can_be_trained(root: Path, names: ModuleType, plans: ModuleType, files: Path) -> None:

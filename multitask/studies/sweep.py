@@ -50,7 +50,7 @@ def run_sweep(
         trained otherwise, or that holds something else.
     :raises StoppedError: when a signal came and the state has been saved.
     """
-    _check(sweep, select, limit, bad_rows)
+    _check(sweep, out, select, limit, bad_rows)
     if is_main():
         _check_folders(sweep, out, select, limit, bad_rows)
     runs = list(sweep.runs())
@@ -78,7 +78,7 @@ def run_sweep(
     return compare_sides(list(sweep.settings), sides, "dev", device=device)
 
 
-def _check(sweep: Sweep, select: str, limit: int | None, bad_rows: OnBad) -> None:
+def _check(sweep: Sweep, out: Path, select: str, limit: int | None, bad_rows: OnBad) -> None:
     """Read rows and build models for the first seed: what can't be trained or compared is refused before hours."""
     members = []
     for name, (_, config) in zip(sweep.settings, sweep.runs(), strict=False):  # those of the first seed come first
@@ -91,7 +91,8 @@ def _check(sweep: Sweep, select: str, limit: int | None, bad_rows: OnBad) -> Non
                 f"{sweep.path}: a task must have dev rows for settings to be compared (tasks.NAME.dev, or"
                 " train.hold_out), got none"
             )
-        Stepper(build_model(prepared.config)[0], config.train, np.random.default_rng())
+        if any(finished_identity(out / f"{name}-{seed}") is None for seed in sweep.seeds):
+            Stepper(build_model(prepared.config)[0], config.train, np.random.default_rng())
         members.append([Member(name, prepared.config, rows)])
     refuse_other_rows(members, "dev", advice="; a dev file (tasks.NAME.dev) is the same for all settings")
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from minbert.files.storage import sha256_of
+from minbert.tokenizer import BertTokenizer
 from multitask.data.batches import TaskData
 from multitask.data.memory import Given
 from multitask.distributed import gathered, rank, size
@@ -31,7 +32,7 @@ __all__ = [
     "refuse_different_starts",
     "refuse_differences",
     "refuse_to_overwrite",
-    "tokens_of",
+    "tokenizer_digest",
 ]
 
 
@@ -91,9 +92,9 @@ def plugins_of(config: RunConfig, select: str) -> Parts:
     return own_parts(config.encoder, config.train, *config.tasks, metrics=[] if metric is None else [metric])
 
 
-def tokens_of(train: Mapping[str, TaskData]) -> str:
-    """Return the SHA-256 of the tokens of each task's first training rows, which tells another tokenizer."""
-    digest = sha256()
+def tokenizer_digest(tokenizer: BertTokenizer, train: Mapping[str, TaskData]) -> str:
+    """Return the SHA-256 of a vocabulary and of each task's first training rows as tokens, which tell other rules."""
+    digest = sha256(json.dumps(sorted(tokenizer.vocabulary.items())).encode())
     for rows in train.values():
         digest.update(rows.texts.tokens(np.arange(min(len(rows), 100))).input_ids.numpy().tobytes())
     return digest.hexdigest()
@@ -153,7 +154,8 @@ def _as_written_now(identity: Any) -> Any:
     for task in config["tasks"].values():
         # Of one encoder both are the same: without a pooler no run that names attention gets here.
         task["pooling"] = task["pooling"] or DEFAULT_POOLING
-    return {**identity, "config": config}
+    # What a batch holds depends on the order, too, which two objects of JSON are equal without.
+    return {**identity, "config": config, "order of tasks": list(config["tasks"])}
 
 
 def refuse_differences(main: Any, own: Any) -> None:

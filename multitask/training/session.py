@@ -30,7 +30,7 @@ from multitask.training.checkpoints import (
     save_checkpoint,
 )
 from multitask.training.decisions import pooling_notes, selection_for, training_notes
-from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts, tokens_of
+from multitask.training.identity import plugins_of, refuse_changes, refuse_different_starts, tokenizer_digest
 from multitask.training.loop import RoundRecord, TrainState, build_sampler, estimate_seconds, train_rounds
 from multitask.training.origin import Origin, Start, keep_thresholds
 from multitask.training.progress import Reporter
@@ -91,7 +91,7 @@ class Session:
         self.stepper = Stepper(self.model, config.train, order_rng, self.dtype)
         self.train_data = self._tokenized(prepared.train, ahead=False)
         self.dev_data = self._tokenized(prepared.dev, ahead=True)
-        self.tokens = tokens_of(self.train_data)
+        self.digest = tokenizer_digest(self.tokenizer, self.train_data)
         self.selection = selection_for(identity["select"], prepared)
         self.environment = environment_of(self.dtype)
         self.record = opening_record(
@@ -133,7 +133,7 @@ class Session:
             return {}
         state = read_state(folder)
         refuse_changes(self.out, state["identity"], self.identity)
-        if state.get("tokens", self.tokens) != self.tokens:  # older checkpoints don't say
+        if state.get("tokenizer", self.digest) != self.digest:  # older checkpoints don't say
             raise RunError(f"{self.out}: to be resumed, it must have the tokenizer of its training so far, got another")
         restore_checkpoint(folder, self.model, self.stepper, state)
         self.state = TrainState(state["epoch"], state["round"])
@@ -285,7 +285,7 @@ class Session:
             "log_lengths": {"metrics": self.metrics.length(), "timing": self.timing.length()},
             "identity": self.identity,
             "environment": self.environment,
-            "tokens": self.tokens,
+            "tokenizer": self.digest,
             **{key: self.record[key] for key in ("from", "resumed_with_changes", "cross_validated")},
         }
         save_checkpoint(

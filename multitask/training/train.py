@@ -92,7 +92,7 @@ def train(
     :raises ConfigError: for settings that are not allowed.
     :raises DataError: for files and rows that can't be used.
     :raises WeightsError: for weights that are missing or broken.
-    :raises RunError: for a folder that is in use, changed settings, files or rows, a loss that is not finite.
+    :raises RunError: for a folder in use, changed settings, files, rows or tokenizer, a loss that is not finite.
     :raises StoppedError: after SIGTERM, SIGINT or a callback's "stop", when the state has been saved.
     """
     if not isinstance(distillation, Distillation | None):

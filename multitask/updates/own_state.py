@@ -48,7 +48,8 @@ class OwnState:
 def _content(value: Any) -> Any:
     """Return what can be compared: of numbers, words, tensors and what holds them all, of anything else its type."""
     if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        plain = value.detach().cpu().resolve_conj().resolve_neg()
+        content = plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         return value.dtype, value.shape, content
     if isinstance(value, np.ndarray):
         return value.dtype, value.shape, value.tobytes()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import statistics
 from collections.abc import Callable
@@ -147,6 +148,19 @@ def test_a_presets_missing_files_are_named_with_where_they_come_from(
     assert sweep(tmp_path / "study.toml", "--data", tmp_path) == 1
     missing = f"tasks.sst.train: {tmp_path / 'ids-sst-train.csv'} does not exist; `multitask fetch data` downloads"
     assert missing in capsys.readouterr().err
+
+
+def test_a_finished_sweep_needs_no_weights(
+    study: Callable[..., Path], tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_weights, weights := tmp_path / "weights")
+    file = study("[sweep]\nseeds = [1]\n[sweep.settings.only]\n")
+    file.write_text(file.read_text("utf-8").replace(str(tiny_weights), str(weights)), encoding="utf-8")
+    assert sweep(file) == 0
+    table = capsys.readouterr().out
+    shutil.rmtree(weights)
+    assert sweep(file) == 0
+    assert capsys.readouterr().out == table
 
 
 def test_one_setting_has_no_differences(study: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,19 @@ def test_another_tokenizer_in_the_weights_folder_is_refused(
     (weights / "vocab.txt").write_text("\n".join([*special, *reversed(others)]) + "\n")
     with pytest.raises(RunError, match="run: to be resumed, it must have the tokenizer of its training so far"):
         train(config, tmp_path / "run", resume=True)
+
+
+def test_another_order_of_the_tasks_is_refused(
+    train: Train, stopped_run: Train, short_config: MakeConfig, tmp_path: Path
+) -> None:
+    """What a batch holds is drawn by a task's place among the others."""
+    config = short_config()
+    stopped_run(config, tmp_path / "run")
+    turned = replace(config, tasks=config.tasks[::-1])
+    with pytest.raises(
+        RunError, match=r"order of tasks must be \['sst', 'para', 'sts'\], got \['sts', 'para', 'sst'\]"
+    ):
+        train(turned, tmp_path / "run", resume=True)
 
 
 def test_a_flipped_bit_of_a_checkpoint_is_refused(

@@ -157,7 +157,7 @@ class Keeper(Objective):
     def __init__(self, tasks: Sequence[str], rng: np.random.Generator) -> None:
         super().__init__(tasks, rng)
         self.weights, self.rounds = np.ones(3), np.int64(0)
-        self.exact = torch.ones((), dtype=torch.float64)
+        self.exact, self.turned = torch.ones((), dtype=torch.float64), torch.ones(1, dtype=torch.complex64).conj()
         self.register_buffer("seen", torch.zeros(1))
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("lost", torch.zeros(()), persistent=False)

@@ -113,7 +113,7 @@ def print_screens(plan: Sequence[Planned], results: Path) -> None:
 
 
 def print_best_epochs(rows: Mapping[str, Sequence[Result]]) -> None:
-    """Print in which epoch each task's held-out score was best, by seed."""
+    """Print in which epoch each task's held-out score was best, by seed, of rows with several epochs."""
     lines = []
     for name, seeds in rows.items():
         # A teacher of another seed was trained on the student's held-out rows.
@@ -122,7 +122,7 @@ def print_best_epochs(rows: Mapping[str, Sequence[Result]]) -> None:
             for each in seeds
             if all(run.endswith(f"-{each['seed']}") for run in each.get("distill", {}).get("teachers", ()))
         ]
-        if not results:
+        if not results or len(results[0]["epochs"]) == 1:
             continue
         best = {
             task: [1 + int(np.argmax([epoch[task] for epoch in result["epochs"]])) for result in results]

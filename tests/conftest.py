@@ -4,6 +4,7 @@ import ast
 import copy
 import gc
 import http.server
+import importlib
 import os
 import re
 import threading
@@ -12,6 +13,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -298,3 +300,10 @@ def remember_parts() -> Callable[[], Callable[[], None]]:
         return forget
 
     return remember
+
+
+@pytest.fixture
+def plans(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What examples/reproduction_plan.py defines."""
+    monkeypatch.syspath_prepend(str(root / "examples"))
+    return importlib.import_module("reproduction_plan")

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from more_rows import write_more_rows
 from reproduction_plan import COURSE, TASKS, Job, Planned, Result, held_out_mean, jobs_of, read_result
 
@@ -85,7 +86,7 @@ def result_of(run: Run, job: Job, data: Path) -> Result:
         **({} if job.select == "auto" else {"select": job.select}),
         **({} if job.distill is None else {"distill": dict(job.distill)}),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": {"processor": processor(), "device": str(run.device), "threads": record["threads"]},
+        "machine": {"processor": processor(run.device), "device": str(run.device), "threads": record["threads"]},
         "versions": record["versions"],
         "precision": record["precision"],
         "minutes": round(sum(seconds) / 60, 1),
@@ -126,8 +127,10 @@ def write_predictions(run: Run, data: Path, path: Path) -> None:
         write_split(file, {task.name: task for task in run.config.tasks}, answers)
 
 
-def processor() -> str:
-    """Return what the machine calls its processor."""
+def processor(device: torch.device) -> str:
+    """Return what the machine calls what a run was trained on: its CPU, or a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

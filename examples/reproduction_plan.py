@@ -31,6 +31,7 @@ class Planned:
     preset: str
     seeds: Sequence[int]
     set: Sequence[str] = ()
+    epochs: int | None = None
     published: Sequence[float] | None = None
     screen: bool = False
     rates: Sequence[float] = ()
@@ -146,7 +147,9 @@ def sets_of(row: Planned, weights: str) -> tuple[str, ...]:
     """Return what a row changes of its preset, on these weights."""
     if row.preset in OURS or weights == PUBLISHED_WEIGHTS:
         return tuple(row.set)
-    return (f"encoder.weights={weights}", *row.set)
+    # With the published weights, also from a folder of theirs, the preset's epochs count.
+    cut = row.epochs is not None and Path(weights).name != PUBLISHED_WEIGHTS
+    return (f"encoder.weights={weights}", *row.set, *([f"train.epochs={row.epochs}"] if cut else []))
 
 
 def read_result(path: Path) -> Result:

@@ -37,11 +37,11 @@ def test_a_plan_that_names_what_is_not_there_is_refused(plans: ModuleType, tmp_p
 
 
 def test_the_trainings_of_a_row(plans: ModuleType, tmp_path: Path) -> None:
-    published = plans.Planned("mtl", "", "mtl-slb-concat", seeds=[1], set=["train.clip=1"])
+    published = plans.Planned("mtl", "", "mtl-slb-concat", seeds=[1], set=["train.clip=1"], epochs=5)
     for weights, sets in (
         ("bert-base-uncased", ("train.clip=1",)),
         ("google-bert/bert-base-uncased", ("encoder.weights=google-bert/bert-base-uncased", "train.clip=1")),
-        ("all-minilm-l6-v2", ("encoder.weights=all-minilm-l6-v2", "train.clip=1")),
+        ("all-minilm-l6-v2", ("encoder.weights=all-minilm-l6-v2", "train.clip=1", "train.epochs=5")),
     ):
         (job,) = plans.jobs_of(published, [published], tmp_path, weights)
         assert job.sets == sets

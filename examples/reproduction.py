@@ -19,7 +19,7 @@ import torch
 from more_rows import write_more_rows
 from reproduction_plan import COURSE, TASKS, Job, Planned, Result, held_out_mean, jobs_of, read_result
 
-from multitask import DataError, Distillation, Run, RunConfig, build_config, train
+from multitask import DataError, Distillation, Run, RunConfig, StoppedError, build_config, train
 from multitask.cli.output import write_split
 from multitask.evaluation import Selection
 from multitask.metrics import bootstrap_score, compute_metric
@@ -166,7 +166,10 @@ def train_job(job: Job, plan: Sequence[Planned], args: argparse.Namespace) -> Ru
     print(f"{time.strftime('%H:%M')} {job.file}: {shlex.join(job.sets)}", file=sys.stderr, flush=True)
     config = config_of(job, args.data)
     told = distillation_of(job, plan, args, str(config.encoder.weights))
-    return train(config, out, select=job.select, distillation=told, device=args.device, resume=True)
+    try:
+        return train(config, out, select=job.select, distillation=told, device=args.device, resume=True)
+    except StoppedError as error:
+        raise StoppedError(error.signum, how=f"the same command goes on with {out}") from None
 
 
 def check_result(result: Result, job: Job, place: Path, data: Path) -> None:

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multitask import DataError
+from multitask import DataError, StoppedError
 
 PLAN = """
 [[run]]
@@ -199,6 +201,16 @@ def test_results_and_settings_are_checked_before_the_first_training(
         other = reproduce(root, *words, *more)
         assert other.stderr.splitlines()[-1].startswith(f"error: {place}: set must be ['train.epochs=5'], got []")
     assert not (files / "runs").exists()
+
+
+def test_a_stop_says_how_it_goes_on(
+    names: ModuleType, plans: ModuleType, files: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "train", partial(names.train, on_round=lambda done: "stop", progress=False))
+    job = plans.Job("small", "minilm", ("train.rounds=2", f"encoder.weights={tiny_weights}"), 1, False)
+    args = Namespace(data=files, runs=files / "runs", device="cpu")
+    with pytest.raises(StoppedError, match=f"; the same command goes on with {files}/runs/small-1$"):
+        names.train_job(job, [], args)
 
 
 def test_a_result_of_other_settings_or_rows_is_refused(

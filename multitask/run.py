@@ -25,7 +25,7 @@ from multitask.settings.checks import listed, shown
 from multitask.settings.config import RunConfig
 from multitask.settings.task import Task
 
-__all__ = ["Prediction", "Run", "read_config", "read_rows", "recorded_tasks"]
+__all__ = ["Prediction", "Run", "read_config", "read_record", "read_rows", "recorded_tasks"]
 
 # Rows that prediction holds at a time: enough to group like lengths, however long the input.
 _WINDOW = 4096
@@ -237,7 +237,7 @@ def read_config(folder: Path) -> RunConfig:
     :raises RunError: for one without them, or without a part of one's own that they name.
     """
     _require_folder(folder)
-    require_parts(folder, _plugins_of(folder))
+    require_parts(folder, read_record(folder).get("plugins", {}))
     path = folder / "config.json"
     try:
         return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -253,15 +253,6 @@ def _require_folder(folder: Path) -> None:
     run = folder.resolve().parent
     if folder.resolve() == run / "best" and (folder / "tasks.json").is_file() and (run / "config.json").is_file():
         raise RunError(f"{folder}: must be a run folder, got the epoch that it kept; name {run}")
-
-
-def _plugins_of(folder: Path) -> object:
-    """Return what the run's record says of parts of a user's own; a run may be used without a record."""
-    try:
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record.get("plugins", {}) if isinstance(record, dict) else {}
 
 
 def _first_encoder_folder(best: Path) -> Path:
@@ -287,10 +278,18 @@ def _example(number: int, row: Any) -> Example:
     return Example(id=str(number), texts=tuple(texts), label=None, line=number)
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what a run's record.json says; {} where there is none to be read: a run may be used without it."""
+    try:
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def recorded_tasks(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what a run's record says by task, such as the splits that it was trained with from memory."""
     try:
-        tasks = json.loads((folder / "record.json").read_text(encoding="utf-8"))["tasks"]
-        return {name: dict(task) for name, task in tasks.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {name: dict(task) for name, task in read_record(folder)["tasks"].items()}
+    except (KeyError, ValueError, TypeError, AttributeError):
         return {}  # of a run before rows in memory, or a folder of which only the model was kept

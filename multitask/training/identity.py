@@ -18,6 +18,7 @@ from multitask.distributed import gathered, rank, size
 from multitask.errors import ConfigError, RunError
 from multitask.evaluation import Selection
 from multitask.plugins import Parts, own_parts
+from multitask.run import read_record
 from multitask.settings.checks import listed, shown
 from multitask.settings.choices import DEFAULT_POOLING
 from multitask.settings.config import RunConfig
@@ -38,11 +39,7 @@ __all__ = [
 
 def finished_identity(out: Path) -> dict[str, Any] | None:
     """Return what a finished run was trained from; None where there is none."""
-    try:
-        record = json.loads((out / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    finished: dict[str, Any] | None = record.get("finished") if isinstance(record, dict) else None
+    finished: dict[str, Any] | None = read_record(out).get("finished")
     return finished
 
 
@@ -127,9 +124,9 @@ def refuse_to_overwrite(out: Path, config: RunConfig, origin: str | None = None)
 def _origin_in_record(out: Path) -> str | None:
     """Return the run that one without a checkpoint began from, as one phrase."""
     try:
-        origin = json.loads((out / "record.json").read_text(encoding="utf-8"))["from"]
+        origin = read_record(out)["from"]
         return None if origin is None else f"{origin['folder']}, sha256 {origin['sha256']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
 
 

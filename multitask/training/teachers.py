@@ -1,6 +1,5 @@
 """Runs whose outputs a run learns beside its labels: knowledge distillation, Hinton et al. 2015, arXiv 1503.02531."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from multitask.data.load import Prepared, read_unlabelled
 from multitask.distributed import is_main, wait_for_all
 from multitask.errors import ConfigError, RunError
 from multitask.evaluation import outputs_of
+from multitask.run import read_record
 from multitask.settings.checks import check_known, listed, shown
 from multitask.settings.distillation import Distillation, SoftTargets
 from multitask.settings.task import Task
@@ -201,9 +201,9 @@ class Teaching:
 def _recorded_teachers(out: Path) -> dict[str, dict[str, Any]]:
     """Return what a run's record says of its teachers, by folder."""
     try:
-        record = json.loads((out / "record.json").read_text(encoding="utf-8"))
-        return {each["folder"]: {"notes": [], **each} for each in record["distillation"]["teachers"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        teachers = read_record(out)["distillation"]["teachers"]
+        return {each["folder"]: {"notes": [], **each} for each in teachers}
+    except (KeyError, TypeError):
         return {}
 
 

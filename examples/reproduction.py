@@ -128,7 +128,7 @@ def write_predictions(run: Run, data: Path, path: Path) -> None:
 
 
 def processor(device: torch.device) -> str:
-    """Return what the machine calls what a run was trained on: its CPU, or a GPU."""
+    """Return the name of the CPU or GPU that a run was trained on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -169,7 +169,7 @@ def train_job(job: Job, plan: Sequence[Planned], args: argparse.Namespace) -> Ru
     try:
         return train(config, out, select=job.select, distillation=told, device=args.device, resume=True)
     except StoppedError as error:
-        raise StoppedError(error.signum, how=f"the same command goes on with {out}") from None
+        raise StoppedError(error.signum, error.callback, f"the same command goes on with {out}") from None
 
 
 def check_result(result: Result, job: Job, place: Path, data: Path) -> None:

@@ -279,7 +279,7 @@ def _example(number: int, row: Any) -> Example:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return what a run's record.json says; {} where there is none to be read: a run may be used without it."""
+    """Return what a run's record.json says; {} where there is none to be read: a run may be used without one."""
     try:
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

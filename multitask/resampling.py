@@ -129,25 +129,19 @@ def _pearson(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:
     return result
 
 
-def _dense_ranks(values: Floats) -> npt.NDArray[np.unsignedinteger]:
-    """Replace values by their dense ranks, in as few bytes as hold them: numpy sorts 16 bits several times faster."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values, method="dense")
-    return np.asarray(ranks, dtype=np.min_scalar_type(ranks.max()))
-
-
 def _spearman(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:
     """Correlate the ranks within each resample; shapes as in _pearson."""
     from scipy.stats import rankdata
 
-    return _pearson(rankdata(predicted, axis=axis), rankdata(wanted, axis=axis), axis)
+    # Of doubles, since some versions of scipy give the ranks of small whole numbers in half precision.
+    ranks = [rankdata(np.asarray(values, dtype=np.float64), axis=axis) for values in (predicted, wanted)]
+    return _pearson(ranks[0], ranks[1], axis)
 
 
 # What is done to all values once, and the correlation of their resamples.
 CORRELATIONS: dict[str, tuple[Callable[[Floats], Any], Callable[..., Floats]]] = {
     "pearson": (_scaled, _pearson),
-    "spearman": (_dense_ranks, _spearman),
+    "spearman": (np.asarray, _spearman),
 }
 
 

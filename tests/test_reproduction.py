@@ -209,7 +209,8 @@ def test_a_stop_says_how_it_goes_on(
     monkeypatch.setattr(names, "train", partial(names.train, on_round=lambda done: "stop", progress=False))
     job = plans.Job("small", "minilm", ("train.rounds=2", f"encoder.weights={tiny_weights}"), 1, False)
     args = Namespace(data=files, runs=files / "runs", device="cpu")
-    with pytest.raises(StoppedError, match=f"^stopped by on_round; the same command goes on with {re.escape(str(files))}/runs/small-1$"):
+    place = re.escape(str(files / "runs" / "small-1"))
+    with pytest.raises(StoppedError, match=f"^stopped by on_round; the same command goes on with {place}$"):
         names.train_job(job, [], args)
 
 

@@ -5,9 +5,11 @@ import operator
 import tracemalloc
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from minbert.errors import InputError
 from multitask.errors import ConfigError
@@ -157,6 +159,18 @@ def test_huge_tiny_and_nearly_constant_values(x: list[float], y: list[float]) ->
         assert pearson(x, y) == pytest.approx(exact_pearson(x, y), abs=1e-14)
         score = bootstrap_score("pearson", x, y, resamples=200)
     assert -1 <= score.low < score.high <= 1
+
+
+def test_ranks_are_doubles_whatever_scipy_makes_of_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = np.random.default_rng(4).integers(0, 5, (2, 300))
+    before = spearman(x, y), bootstrap_score("spearman", x, y)
+
+    def ranks(values: Any, **options: Any) -> Any:  # as a GPU's machine had them
+        found = rankdata(values, **options)
+        return found.astype(np.result_type(np.asarray(values).dtype, np.float16))
+
+    monkeypatch.setattr("scipy.stats.rankdata", ranks)
+    assert (spearman(x, y), bootstrap_score("spearman", x, y)) == before
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])

@@ -111,7 +111,7 @@ def dev_scores(run: Run, data: Path) -> Result:
         scores[name] = {metric: score.value, "low": score.low, "high": score.high, "rows": score.n}
         if metric == "pearson":
             scores[name]["spearman"] = compute_metric("spearman", found, labels)
-            predictions[name] = " ".join(f"{value:.3f}" for value in found)
+            predictions[name] = " ".join(f"{value:.5f}" for value in found)
         else:
             predictions[name] = "".join(map(str, answers))
     return {"dev": scores, "predictions": predictions}

@@ -133,15 +133,14 @@ def _spearman(predicted: Floats, wanted: Floats, axis: int = -1) -> Floats:
     """Correlate the ranks within each resample; shapes as in _pearson."""
     from scipy.stats import rankdata
 
-    # Of doubles, since some versions of scipy give the ranks of small whole numbers in half precision.
-    ranks = [rankdata(np.asarray(values, dtype=np.float64), axis=axis) for values in (predicted, wanted)]
-    return _pearson(ranks[0], ranks[1], axis)
+    return _pearson(rankdata(predicted, axis=axis), rankdata(wanted, axis=axis), axis)
 
 
 # What is done to all values once, and the correlation of their resamples.
 CORRELATIONS: dict[str, tuple[Callable[[Floats], Any], Callable[..., Floats]]] = {
     "pearson": (_scaled, _pearson),
-    "spearman": (np.asarray, _spearman),
+    # Doubles: with another scipy than ours, correlations of small whole numbers came out in half precision.
+    "spearman": (partial(np.asarray, dtype=np.float64), _spearman),
 }
 
 

@@ -165,7 +165,7 @@ def test_ranks_are_doubles_whatever_scipy_makes_of_whole_numbers(monkeypatch: py
     x, y = np.random.default_rng(4).integers(0, 5, (2, 300))
     before = spearman(x, y), bootstrap_score("spearman", x, y)
 
-    def ranks(values: Any, **options: Any) -> Any:  # as a GPU's machine had them
+    def ranks(values: Any, **options: Any) -> Any:  # as they seem to have been on a GPU's machine
         found = rankdata(values, **options)
         return found.astype(np.result_type(np.asarray(values).dtype, np.float16))
 
